@@ -1,0 +1,46 @@
+# Commands for a checkout. Each one first installs what it needs into $(VENV), once.
+#
+#   make demo [PYTHON=python3.12] [TORCH_INDEX=URL]
+#             [VIDEO=my.mp4 QUESTION="what happens?" MODEL=Qwen/Qwen3-VL-2B-Instruct]
+#
+# TORCH_INDEX is an index of PyTorch's own, as its installation page names them: CPU or CUDA builds.
+
+ifndef PYTHON
+PYTHON := $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && exit; \
+	done; echo python3)
+endif
+VENV ?= .venv
+PY := "$(VENV)/bin/python"
+INSTALL := "$(PYTHON)" .ci/install.py "$(VENV)"
+VIDEO ?= sample
+export TORCH_INDEX VIDEO QUESTION MODEL
+
+.PHONY: help demo test lint bench install clean
+.DEFAULT_GOAL := help
+
+help:           ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+demo:           ## ask the bundled model a question about the bundled video
+	@$(INSTALL)
+	@"$(VENV)/bin/mmkv" ask "$$VIDEO" $${QUESTION:+"$$QUESTION"} $${MODEL:+--model "$$MODEL"}
+
+test:           ## run the tests (PYTEST_ARGS="tests/test_x.py -k name")
+	@$(INSTALL) dev decord demo
+	@$(PY) -m pytest $(PYTEST_ARGS)
+
+lint:           ## ruff and mypy
+	@$(INSTALL) dev decord demo
+	@$(PY) -m ruff check .
+	@$(PY) -m mypy
+
+bench:          ## the measurements that the README quotes
+	@$(INSTALL) dev
+	@$(PY) -m benchmarks.run
+
+install:        ## only install (editable, with the tools for development)
+	@$(INSTALL) dev decord demo
+
+clean:          ## remove the environment and everything built
+	rm -rf "$(VENV)" "$(VENV).lock" build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
