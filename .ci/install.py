@@ -56,11 +56,14 @@ def torch_of(python):
     return version
 
 
-def works(python):
+def version_of(python):
+    """The (major, minor) of a virtual environment that has pip, or None if it is unusable."""
+    code = "import pip, sys; print(*sys.version_info[:2])"
     try:
-        return subprocess.run([str(python), "-c", "import pip"], stderr=subprocess.DEVNULL).returncode == 0
-    except OSError:
-        return False
+        found = subprocess.check_output([str(python), "-c", code], stderr=subprocess.DEVNULL)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return tuple(int(n) for n in found.split())
 
 
 def create(venv):
@@ -113,8 +116,11 @@ def main():
         except OSError:
             say("waiting for another installation into {}".format(venv))
             fcntl.flock(lock, fcntl.LOCK_EX)
-        if not works(python):
+        version = version_of(python)
+        if version is None:
             create(venv)
+        elif version != sys.version_info[:2]:
+            say("{} has Python {}.{}; `make clean` first to change that".format(venv, *version))
         digest = wanted()
         have = installed(stamp, digest)
         if have is not None and extras <= have:
