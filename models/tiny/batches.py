@@ -1,0 +1,149 @@
+"""Training batches: clips, many questions per clip side by side, and the mask between them.
+
+A row is `[prefix | 16 tokens per frame | newline | question 1 | question 2 | ...]`. Every question
+sees the prefix, the frames, the newline and itself, at positions that start right after the
+newline: what a question sees that is asked alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from mmkv.models.tiny.questions import Clip, Question, ask, random_clip
+from mmkv.models.tiny.tokenizer import END, START, SYSTEM
+from mmkv.models.tiny.world import EMPTY
+
+TOKENS = 16  # visual tokens per frame
+IGNORE = -100
+IN_RETRIEVAL_LOSS = ("colour", "shape", "exists", "count")
+
+
+class Encoder:
+    """Turns questions into token ids, as the chat template renders them."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self.tokenizer = tokenizer
+        self.ids = tokenizer.get_vocab()
+        self.prefix = self("{s} system " + SYSTEM + " {e} {s} user")
+
+    def __call__(self, text: str) -> list[int]:
+        named = text.replace("?", "").replace("{s}", START).replace("{e}", END)
+        return [self.ids[w] for w in named.split()]
+
+    def question(self, q: Question) -> tuple[list[int], list[int], list[int]]:
+        """Ids, labels, and which tokens are the user's own words."""
+        ids: list[int] = []
+        probe: list[int] = []
+        for i, (text, answer) in enumerate((*q.turns, (q.text, q.answer))):
+            words = self(text)
+            head = self("{s} user") if i else []
+            tail = self("{e} {s} assistant")
+            said = self(answer + " {e}")
+            ids += head + words + tail + said
+            probe += [0] * len(head) + [1] * len(words) + [0] * (len(tail) + len(said))
+        labels = [IGNORE] * (len(ids) - len(said)) + said
+        return ids, labels, probe
+
+
+@dataclass
+class Batch:
+    """`B` clips of `F` frames with `Q` questions each, padded to `L` question tokens."""
+
+    scenes: torch.Tensor  # int64 [B, F, 4]
+    variant: torch.Tensor  # int64 [B, F, 4]
+    ids: torch.Tensor  # int64 [B, L]
+    labels: torch.Tensor  # int64 [B, L]
+    block: torch.Tensor  # int64 [B, L], number of the question, -1 is padding
+    place: torch.Tensor  # int64 [B, L], position within the question
+    probe: torch.Tensor  # bool [B, L], the user's own words
+    needed: torch.Tensor  # bool [B, Q, F], frames of the retrieval loss (none: kind left out)
+    questions: list[list[Question]]
+
+    def first_part(self, prefix: int) -> int:
+        """Tokens before the questions: prefix, frames, newline."""
+        return prefix + self.scenes.shape[1] * TOKENS + 1
+
+    def mask(self, prefix: int) -> torch.Tensor:
+        """Who sees whom, bool `[B, 1, T, T]`."""
+        n, length = self.first_part(prefix), self.ids.shape[1]
+        total = n + length
+        mask = torch.ones(total, total, dtype=torch.bool).tril().repeat(len(self.ids), 1, 1)
+        mask[:, n:, n:] &= self.block[:, :, None] == self.block[:, None, :]
+        return mask[:, None]
+
+    def positions(self, prefix: int) -> torch.Tensor:
+        """int64 `[B, T]`."""
+        n = self.first_part(prefix)
+        return torch.cat([torch.arange(n).expand(len(self.ids), n), n + self.place], dim=1)
+
+
+def questions_for(rng: Random, clip: Clip, weights: dict[str, float], count: int) -> list[Question]:
+    """`count` questions on a clip, kinds drawn by weight."""
+    kinds, odds = list(weights), list(weights.values())
+    found: list[Question] = []
+    while len(found) < count:
+        q = ask(rng.choices(kinds, odds)[0], clip, rng)
+        if q is not None:
+            found.append(q)
+    return found
+
+
+def make_batch(
+    rng: Random,
+    encoder: Encoder,
+    *,
+    clips: int,
+    frames: int,
+    questions: int,
+    weights: dict[str, float],
+    variants: int,
+    repeat_frames: bool = False,
+) -> Batch:
+    """Draw a batch; with `repeat_frames` about half of the scenes last two frames."""
+    rows, spans, all_questions = [], [], []
+    for _ in range(clips):
+        lengths: list[int] = []
+        while sum(lengths) < frames:
+            double = repeat_frames and rng.random() < 0.5 and sum(lengths) + 2 <= frames
+            lengths.append(2 if double else 1)
+        clip = random_clip(rng, len(lengths))
+        all_questions.append(questions_for(rng, clip, weights, questions))
+        spans.append([t for t, n in enumerate(lengths) for _ in range(n)])
+        rows.append([clip.scenes[t] for t in spans[-1]])
+    scenes = torch.tensor(rows)
+    base = torch.randint(variants, scenes.shape, generator=torch_generator(rng))
+    for b, span in enumerate(spans):
+        for f in range(1, frames):
+            if span[f] == span[f - 1]:
+                base[b, f] = base[b, f - 1]
+    encoded = [[encoder.question(q) for q in qs] for qs in all_questions]
+    length = max(sum(len(e[0]) for e in es) for es in encoded)
+    ids = torch.zeros(clips, length, dtype=torch.long)
+    labels = torch.full((clips, length), IGNORE)
+    block = torch.full((clips, length), EMPTY)
+    place = torch.zeros(clips, length, dtype=torch.long)
+    probe = torch.zeros(clips, length, dtype=torch.bool)
+    needed = torch.zeros(clips, questions, frames, dtype=torch.bool)
+    for b, es in enumerate(encoded):
+        ids[b, : sum(len(e[0]) for e in es)] = torch.tensor([i for e in es for i in e[0]])
+        at = 0
+        for k, (tokens, answer, own) in enumerate(es):
+            end = at + len(tokens)
+            labels[b, at:end] = torch.tensor(answer)
+            block[b, at:end] = k
+            place[b, at:end] = torch.arange(len(tokens))
+            probe[b, at:end] = torch.tensor(own, dtype=torch.bool)
+            at = end
+            q = all_questions[b][k]
+            if q.kind in IN_RETRIEVAL_LOSS and " now" not in q.text:
+                needed[b, k] = torch.tensor([t in q.scenes for t in spans[b]])
+    return Batch(scenes, base, ids, labels, block, place, probe, needed, all_questions)
+
+
+def torch_generator(rng: Random) -> torch.Generator:
+    """A torch generator seeded from a Python one."""
+    return torch.Generator().manual_seed(rng.getrandbits(62))

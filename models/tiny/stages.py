@@ -1,0 +1,43 @@
+"""The curriculum of mmkv-tiny: what each training stage sees, and when it is over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Sees = Literal["words", "frames"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of language model training.
+
+    `sees="words"` writes visual tokens as sums of word embeddings (no vision tower runs);
+    `"frames"` shows drawn frames. A stage ends at `goal` exact answers (running mean of every
+    kind's own running mean) or after `steps`.
+    """
+
+    name: str
+    sees: Sees
+    frames: tuple[int, ...]  # clip lengths, one drawn per step
+    steps: int
+    rate: float
+    goal: float = 1.01
+    clips: int = 32
+    questions: int = 12
+    retrieval: float = 0.0  # weight of the retrieval loss
+    repeat_frames: bool = False
+    leave_out: tuple[str, ...] = ()
+    train_words: bool = False  # whether word embeddings move
+
+
+STAGES: tuple[Stage, ...] = (
+    Stage("words-1", "words", (1, 2), 900, 2e-3, 0.90, leave_out=("follow",), train_words=True),
+    Stage("words-4", "words", (2, 3, 4), 900, 2e-3, 0.93, leave_out=("follow",)),
+    Stage("words-8", "words", (4, 6, 8), 700, 2e-3, 0.94, retrieval=0.2),
+    Stage("words-16", "words", (3, 8, 12, 16), 700, 2e-3, clips=24, retrieval=0.2),
+    Stage(
+        "video-16", "frames", (4, 8, 12, 16), 700, 1.5e-3, clips=24, retrieval=0.2,
+        repeat_frames=True,
+    ),
+)  # fmt: skip

@@ -1,0 +1,74 @@
+"""The tokenizer of mmkv-tiny: one token per word, case and punctuation ignored."""
+
+from __future__ import annotations
+
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from mmkv.models.tiny import questions, world
+
+PAD, UNK, START, END, IMAGE, VIDEO = (
+    "<pad>", "<unk>", "<|im_start|>", "<|im_end|>", "<image>", "<video>",
+)  # fmt: skip
+SPECIAL = (PAD, UNK, START, END, IMAGE, VIDEO)
+SYSTEM = "watch the video"
+# American spelling and a few forms people type are read as the words the model knows.
+SAME = (
+    ("color", "colour"), ("gray", "grey"), ("an", "a"), ("whats", "what is"),
+    ("were is", "where is"), ("photo", "video"), ("clip", "video"), ("movie", "video"),
+)  # fmt: skip
+
+CHAT_TEMPLATE = (
+    "{%- if messages[0]['role'] != 'system' -%}"
+    "{{ '<|im_start|>system\\n" + SYSTEM + "<|im_end|>\\n' }}"
+    "{%- endif -%}"
+    "{%- for message in messages -%}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' }}"
+    "{%- if message['content'] is string -%}{{ message['content'] }}"
+    "{%- else -%}"
+    "{%- for part in message['content'] if part['type'] == 'video' -%}"
+    "{{ '<video>\\n' }}{%- endfor -%}"
+    "{%- for part in message['content'] if part['type'] == 'image' -%}"
+    "{{ '<image>\\n' }}{%- endfor -%}"
+    "{%- for part in message['content'] if part['type'] == 'text' -%}"
+    "{{ part['text'] }}{%- endfor -%}"
+    "{%- endif -%}"
+    "{{ '<|im_end|>\\n' }}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}"
+)
+
+
+def words() -> list[str]:
+    """Every word the model knows, in a fixed order."""
+    texts = [SYSTEM, "system user assistant yes no and then nothing grey"]
+    texts += [" ".join(questions.NUMBERS), " ".join(world.PLACES)]
+    texts += [" ".join(world.COLOURS), " ".join(world.SHAPES)]
+    for phrases in questions.PHRASES.values():
+        texts += [p.replace("?", "").format(o="", p="", c="", s="") for p in phrases]
+    return list(dict.fromkeys(" ".join(texts).split()))
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """The tokenizer with its chat template."""
+    vocabulary = {w: i for i, w in enumerate((*SPECIAL, *words()))}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token=UNK))
+    backend.normalizer = normalizers.Sequence(
+        [
+            normalizers.Lowercase(),
+            normalizers.Replace(Regex(r"['’]"), ""),
+            normalizers.Replace(Regex(r"[^a-z0-9]+"), " "),
+            *(normalizers.Replace(Regex(rf"\b{a}\b"), b) for a, b in SAME),
+        ]
+    )
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        unk_token=UNK,
+        pad_token=PAD,
+        eos_token=END,
+        additional_special_tokens=[START, END, IMAGE, VIDEO],
+        model_max_length=32768,
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer

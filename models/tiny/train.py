@@ -1,0 +1,216 @@
+"""Train mmkv-tiny from nothing on a CPU: `python -m mmkv.models.tiny.train --work DIR`.
+
+1. The language model learns the questions on scenes written in words (`words-*` stages): what a
+   visual token shows is the sum of its words' embeddings, so no frame has to be drawn or seen.
+2. The vision tower and projector learn to say those same sums for drawn frames (`vision.py`).
+3. The language model goes on with the tokens the vision tower really delivers (`video-*`).
+
+Every finished stage lies in the work folder and is not repeated; the seeds are fixed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+from random import Random
+
+import torch
+from transformers import LlavaOnevisionForConditionalGeneration
+
+from mmkv.models.tiny import forward, stages, vision
+from mmkv.models.tiny.batches import Batch, Encoder, make_batch
+from mmkv.models.tiny.build import build_model, save_checkpoint
+from mmkv.models.tiny.questions import CAPTION_SCENES, KINDS
+from mmkv.models.tiny.tokenizer import build_tokenizer
+from mmkv.models.tiny.world import Bank, make_bank
+
+BASE_WEIGHT = {"before": 1.6, "after": 1.6, "with": 1.3, "caption": 0.5}
+TOKEN_NOISE = 0.15  # of a written token's size: what is seen is never exact
+MEMORY = 0.97  # of the running means
+
+
+class Scores:
+    """Running share of exact answers per kind; weak kinds are asked more."""
+
+    def __init__(self, kinds: list[str]) -> None:
+        self.right = dict.fromkeys(kinds, 0.0)
+
+    def add(self, batch: Batch, exact: torch.Tensor) -> None:
+        """Count the answers of one batch."""
+        seen: dict[str, list[bool]] = {}
+        for row, questions in zip(exact.tolist(), batch.questions, strict=True):
+            for right, q in zip(row, questions, strict=False):
+                seen.setdefault(q.kind, []).append(right)
+        for kind, rights in seen.items():
+            keep = MEMORY ** (len(rights) / 24)
+            self.right[kind] = keep * self.right[kind] + (1 - keep) * sum(rights) / len(rights)
+
+    @property
+    def mean(self) -> float:
+        """Mean over kinds."""
+        return sum(self.right.values()) / len(self.right)
+
+    def weights(self, frames: int) -> dict[str, float]:
+        """How often to ask each kind on clips of this length."""
+        chosen = {}
+        for kind, right in self.right.items():
+            if kind == "caption" and frames > CAPTION_SCENES:
+                continue
+            if kind in ("before", "after") and frames == 1:
+                continue
+            chosen[kind] = BASE_WEIGHT.get(kind, 1.0) * (0.25 + 1 - right)
+        return chosen
+
+
+def optimisers(
+    model: LlavaOnevisionForConditionalGeneration, stage: stages.Stage
+) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the language model, AdamW for the rest."""
+    table = forward.word_table(model)
+    table.requires_grad_(stage.train_words)
+    model.model.vision_tower.requires_grad_(False)
+    model.model.multi_modal_projector.requires_grad_(False)
+    parameters = [p for p in model.model.language_model.parameters() if p.requires_grad]
+    matrices = [p for p in parameters if p.ndim == 2 and p is not table]
+    rest = [p for p in parameters if p.ndim != 2 or p is table]
+    rest.append(model.model.image_newline)
+    return [
+        torch.optim.Muon(
+            matrices, lr=stage.rate, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"
+        ),
+        torch.optim.AdamW(rest, lr=stage.rate / 2, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+
+
+def visual_tokens(
+    model: LlavaOnevisionForConditionalGeneration,
+    stage: stages.Stage,
+    batch: Batch,
+    bank: Bank,
+    encoder: Encoder,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """The clip's visual tokens, `[B, F*16, D]`, written or seen."""
+    scenes, variant = batch.scenes.flatten(0, 1), batch.variant.flatten(0, 1)
+    if stage.sees == "frames":
+        with torch.no_grad():
+            tokens = vision.see_drawn(model, scenes, variant, bank, generator)
+    else:
+        table = forward.word_table(model)
+        tokens = forward.spoken_tokens(scenes, variant, bank, table, encoder)
+        noise = torch.randn(tokens.shape, generator=generator)
+        tokens = tokens + noise * TOKEN_NOISE * tokens.detach().std()
+    return tokens.view(len(batch.ids), -1, tokens.shape[-1])
+
+
+def train_stage(
+    model: LlavaOnevisionForConditionalGeneration,
+    stage: stages.Stage,
+    bank: Bank,
+    encoder: Encoder,
+    *,
+    seed: int,
+    retrieval_kind: str,
+    log: Path,
+) -> float:
+    """Run one stage; returns its seconds."""
+    rng = Random(f"{seed} {stage.name}")
+    generator = torch.Generator().manual_seed(rng.getrandbits(62))
+    scores = Scores([k for k in KINDS if k not in stage.leave_out])
+    groups = optimisers(model, stage)
+    prefix = len(encoder.prefix)
+    started = time.time()
+    for step in range(stage.steps):
+        warm = min(1.0, (step + 1) / 30)
+        slow = 0.05 + 0.95 * (0.5 + 0.5 * math.cos(math.pi * step / stage.steps))
+        for i, group in enumerate(groups):
+            group.param_groups[0]["lr"] = stage.rate * warm * slow / (1 + i)
+        frames = rng.choice(stage.frames)
+        batch = make_batch(
+            rng,
+            encoder,
+            clips=stage.clips,
+            frames=frames,
+            questions=stage.questions,
+            weights=scores.weights(frames),
+            variants=bank.variants,
+            repeat_frames=stage.repeat_frames,
+        )
+        with torch.autocast("cpu", torch.bfloat16), forward.listen(model) as heard:
+            tokens = visual_tokens(model, stage, batch, bank, encoder, generator)
+            states = forward.hidden_states(model, batch, tokens, encoder)
+            loss, exact = forward.answer_loss(model, batch, states)
+            total, found = loss, 0.0
+            if stage.retrieval and frames > 1 and bool(batch.needed.any()):
+                extra = forward.retrieval_loss(heard, batch, prefix, retrieval_kind)
+                total, found = loss + stage.retrieval * extra, extra.item()
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for group in groups:
+            group.step()
+        model.zero_grad(set_to_none=True)
+        scores.add(batch, exact)
+        if step % 20 == 19:
+            line = {
+                "stage": stage.name,
+                "step": step + 1,
+                "seconds": round(time.time() - started),
+                "frames": frames,
+                "loss": round(loss.item(), 3),
+                "retrieval": round(found, 3),
+                "mean": round(scores.mean, 3),
+                **{k: round(v, 2) for k, v in scores.right.items()},
+            }
+            with log.open("a") as out:
+                out.write(json.dumps(line) + "\n")
+        if scores.mean >= stage.goal and step > 100:
+            break
+    return time.time() - started
+
+
+def main() -> None:
+    """Run the stages that the work folder does not hold yet, then write the checkpoint."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--work", type=Path, default=Path("runs/tiny"))
+    parser.add_argument("--out", type=Path, help="folder of the final checkpoint")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--retrieval-loss", choices=("mean", "max"), default="mean")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    args.work.mkdir(parents=True, exist_ok=True)
+    tokenizer = build_tokenizer()
+    encoder = Encoder(tokenizer)
+    model = build_model(tokenizer, args.seed)
+    bank = make_bank(seed=args.seed)
+    log = args.work / "log.jsonl"
+    seconds: dict[str, float] = {}
+    for stage in stages.STAGES:
+        if stage.sees == "frames" and "vision" not in seconds:
+            seconds |= vision.fit_or_load(model, bank, encoder, args.work, log, args.seed)
+        done = args.work / f"{stage.name}.pt"
+        if done.exists():
+            saved = torch.load(done)
+            model.load_state_dict(saved["model"])
+            seconds[stage.name] = saved["seconds"]
+            continue
+        seconds[stage.name] = train_stage(
+            model,
+            stage,
+            bank,
+            encoder,
+            seed=args.seed,
+            retrieval_kind=args.retrieval_loss,
+            log=log,
+        )
+        torch.save({"model": model.state_dict(), "seconds": seconds[stage.name]}, done)
+    if args.out:
+        save_checkpoint(model, tokenizer, args.out)
+        (args.work / "seconds.json").write_text(json.dumps(seconds, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Teach the vision tower and projector to say in words what each visual token shows."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from random import Random
+
+import torch
+from transformers import LlavaOnevisionForConditionalGeneration
+
+from mmkv.models.tiny import forward
+from mmkv.models.tiny.batches import Encoder, torch_generator
+from mmkv.models.tiny.questions import random_clip
+from mmkv.models.tiny.world import Bank, draw
+
+STEPS = 1600
+FRAMES = 96
+RATE = 2e-3
+
+
+def see_drawn(
+    model: LlavaOnevisionForConditionalGeneration,
+    scenes: torch.Tensor,
+    variant: torch.Tensor,
+    bank: Bank,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """Draw scenes `[N, 4]` and return their visual tokens `[N, 16, D]`."""
+    return forward.see(model, draw(scenes, variant, bank, generator))
+
+
+def fit(
+    model: LlavaOnevisionForConditionalGeneration,
+    bank: Bank,
+    encoder: Encoder,
+    log: Path,
+    seed: int,
+    steps: int = STEPS,
+) -> None:
+    """Regress every visual token onto the words of what it shows (word embeddings stay)."""
+    rng = Random(f"{seed} vision")
+    generator = torch_generator(rng)
+    table = forward.word_table(model).detach()
+    parts = [model.model.vision_tower, model.model.multi_modal_projector]
+    parameters = [p for part in parts for p in part.requires_grad_(True).parameters()]
+    optimiser = torch.optim.AdamW(parameters, lr=RATE, betas=(0.9, 0.98), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, steps, pct_start=0.05)
+    started = time.time()
+    for step in range(steps):
+        scenes = torch.tensor([random_clip(rng, 1).scenes[0] for _ in range(FRAMES)])
+        variant = torch.randint(bank.variants, scenes.shape, generator=generator)
+        target = forward.spoken_tokens(scenes, variant, bank, table, encoder)
+        with torch.autocast("cpu", torch.bfloat16):
+            tokens = see_drawn(model, scenes, variant, bank, generator).float()
+        loss = (tokens - target).square().mean() / target.var()
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        schedule.step()
+        if step % 50 == 49:
+            line = {"stage": "vision", "step": step + 1, "loss": round(loss.item(), 4)}
+            line["seconds"] = round(time.time() - started)
+            with log.open("a") as out:
+                out.write(json.dumps(line) + "\n")
+
+
+def fit_or_load(
+    model: LlavaOnevisionForConditionalGeneration,
+    bank: Bank,
+    encoder: Encoder,
+    work: Path,
+    log: Path,
+    seed: int,
+) -> dict[str, float]:
+    """Fit once per work folder; only the vision parts of the saved weights are loaded."""
+    done = work / "vision.pt"
+    if not done.exists():
+        started = time.time()
+        fit(model, bank, encoder, log, seed)
+        parts = {
+            k: v
+            for k, v in model.state_dict().items()
+            if "vision_tower" in k or "multi_modal_projector" in k
+        }
+        torch.save({"model": parts, "seconds": time.time() - started}, done)
+    saved = torch.load(done)
+    model.load_state_dict(saved["model"], strict=False)
+    return {"vision": saved["seconds"]}
