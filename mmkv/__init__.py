@@ -1,1 +1,54 @@
-"""mmkv."""
+"""mmkv: watch a video forever in bounded GPU memory, and ask it anything at any time."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmkv.answer import Answer, FrameRef
+    from mmkv.chat import Chat
+    from mmkv.config import CacheConfig
+    from mmkv.feed import Feed
+    from mmkv.loading import load
+    from mmkv.reply import Reply
+    from mmkv.stats import Stats
+    from mmkv.stream import Progress, Stream
+    from mmkv.video_lm import VideoLM
+
+__version__ = "0.1.0.dev0"
+
+_WHERE = {
+    "Answer": "answer",
+    "CacheConfig": "config",
+    "Chat": "chat",
+    "Feed": "feed",
+    "FrameRef": "answer",
+    "Progress": "stream",
+    "Reply": "reply",
+    "Stats": "stats",
+    "Stream": "stream",
+    "VideoLM": "video_lm",
+    "load": "loading",
+}
+
+__all__ = [
+    "Answer",
+    "CacheConfig",
+    "Chat",
+    "Feed",
+    "FrameRef",
+    "Progress",
+    "Reply",
+    "Stats",
+    "Stream",
+    "VideoLM",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # torch and transformers take seconds to import; `mmkv --help` should not
+    if name in _WHERE:
+        return getattr(import_module(f"mmkv.{_WHERE[name]}"), name)
+    raise AttributeError(f"module 'mmkv' has no attribute {name!r}")

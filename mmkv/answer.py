@@ -1,0 +1,107 @@
+"""What a question gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mmkv.answer_pass import LayerChoice
+from mmkv.archive import ArchivedBlock
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRef:
+    """A moment that an answer was given from.
+
+    index: number of its (first) frame in the stream. seconds: its presentation time.
+    score: how well it matches the question, standardised per layer and averaged over layers.
+    layers: the layers in which it is among the best matches.
+    recent: whether it was shown because it is recent, not retrieved.
+    """
+
+    index: int
+    seconds: float
+    score: float
+    layers: tuple[int, ...]
+    recent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer and where it comes from.
+
+    text: the answer. token_ids: its tokens, the stop token left out.
+    finish_reason: "stop", "length" or "cancelled".
+    as_of: seconds of the newest frame it may have used.
+    frames: what it was answered from, best match first.
+    timings: seconds per stage: wait, prefill (of which score and load), first_token, decode, total.
+    hint: a sentence for the user where the question holds words the model cannot know.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: str
+    as_of: float
+    frames: tuple[FrameRef, ...]
+    timings: dict[str, float] = field(default_factory=dict)
+    hint: str | None = None
+
+    def __str__(self) -> str:
+        return self.text
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, for JSON."""
+        return {
+            "text": self.text,
+            "finish_reason": self.finish_reason,
+            "as_of": self.as_of,
+            "frames": [
+                {
+                    "index": f.index,
+                    "seconds": f.seconds,
+                    "score": f.score,
+                    "layers": list(f.layers),
+                    "recent": f.recent,
+                }
+                for f in self.frames
+            ],
+            "timings": dict(self.timings),
+            "hint": self.hint,
+        }
+
+
+def rank(
+    choices: Sequence[LayerChoice],
+    candidates: Sequence[ArchivedBlock],
+    recent: Sequence[ArchivedBlock],
+    retrieve: int,
+) -> tuple[FrameRef, ...]:
+    """The blocks in an answer's context as frames: most layers first, then the higher score.
+
+    A recent block is shown in every layer; it counts as a layer's match where its score is among
+    the layer's `retrieve` best (or among the best half, when nothing is retrieved).
+    """
+    blocks = [*candidates, *recent]
+    if not choices or not blocks or not choices[0].scores.size:
+        return tuple(FrameRef(b.frame, b.seconds[0], 0.0, (), recent=True) for b in recent)
+    scores = np.stack([c.scores for c in choices])  # [L, N]
+    scored = scores.shape[1]
+    enough = max(1, min(retrieve or scored // 2, scored))
+    bar = np.partition(scores, scored - enough, axis=1)[:, scored - enough]
+    frames = []
+    for i, block in enumerate(blocks[:scored]):
+        shown = i >= len(candidates)
+        layers = tuple(
+            layer
+            for layer, choice in enumerate(choices)
+            if (scores[layer, i] >= bar[layer] if shown else block.index in choice.chosen)
+        )
+        if layers or shown:
+            score = float(scores[:, i].mean())
+            frames.append(FrameRef(block.frame, block.seconds[0], score, layers, shown))
+    frames.sort(key=lambda f: (-len(f.layers), -f.score))
+    frames += [FrameRef(b.frame, b.seconds[0], 0.0, (), True) for b in blocks[scored:]]
+    return tuple(frames)

@@ -1,0 +1,203 @@
+"""One question through the language model: retrieve, layer by layer, then decode.
+
+At each layer the question's own words choose blocks, these are loaded and rotated next to the
+recent ones, and the prompt attends. The layer's keys then live in one buffer of fixed capacity
+that the generated tokens extend; the ring is not read again.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmkv.archive import ArchivedBlock
+from mmkv.context import Context, block_positions
+from mmkv.rotary import Rotary, rotate
+
+
+@dataclass(slots=True)
+class LayerBuffer:
+    """Keys and values `[1, H_kv, capacity, D]` of an answer in one layer.
+
+    length: how many are in use. prompt: how many stand before the prompt.
+    start: position `[A]` of the prompt's first token.
+    """
+
+    key: Tensor
+    value: Tensor
+    length: int
+    prompt: int
+    start: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class LayerChoice:
+    """What one layer chose: block numbers; standardised scores of candidates, then of recent."""
+
+    chosen: list[int]
+    scores: np.ndarray
+
+
+class AnswerPass:
+    """State of one answer.
+
+    Args:
+        context: what may be seen. words: bool `[n]`, the prompt tokens that choose.
+        retrieve: blocks retrieved per layer. room: most tokens that will be generated.
+    """
+
+    def __init__(
+        self, context: Context, rotary: Rotary, words: Tensor, retrieve: int, room: int
+    ) -> None:
+        self._context = context
+        self._rotary = rotary
+        self._words = words
+        self._retrieve = retrieve
+        self._room = room
+        self._buffers: list[LayerBuffer] = []
+        self._tables: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
+        self.choices: list[LayerChoice] = []
+        self.timings = {"score": 0.0, "load": 0.0}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all layers' buffers."""
+        return sum(b.key.nbytes + b.value.nbytes for b in self._buffers)
+
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float
+    ) -> Tensor:
+        n = query.shape[2]
+        if layer == len(self._buffers):
+            self._buffers.append(self._gather(layer, query, key))
+            mask = self._causal(n, self._buffers[layer].length, query.device)
+        else:
+            mask = None
+        buffer = self._buffers[layer]
+        table = self._text_table(buffer, n, query)
+        query, key = rotate(query, table), rotate(key, table)
+        end = buffer.length + n
+        buffer.key[:, :, buffer.length : end] = key
+        buffer.value[:, :, buffer.length : end] = value
+        buffer.length = end
+        out = F.scaled_dot_product_attention(
+            query,
+            buffer.key[:, :, :end],
+            buffer.value[:, :, :end],
+            attn_mask=mask,
+            scale=scaling,
+            enable_gqa=query.shape[1] != key.shape[1],
+        )
+        return out.transpose(1, 2)
+
+    def _gather(self, layer: int, query: Tensor, key: Tensor) -> LayerBuffer:
+        context = self._context
+        started = time.perf_counter()
+        choice, blocks = self._choose(layer, query, key.shape[1])
+        self.choices.append(choice)
+        scored = time.perf_counter()
+        origins, base, start = place(context, blocks)
+        sink_key, sink_value = context.sinks[layer]
+        recent_key, recent_value = context.recent_kv[layer]
+        parts_k, parts_v = [], []
+        if sink_key.shape[2]:
+            at = np.arange(sink_key.shape[2]) + base[:, None]
+            parts_k.append(rotate(sink_key, self._table(("sinks", *base), at, key)))
+            parts_v.append(sink_value)
+        if blocks:
+            kv = context.past.load(layer, blocks, key.device)
+            table = self._table(("chosen", *choice.chosen), block_positions(blocks, origins), key)
+            parts_k.append(rotate(kv[None, 0], table))
+            parts_v.append(kv[None, 1])
+        parts_k.append(recent_key)
+        parts_v.append(recent_value)
+        length = sum(p.shape[2] for p in parts_k)
+        capacity = length + query.shape[2] + self._room
+        shape = (1, key.shape[1], capacity, key.shape[3])
+        buffer = LayerBuffer(key.new_zeros(shape), key.new_zeros(shape), length, length, start)
+        torch.cat(parts_k, dim=2, out=buffer.key[:, :, :length])
+        torch.cat(parts_v, dim=2, out=buffer.value[:, :, :length])
+        self.timings["score"] += scored - started
+        self.timings["load"] += time.perf_counter() - scored
+        return buffer
+
+    def _choose(
+        self, layer: int, query: Tensor, kv_heads: int
+    ) -> tuple[LayerChoice, list[ArchivedBlock]]:
+        context = self._context
+        candidates = context.candidates
+        known = [b for b in context.recent if b.index < self._archived]
+        words = self._words.to(query.device)
+        probe = query[0][:, words].float().mean(dim=1)  # [H, D]
+        probe = probe.view(kv_heads, -1, probe.shape[-1]).sum(dim=1)  # [H_kv, D]
+        everything = candidates + known
+        if not everything:
+            return LayerChoice([], np.empty(0)), []
+        scores = context.past.score(layer, probe, everything[0].index, everything[-1].index + 1)
+        count = min(self._retrieve, len(candidates))
+        top = scores[: len(candidates)].topk(count).indices.sort().values.tolist()
+        spread = scores.std(correction=0).clamp_min(1e-12)
+        standard = ((scores - scores.mean()) / spread).cpu().numpy()
+        blocks = [candidates[i] for i in top]
+        return LayerChoice([b.index for b in blocks], standard), blocks
+
+    @property
+    def _archived(self) -> int:
+        blocks = self._context.past.blocks
+        return blocks[-1].index + 1 if blocks else 0
+
+    def _text_table(self, buffer: LayerBuffer, n: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        first = buffer.length - buffer.prompt
+        at = buffer.start[:, None] + np.arange(first, first + n)
+        return self._table(("text", first, n, *buffer.start), at, like)
+
+    def _table(
+        self, name: tuple[object, ...], positions: np.ndarray, like: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        key = (*name, like.device)
+        if key not in self._tables:
+            if len(self._tables) > 64:
+                self._tables.clear()  # tables of past steps
+            self._tables[key] = self._rotary(positions, like.device, like.dtype)
+        return self._tables[key]
+
+    def _causal(self, n: int, before: int, device: torch.device) -> Tensor:
+        mask = torch.ones(n, before + n, dtype=torch.bool, device=device)
+        return mask.tril(diagonal=before)
+
+
+def place(
+    context: Context, blocks: list[ArchivedBlock]
+) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """Number sinks, chosen blocks, recent blocks and prompt as one clip, in the ring's coordinates.
+
+    Runs of neighbouring blocks keep their inner spacing and are joined by one ordinary step;
+    everything is shifted so that the recent blocks stand where the ring has them.
+
+    Returns:
+        origins `[A]` of the chosen blocks; the shift `[A]` of the clip's zero, where the sinks
+        start; the position `[A]` of the prompt's first token.
+    """
+    following = context.recent[0] if context.recent else None
+    origins: list[np.ndarray] = []
+    at = context.anchor
+    after = following
+    for block in reversed(blocks):
+        next_to = after is not None and after.index == block.index + 1
+        step = after.origin - block.origin if next_to and after else block.layout.advance
+        at = at - np.asarray(step)
+        origins.append(at)
+        after = block
+    origins.reverse()
+    sinks = context.sinks[0][0].shape[2]
+    base = (origins[0] if origins else context.anchor) - sinks
+    every = [*blocks, *context.recent]
+    places = [*origins, *(b.origin for b in context.recent)]
+    ends = [o - base + b.layout.offsets.max(axis=1) for o, b in zip(places, every, strict=True)]
+    last = int(np.max(ends)) if ends else sinks - 1
+    return origins, base, base + last + 1

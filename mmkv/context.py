@@ -1,0 +1,130 @@
+"""What a question may see, fixed at the moment it is asked: sinks, candidates, recent blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmkv.archive import ArchivedBlock, Snapshot
+from mmkv.ingest import Ingest
+from mmkv.rotary import Rotary, rotate
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """A question's view of a stream; it stays as it is while the stream goes on.
+
+    past: the archive's snapshot. candidates: blocks that may be retrieved, without gaps.
+    recent: blocks every layer sees, in full precision. recent_kv: their rotated keys and values
+    per layer, each `[1, H_kv, tokens, D]`. anchor: origin `[A]` at which the recent blocks (or
+    the next one) stand. sinks: per layer keys before RoPE and values, `[1, H_kv, s, D]`.
+    seconds: time of the newest frame seen.
+    """
+
+    past: Snapshot
+    candidates: list[ArchivedBlock]
+    recent: list[ArchivedBlock]
+    recent_kv: list[tuple[Tensor, Tensor]]
+    anchor: np.ndarray
+    sinks: list[tuple[Tensor, Tensor]]
+    seconds: float
+
+
+def capture(
+    ingest: Ingest, rotary: Rotary, recent_frames: int, since: float | None, until: float | None
+) -> Context:
+    """The context of a question asked now.
+
+    Args:
+        recent_frames: how many of the newest frames every layer sees.
+        since, until: seconds; frames before or after them do not exist for this question.
+
+    Raises:
+        ValueError: there is no frame in that span.
+    """
+    past = ingest.archive.snapshot()
+    low = float("-inf") if since is None else since
+    high = float("inf") if until is None else until
+    pending = ingest.pending[-1][0] if ingest.pending else float("-inf")
+    tail: list[ArchivedBlock] = []
+    if ingest.pending and low <= pending <= high:
+        peeked = ingest.peek()
+        tail = peeked[1] if peeked else []
+    inside = [b for b in past.blocks if b.seconds[1] >= low and b.seconds[1] <= high]
+    if not inside and not tail:
+        raise ValueError(_nothing(ingest, since, until))
+    patch = ingest.adapter.temporal_patch
+    keep = max(0, -(-recent_frames // patch) - len(tail))
+    cut = max(0, len(inside) - keep)
+    recent = inside[cut:] + tail
+    anchor = recent[0].origin if recent else _after(inside[-1])
+    window = ingest.window
+    assert window is not None
+    return Context(
+        past=past,
+        candidates=inside[:cut],
+        recent=recent,
+        recent_kv=[
+            _recent_kv(ingest, rotary, layer, inside[cut:], tail)
+            for layer in range(len(window.layers))
+        ],
+        anchor=anchor,
+        sinks=[_sinks(layer.sink_key, layer.sink_value, layer.key) for layer in window.layers],
+        seconds=(tail or inside)[-1].seconds[1],
+    )
+
+
+def _recent_kv(
+    ingest: Ingest,
+    rotary: Rotary,
+    layer: int,
+    blocks: list[ArchivedBlock],
+    tail: list[ArchivedBlock],
+) -> tuple[Tensor, Tensor]:
+    window = ingest.window
+    assert window is not None
+    ring = window.layers[layer].key
+    every = blocks + tail
+    if not every:
+        empty = ring.new_empty((1, ring.shape[1], 0, ring.shape[3]))
+        return empty, empty
+    gapless = every[-1].index - every[0].index == len(every) - 1
+    if gapless and window.holds(every[0].start):
+        return window.read(layer, every[0].start, every[-1].start + every[-1].tokens)
+    # asked about an earlier moment: the archive's copy, rotated to the same place
+    kv = torch.cat([b.kv[layer] for b in every], dim=2).to(ring.device)
+    table = rotary(block_positions(every, [b.origin for b in every]), ring.device, ring.dtype)
+    return rotate(kv[None, 0], table), kv[None, 1]
+
+
+def block_positions(blocks: list[ArchivedBlock], origins: list[np.ndarray]) -> np.ndarray:
+    """Positions int64 `[A, n]` of these blocks' tokens when they start at these origins."""
+    parts = [b.layout.offsets + o[:, None] for b, o in zip(blocks, origins, strict=True)]
+    return np.concatenate(parts, axis=1)
+
+
+def _after(block: ArchivedBlock) -> np.ndarray:
+    return block.origin + np.asarray(block.layout.advance)
+
+
+def _sinks(key: Tensor | None, value: Tensor | None, ring: Tensor) -> tuple[Tensor, Tensor]:
+    if key is None or value is None:
+        empty = ring.new_empty((1, ring.shape[1], 0, ring.shape[3]))
+        return empty, empty
+    return key, value
+
+
+def _nothing(ingest: Ingest, since: float | None, until: float | None) -> str:
+    last = ingest.archive.last
+    if last is None and not ingest.pending:
+        return "the stream has no frames yet; encode or feed some before asking"
+    first = ingest.archive.snapshot().blocks
+    begin = first[0].seconds[0] if first else ingest.pending[0][0]
+    end = ingest.pending[-1][0] if ingest.pending else (last.seconds[1] if last else 0.0)
+    return (
+        f"no frames between since={since} and until={until}; "
+        f"the stream holds {begin:.2f} s to {end:.2f} s"
+    )

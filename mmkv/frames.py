@@ -1,0 +1,48 @@
+"""Pushed frames and their times, checked at the edge."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def as_frames(frames: np.ndarray | Tensor, channels: str) -> Tensor:
+    """uint8 RGB `[N, H, W, 3]` from one frame or several.
+
+    Raises:
+        ValueError: another type, shape or channel order.
+    """
+    if channels not in ("rgb", "bgr"):
+        raise ValueError(f"channels={channels!r} is not known; use 'rgb' or 'bgr' (OpenCV)")
+    if not isinstance(frames, (np.ndarray, Tensor)):
+        raise ValueError(f"frames are {type(frames).__name__}; pass a uint8 array or tensor")
+    stack = (
+        torch.as_tensor(np.ascontiguousarray(frames)) if isinstance(frames, np.ndarray) else frames
+    )
+    if stack.ndim == 3:
+        stack = stack[None]
+    if stack.ndim != 4 or stack.shape[-1] != 3 or stack.dtype != torch.uint8 or not stack.numel():
+        raise ValueError(
+            f"frames have shape {tuple(frames.shape)} and type {frames.dtype}; "
+            "pass uint8 [N, H, W, 3] or one frame [H, W, 3]"
+        )
+    return stack.flip(-1) if channels == "bgr" else stack
+
+
+def as_times(times: float | Sequence[float], count: int) -> list[float]:
+    """One finite time in seconds per frame.
+
+    Raises:
+        ValueError: another number of times, or one is not finite.
+    """
+    listed = [float(t) for t in np.atleast_1d(np.asarray(times, dtype=np.float64))]
+    if len(listed) != count:
+        raise ValueError(f"{len(listed)} times for {count} frames; pass one time per frame")
+    for t in listed:
+        if not math.isfinite(t):
+            raise ValueError(f"a frame's time is {t}; pass finite seconds")
+    return listed

@@ -1,0 +1,239 @@
+"""Frames into the window and the archive: pairs them, places them, runs the language model.
+
+Not thread-safe: a stream calls it one caller at a time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmkv import seam
+from mmkv.archive import Archive, ArchivedBlock
+from mmkv.config import CacheConfig
+from mmkv.models.base import Block, Grid, VideoModel
+from mmkv.rotary import Rotary
+from mmkv.window import EncodePass, Window
+
+# a block with time text may grow by a few digits over the hours
+_SLACK = 8
+
+Frame = tuple[float, Tensor]  # seconds, uint8 [H, W, 3]
+
+
+class Ingest:
+    """State of one stream's encoding.
+
+    Args:
+        adapter: the model. rotary: its angles. prefix: token ids before the first frame.
+    """
+
+    def __init__(
+        self, adapter: VideoModel, rotary: Rotary, prefix: Sequence[int], config: CacheConfig
+    ) -> None:
+        self.adapter = adapter
+        self.archive = Archive(adapter.shape.layers, config.ram_limit)
+        self.window: Window | None = None
+        self.grid: Grid | None = None
+        self.pending: list[Frame] = []
+        self.frames = 0
+        self.timings = {"vision": 0.0, "encode": 0.0, "archive": 0.0}
+        self._rotary = rotary
+        self._prefix = list(prefix)
+        self._config = config
+        self._first_seconds = 0.0
+
+    @property
+    def block_tokens(self) -> int:
+        """Tokens per block, text included; 0 before the first frame."""
+        return self.archive.last.tokens if self.archive.last else 0
+
+    def push(self, frames: list[Frame]) -> None:
+        """Encode frames; one that lacks its partner waits."""
+        waiting = self.pending + frames
+        patch = self.adapter.temporal_patch
+        ready = len(waiting) - len(waiting) % patch
+        self.pending = waiting[ready:]
+        for same in _runs_of_one_size(waiting[:ready], patch):
+            self._encode(self._blocks(same))
+        self.frames += len(frames)
+
+    def peek(self) -> tuple[EncodePass, list[ArchivedBlock]] | None:
+        """Encode what waits, padded, without making it part of the stream.
+
+        Returns:
+            the pass, whose tokens stand in the ring behind the last ones until the next push,
+            and the block; None if nothing waits.
+        """
+        if not self.pending:
+            return None
+        padded = self.pending + [self.pending[-1]] * (
+            self.adapter.temporal_patch - len(self.pending)
+        )
+        return self._forward(self._blocks(padded), self._window())
+
+    def next_origin(self) -> np.ndarray:
+        """Where a block right after the last one would start, int64 `[A]`."""
+        last = self.archive.last
+        if last is None:
+            return np.full(self.adapter.axes, len(self._prefix))
+        return last.origin + np.asarray(last.layout.advance)
+
+    def _blocks(self, frames: list[Frame]) -> list[Block]:
+        started = time.perf_counter()
+        seconds = [s for s, _ in frames]
+        if self.grid is None:
+            height, width = frames[0][1].shape[:2]
+            self.grid = self.adapter.grid(height, width)
+            self._first_seconds = seconds[0]
+        stack = torch.stack([f for _, f in frames]).to(self.adapter.device, non_blocking=True)
+        blocks = self.adapter.blocks(stack, seconds, self.grid)
+        if self.window is None:
+            self._open(blocks[0])
+        self.timings["vision"] += time.perf_counter() - started
+        return blocks
+
+    def _open(self, block: Block) -> None:
+        adapter, patch = self.adapter, self.adapter.temporal_patch
+        local = max(1, -(-self._config.window_frames // patch)) * len(block)
+        chunk = max(1, -(-self._config.chunk_frames // patch)) * (len(block) + _SLACK)
+        chunk = max(chunk, len(self._prefix))
+        devices = layer_devices(adapter)
+        self.window = Window(
+            adapter.shape, self._rotary, devices, adapter.dtype, local, chunk, adapter.advances
+        )
+        if self._prefix:
+            positions = np.broadcast_to(
+                np.arange(len(self._prefix)), (adapter.axes, len(self._prefix))
+            )
+            opening = EncodePass(self.window, positions, sinks=True)
+            seam.run(adapter.language_model, opening, adapter.embed_text(self._prefix))
+            opening.commit()
+
+    def _window(self) -> Window:
+        assert self.window is not None
+        return self.window
+
+    def _encode(self, blocks: list[Block]) -> None:
+        window = self._window()
+        while blocks:
+            total = np.cumsum([len(b) for b in blocks])
+            take = max(1, int(np.searchsorted(total, window.chunk, side="right")))
+            done, archived = self._forward(blocks[:take], window)
+            done.commit()
+            started = time.perf_counter()
+            self.archive.append(archived, done.summaries)
+            self.timings["archive"] += time.perf_counter() - started
+            blocks = blocks[take:]
+
+    def _forward(
+        self, blocks: list[Block], window: Window
+    ) -> tuple[EncodePass, list[ArchivedBlock]]:
+        started = time.perf_counter()
+        adapter, shape = self.adapter, self.adapter.shape
+        origins = self._place(blocks)
+        positions = np.concatenate(
+            [b.layout.offsets + o[:, None] for b, o in zip(blocks, origins, strict=True)], axis=1
+        )
+        lengths = [len(b) for b in blocks]
+        n = sum(lengths)
+        kv = torch.empty(
+            (shape.layers, 2, shape.kv_heads, n, shape.head_dim),
+            dtype=adapter.dtype,
+            pin_memory=adapter.device.type == "cuda",
+        )
+        visual = torch.cat([b.visual for b in blocks])
+        encode = EncodePass(window, positions, archive=kv, means=_means(visual, lengths))
+        seam.run(
+            adapter.language_model,
+            encode,
+            torch.cat([b.embeds for b in blocks]),
+            **_deepstack(blocks, visual.to(adapter.device)),
+        )
+        if adapter.device.type == "cuda":
+            torch.cuda.synchronize()
+        archived = []
+        at, index, frame = 0, len(self.archive), self._next_frame()
+        for block, origin, length in zip(blocks, origins, lengths, strict=True):
+            archived.append(
+                ArchivedBlock(
+                    index=index,
+                    start=window.seen + at,
+                    frame=frame,
+                    frames=block.frames,
+                    seconds=block.seconds,
+                    layout=block.layout,
+                    origin=origin,
+                    kv=kv[:, :, :, at : at + length],
+                )
+            )
+            at, index, frame = at + length, index + 1, frame + block.frames
+        self.timings["encode"] += time.perf_counter() - started
+        return encode, archived
+
+    def _next_frame(self) -> int:
+        last = self.archive.last
+        return 0 if last is None else last.frame + last.frames
+
+    def _place(self, blocks: list[Block]) -> list[np.ndarray]:
+        first = np.full(self.adapter.axes, len(self._prefix), dtype=np.int64)
+        last = self.archive.last
+        previous = None if last is None else (last.origin, last.layout.advance)
+        origins = []
+        for block in blocks:
+            if previous is None:
+                origin = first
+            else:
+                elapsed = block.seconds[0] - self._first_seconds
+                origin = self.adapter.origin(*previous, first, elapsed)
+            origins.append(origin)
+            previous = (origin, block.layout.advance)
+        return origins
+
+
+def layer_devices(adapter: VideoModel) -> list[torch.device]:
+    """The device of each layer's keys, device maps of accelerate included."""
+    devices = []
+    for layer in adapter.language_model.layers:
+        weight = layer.self_attn.k_proj.weight
+        device = weight.device
+        if device.type == "meta":
+            device = torch.device(layer._hf_hook.execution_device)
+        devices.append(device)
+    return devices
+
+
+def _means(visual: Tensor, lengths: list[int]) -> Tensor:
+    block = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    weights = torch.zeros(len(lengths), len(visual))
+    weights[block, torch.arange(len(visual))] = visual.float()
+    return weights / weights.sum(dim=1, keepdim=True)
+
+
+def _deepstack(blocks: list[Block], visual: Tensor) -> dict[str, Any]:
+    levels = len(blocks[0].deepstack)
+    if not levels:
+        return {}
+    embeds = [torch.cat([b.deepstack[i] for b in blocks]) for i in range(levels)]
+    return {"visual_pos_masks": visual[None], "deepstack_visual_embeds": embeds}
+
+
+def _runs_of_one_size(frames: list[Frame], patch: int) -> list[list[Frame]]:
+    runs: list[list[Frame]] = []
+    for at in range(0, len(frames), patch):
+        group = frames[at : at + patch]
+        if any(f.shape != group[0][1].shape for _, f in group):
+            raise ValueError(
+                "two frames of one temporal patch differ in size: "
+                + " and ".join(f"{f.shape[1]}x{f.shape[0]}" for _, f in group)
+            )
+        if runs and runs[-1][0][1].shape == group[0][1].shape:
+            runs[-1].extend(group)
+        else:
+            runs.append(list(group))
+    return runs

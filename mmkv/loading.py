@@ -1,0 +1,118 @@
+"""Loading a model: the bundled one, a folder, a Hub id, or one already in memory."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Any
+
+import torch
+from torch import nn
+
+from mmkv.models.preprocess import Preprocess, read_preprocess
+from mmkv.models.registry import adapter_for
+from mmkv.video_lm import VideoLM
+
+TINY = "mmkv-tiny"
+_HUB = ("revision", "cache_dir", "token", "local_files_only", "force_download", "subfolder")
+
+
+def load(
+    name: str | None = None,
+    *,
+    model: nn.Module | None = None,
+    tokenizer: Any = None,
+    preprocess: Preprocess | dict[str, Any] | None = None,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+    max_pixels: int | None = None,
+    **options: Any,
+) -> VideoLM:
+    """Load a video LLM.
+
+    Args:
+        name: "mmkv-tiny" (bundled), a Hub id, or a folder.
+        model, tokenizer: instead of a name, a transformers model and its tokenizer;
+            `preprocess` then gives its preprocessor configuration.
+        device: "auto" (a GPU if there is one), "cpu", "cuda:1", … ; for several devices pass
+            `device_map`, which goes to `from_pretrained`.
+        dtype: "auto" is the checkpoint's on a GPU and float32 on a CPU.
+        max_pixels: bound on a frame's pixels, and with it on its tokens; None keeps a 1080p
+            frame under about 200 tokens.
+        options: anything else goes to `from_pretrained`.
+
+    Raises:
+        ValueError: the architecture is not supported, or arguments contradict each other.
+        OSError: there is no such checkpoint.
+    """
+    if options.pop("trust_remote_code", False):
+        raise ValueError(
+            "trust_remote_code is refused: mmkv runs models through the classes that come with "
+            "transformers only"
+        )
+    if max_pixels is not None and (isinstance(max_pixels, bool) or int(max_pixels) <= 0):
+        raise ValueError(f"max_pixels={max_pixels!r} is not allowed; use pixels, 1 or more")
+    if (name is None) == (model is None):
+        raise ValueError("pass either a name (load('mmkv-tiny')) or model= and tokenizer=")
+    if model is not None:
+        if tokenizer is None:
+            raise ValueError("model= was given without tokenizer=; pass both")
+        family, _ = adapter_for([type(model).__name__])
+        where = getattr(model, "name_or_path", "") or type(model).__name__
+        settings = preprocess if preprocess is not None else read_preprocess(where)
+        if not isinstance(settings, Preprocess):
+            settings = Preprocess.from_dict(settings)
+        return VideoLM(family(model.eval(), tokenizer, settings, max_pixels), where)
+    assert name is not None
+    return _from_pretrained(name, device, dtype, max_pixels, options)
+
+
+def _from_pretrained(
+    name: str,
+    device: str | torch.device,
+    dtype: str | torch.dtype,
+    max_pixels: int | None,
+    options: dict[str, Any],
+) -> VideoLM:
+    import transformers
+
+    path = str(files("mmkv").joinpath("models/tiny/checkpoint")) if name == TINY else name
+    hub = {key: options[key] for key in _HUB if key in options}
+    config = transformers.AutoConfig.from_pretrained(path, **hub)
+    family, architecture = adapter_for(config.architectures or [])
+    target = _device(device)
+    if "device_map" not in options:
+        options["device_map"] = {"": target}
+    if dtype == "auto" and target.type == "cpu" and options["device_map"] == {"": target}:
+        dtype = torch.float32
+    loaded = getattr(transformers, architecture).from_pretrained(path, dtype=dtype, **options)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path, **hub)
+    if not tokenizer.chat_template:
+        tokenizer.chat_template = _legacy_template(path, hub)
+    settings = read_preprocess(path, **hub)
+    return VideoLM(family(loaded.eval(), tokenizer, settings, max_pixels), name)
+
+
+def _device(device: str | torch.device) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device={device!r} is not known; use 'auto', 'cpu' or 'cuda'") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"device={device!r} needs a CUDA GPU and a CUDA build of torch; none found"
+        )
+    return chosen
+
+
+def _legacy_template(path: str, hub: dict[str, Any]) -> str | None:
+    import json
+    from pathlib import Path
+
+    from transformers.utils import cached_file
+
+    found = cached_file(
+        path, "chat_template.json", _raise_exceptions_for_missing_entries=False, **hub
+    )
+    return None if found is None else json.loads(Path(found).read_text()).get("chat_template")

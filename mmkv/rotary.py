@@ -1,0 +1,68 @@
+"""Rotary angles computed by the engine, exact at any position.
+
+Stock code forms angles in float32: off by 0.06 rad at position 1 M. Here they are float64
+products of the model's own inverse frequencies, then cosines and sines in the cache's dtype.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmkv.models.base import VideoModel
+
+_REWRITES_FREQUENCIES = ("dynamic", "longrope")
+
+
+class Rotary:
+    """Angles of one model: positions `[A, n]` to cosines and sines `[n, R]`.
+
+    Raises:
+        ValueError: the model's RoPE changes its frequencies with the length of the sequence.
+    """
+
+    def __init__(self, adapter: VideoModel) -> None:
+        module: Any = adapter.language_model.rotary_emb
+        kind = getattr(module, "rope_type", "default")
+        if kind in _REWRITES_FREQUENCIES:
+            raise ValueError(
+                f"rope_type={kind!r} changes its frequencies as the sequence grows, so keys cannot "
+                "be kept; use a checkpoint with a fixed RoPE (default, linear, yarn, llama3)"
+            )
+        # a fresh module: loading in half precision may have rounded the buffer
+        fresh = type(module)(config=module.config)
+        self._frequencies: Tensor = fresh.inv_freq.double().cpu()
+        self._scaling = float(getattr(fresh, "attention_scaling", 1.0))
+        self._axis = adapter.frequency_axis(self._frequencies.numel())
+        self._devices: dict[torch.device, tuple[Tensor, Tensor]] = {}
+
+    def __call__(
+        self, positions: np.ndarray, device: torch.device, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        """Cosines and sines, each `[n, R]`, of int64 positions `[A, n]`."""
+        frequencies, axis = self._on(device)
+        where = torch.tensor(positions, device=device)
+        angles = where[axis].T.double() * frequencies  # [n, R/2]
+        angles = torch.cat([angles, angles], dim=-1)
+        # rotation itself runs in float32 where the cache is in half precision
+        kind = dtype if dtype in (torch.float32, torch.float64) else torch.float32
+        return (angles.cos() * self._scaling).to(kind), (angles.sin() * self._scaling).to(kind)
+
+    def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        if device not in self._devices:
+            self._devices[device] = (self._frequencies.to(device), self._axis.to(device))
+        return self._devices[device]
+
+
+def rotate(states: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotate `[..., n, D]` by cosines and sines `[n, R]`; channels past R pass unchanged."""
+    cos, sin = table
+    width = cos.shape[-1]
+    turned = states[..., :width].to(cos.dtype)
+    left, right = turned.chunk(2, dim=-1)
+    out = turned * cos + torch.cat([-right, left], dim=-1) * sin
+    out = out.to(states.dtype)
+    return out if width == states.shape[-1] else torch.cat([out, states[..., width:]], dim=-1)

@@ -1,0 +1,156 @@
+"""Where the engine meets transformers: one attention function and a rotary that can stand aside.
+
+Inside an engine pass (a context variable says so, so each thread for itself) the rotary module
+returns ones and zeros, queries and keys arrive before RoPE, and attention is the pass's own.
+Outside of one both do what they did before. Attached while a session lives, removed after the last.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+NAME = "mmkv"
+
+_inside: ContextVar[bool] = ContextVar("mmkv_inside", default=False)
+_lock = threading.Lock()
+_attached: weakref.WeakKeyDictionary[nn.Module, _Attached] = weakref.WeakKeyDictionary()
+
+
+class Pass(Protocol):
+    """One engine forward. No tuple, list or mapping and no `.to`: accelerate would copy it."""
+
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float
+    ) -> Tensor:
+        """Attention of one layer.
+
+        Args:
+            query: `[1, H, n, D]`, key, value: `[1, H_kv, n, D]`, all before RoPE.
+
+        Returns:
+            `[1, n, H, D]`.
+        """
+
+
+class _Attached:
+    def __init__(self, implementation: str, forward: Callable[..., Any], own: bool) -> None:
+        self.count = 1
+        self.implementation = implementation
+        self.forward = forward
+        self.own = own
+
+
+def run(language_model: Any, engine_pass: Pass, embeds: Tensor, **extras: Any) -> Tensor:
+    """The language model over `embeds` `[n, D]` with this pass's attention.
+
+    Returns:
+        last hidden states `[n, D]`.
+    """
+    token = _inside.set(True)
+    try:
+        # angles are the pass's own; these only keep stock code from inferring packed sequences
+        order = torch.arange(embeds.shape[0], device=embeds.device)[None]
+        output = language_model(
+            inputs_embeds=embeds[None],
+            position_ids=order,
+            use_cache=False,
+            mmkv=engine_pass,
+            **extras,
+        )
+        return output.last_hidden_state[0]
+    finally:
+        _inside.reset(token)
+
+
+@contextmanager
+def attached(language_model: Any) -> Iterator[None]:
+    """The seams in place for the length of a `with` block."""
+    attach(language_model)
+    try:
+        yield
+    finally:
+        detach(language_model)
+
+
+def attach(language_model: Any) -> None:
+    """Put the seams in place, or count one more user of them."""
+    with _lock:
+        known = _attached.get(language_model)
+        if known is not None:
+            known.count += 1
+            return
+        _register()
+        rotary: Any = language_model.rotary_emb
+        original = rotary.forward
+        before = _Attached(
+            language_model.config._attn_implementation,
+            original,
+            "forward" in vars(rotary),
+        )
+        rotary.forward = _deferred(original, language_model)
+        language_model.set_attn_implementation(NAME)
+        _attached[language_model] = before
+
+
+def detach(language_model: Any) -> None:
+    """Count one user less; after the last the model is as it was."""
+    with _lock:
+        known = _attached.get(language_model)
+        if known is None:
+            return
+        known.count -= 1
+        if known.count:
+            return
+        del _attached[language_model]
+        rotary: Any = language_model.rotary_emb
+        if known.own:
+            rotary.forward = known.forward
+        else:
+            del rotary.forward
+        language_model.set_attn_implementation(known.implementation)
+
+
+def _deferred(original: Callable[..., Any], model: Any) -> Callable[..., Any]:
+    width = 2 * model.rotary_emb.inv_freq.numel()
+
+    def forward(x: Tensor, position_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if not _inside.get():
+            return original(x, position_ids, *args, **kwargs)
+        shape = (1, 1, width)
+        return x.new_ones(1).expand(shape), x.new_zeros(1).expand(shape)
+
+    return forward
+
+
+def _register() -> None:
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.masking_utils import sdpa_mask
+
+    def attention(
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        mmkv: Pass | None = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, None]:
+        if mmkv is None:
+            return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+        layer: Any = module.layer_idx
+        return mmkv.attend(layer, query, key, value, kwargs["scaling"]), None
+
+    def mask(*args: Any, **kwargs: Any) -> Tensor | None:
+        return None if _inside.get() else sdpa_mask(*args, **kwargs)
+
+    AttentionInterface.register(NAME, attention)
+    AttentionMaskInterface.register(NAME, mask)

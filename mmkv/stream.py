@@ -1,0 +1,256 @@
+"""A stream: frames in, questions answered at any moment."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmkv import seam
+from mmkv.answer import Answer
+from mmkv.config import CacheConfig
+from mmkv.context import capture
+from mmkv.frames import as_frames, as_times
+from mmkv.ingest import Frame, Ingest
+from mmkv.models.prompt import Template, Turn
+from mmkv.reply import Reply
+from mmkv.sampling import Sampling
+from mmkv.stats import Stats
+from mmkv.turns import Turns
+
+if TYPE_CHECKING:
+    from mmkv.chat import Chat
+    from mmkv.feed import Feed
+    from mmkv.video_lm import VideoLM
+
+_MAX_PROMPT_TOKENS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an encoding is. frames: encoded so far. seconds: time reached in the source.
+    duration: of the source in seconds, if known. elapsed: wall-clock seconds.
+    """
+
+    frames: int
+    seconds: float
+    duration: float | None
+    elapsed: float
+
+
+class Stream:
+    """One video stream on one model. `ask` and `stats` may be called from any thread.
+
+    Made by `VideoLM.stream`; use it in a `with` block, or call `close`.
+    """
+
+    def __init__(self, vlm: VideoLM, config: CacheConfig, system: str | None) -> None:
+        self._vlm = vlm
+        self.config = config
+        self._template = Template(vlm.tokenizer, vlm.adapter.video_tokens, system)
+        self._ingest = Ingest(vlm.adapter, vlm.rotary, self._template.prefix, config)
+        self._turns = Turns()
+        self._last: float | None = None
+        self._first: float | None = None
+        self._closed = False
+        self._feeds: weakref.WeakSet[Feed] = weakref.WeakSet()
+        seam.attach(vlm.adapter.language_model)
+        self._detach = weakref.finalize(self, seam.detach, vlm.adapter.language_model)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open"
+        at = (
+            "no frames yet"
+            if self._last is None
+            else f"{self._ingest.frames} frames to {self._last:.1f} s"
+        )
+        return f"<Stream of {self._vlm.name}: {at}, {state}>"
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop feeds and let the model go; answers under way still finish."""
+        for feed in list(self._feeds):
+            feed.stop()
+        with self._turns.turn():
+            self._closed = True
+            self._detach()
+
+    def encode(
+        self,
+        source: Any,
+        *,
+        fps: float | None = 1.0,
+        reader: str = "auto",
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Progress:
+        """Encode a source to its end.
+
+        Args:
+            source: a file, a folder of images, an address, an array, an iterator of frames or of
+                `(seconds, frame)`, or a `FrameSource`.
+            fps: frames per second taken, by presentation time; None takes every frame.
+            reader: "auto", "pyav", "decord" or "opencv".
+            on_progress: called after every chunk.
+
+        A source after another one continues the stream's time.
+
+        Returns:
+            what was encoded.
+
+        Raises:
+            ValueError: the source cannot be read; frames read before stay in the stream.
+        """
+        from mmkv.video import open_source
+
+        started = time.perf_counter()
+        count, shift, seconds = 0, None, 0.0
+        size = self.config.chunk_frames
+
+        def report() -> Progress:
+            progress = Progress(count, seconds, frames.duration, time.perf_counter() - started)
+            if on_progress is not None:
+                on_progress(progress)
+            return progress
+
+        with open_source(source, fps=fps, reader=reader) as frames:
+            chunk: list[tuple[float, np.ndarray]] = []
+            for seconds, frame in frames:
+                if shift is None:
+                    shift = self.continue_from(seconds, fps)
+                chunk.append((seconds + shift, frame))
+                if len(chunk) == size or frames.live:
+                    self._push(chunk)
+                    count, chunk = count + len(chunk), []
+                    report()
+            if chunk:
+                self._push(chunk)
+                count += len(chunk)
+            return report()
+
+    def feed(
+        self,
+        frames: np.ndarray | Tensor,
+        times: float | Sequence[float],
+        *,
+        channels: Literal["rgb", "bgr"] = "rgb",
+    ) -> None:
+        """Push frames: uint8 `[N, H, W, 3]` or one `[H, W, 3]`, with their times in seconds.
+
+        Raises:
+            ValueError: shape, type or times are wrong, or a time does not come after the last one.
+        """
+        stack = as_frames(frames, channels)
+        seconds = as_times(times, len(stack))
+        pairs = list(zip(seconds, stack, strict=True))
+        for at in range(0, len(pairs), self.config.chunk_frames):
+            self._push(pairs[at : at + self.config.chunk_frames])
+
+    def start(self, source: Any, *, fps: float | None = 1.0, reader: str = "auto") -> Feed:
+        """Encode a source, live or not, in a thread of its own; returns at once."""
+        from mmkv.feed import Feed
+
+        self._check_open()
+        feed = Feed(self, source, fps=fps, reader=reader)
+        self._feeds.add(feed)
+        return feed
+
+    def ask(self, question: str, **options: Any) -> Answer:
+        """Answer a question from what has been seen so far. Remembers nothing.
+
+        Args:
+            question: any text.
+            max_new_tokens, temperature, top_p, seed: see `Sampling`.
+            since, until: seconds; only frames in between are used.
+
+        Raises:
+            ValueError: no frames to answer from, or an option is out of range.
+        """
+        return self.ask_iter(question, **options).finish()
+
+    def ask_iter(
+        self,
+        question: str,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+        history: Sequence[Turn] = (),
+        **sampling: Any,
+    ) -> Reply:
+        """Like `ask`, giving the text as it is generated."""
+        asked = time.perf_counter()
+        if not isinstance(question, str) or not question.strip():
+            raise ValueError(f"question={question!r} is empty; ask something in words")
+        options = Sampling(**sampling)
+        prompt = self._template.prompt(question, history)
+        if len(prompt.ids) > _MAX_PROMPT_TOKENS:
+            raise ValueError(
+                f"the question has {len(prompt.ids)} tokens; at most {_MAX_PROMPT_TOKENS} are "
+                "allowed, so shorten it"
+            )
+        config, patch = self.config, self._vlm.adapter.temporal_patch
+        retrieve = -(-config.retrieve_frames // patch)
+        recent = config.recent_frames if config.retrieve_frames else config.window_frames
+        with self._turns.turn():
+            self._check_open()
+            with self._vlm.turns.turn(), torch.inference_mode():
+                context = capture(self._ingest, self._vlm.rotary, recent, since, until)
+        return Reply(self._vlm, context, prompt, options, retrieve, asked)
+
+    def chat(self, *, max_turns: int = 8) -> Chat:
+        """A conversation about this stream; several may go on at once."""
+        from mmkv.chat import Chat
+
+        return Chat(self, max_turns=max_turns)
+
+    def stats(self) -> Stats:
+        """Counters as they are now."""
+        from mmkv.stats import collect
+
+        return collect(self._ingest, self._first, self._last)
+
+    @property
+    def seconds(self) -> float | None:
+        """Time of the newest frame; None before the first."""
+        return self._last
+
+    def push(self, frames: Iterable[tuple[float, np.ndarray]]) -> None:
+        """Encode `(seconds, uint8 [H, W, 3])` frames, already checked, as one chunk."""
+        self._push(list(frames))
+
+    def _push(self, frames: list[tuple[float, Any]]) -> None:
+        with self._turns.turn():
+            self._check_open()
+            last = self._last
+            for seconds, _ in frames:
+                if last is not None and seconds <= last:
+                    raise ValueError(
+                        f"a frame at {seconds} s came after one at {last} s; times must rise"
+                    )
+                last = seconds
+            ready: list[Frame] = [(s, torch.as_tensor(f)) for s, f in frames]
+            with self._vlm.turns.turn(), torch.inference_mode():
+                self._ingest.push(ready)
+            self._last = last
+            self._first = frames[0][0] if self._first is None else self._first
+
+    def continue_from(self, seconds: float, fps: float | None) -> float:
+        """What to add to a source's times, the first of which is `seconds`, to go on from here."""
+        last = self._last
+        if last is None or seconds > last:
+            return 0.0
+        return last - seconds + (1.0 / fps if fps else 1.0)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ValueError("the stream is closed; open a new one with VideoLM.stream()")

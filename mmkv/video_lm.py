@@ -1,0 +1,82 @@
+"""A loaded video LLM, ready for streams."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from mmkv.config import CacheConfig
+from mmkv.models.base import VideoModel
+from mmkv.rotary import Rotary
+from mmkv.stream import Stream
+from mmkv.turns import Turns
+
+
+class VideoLM:
+    """A model and its tokenizer. Made by `mmkv.load`.
+
+    name: what was loaded. family: the adapter's name.
+    """
+
+    def __init__(self, adapter: VideoModel, name: str) -> None:
+        self.adapter = adapter
+        self.name = name
+        self.family = adapter.family
+        self.tokenizer = adapter.tokenizer
+        self.rotary = Rotary(adapter)
+        self.turns = Turns()
+        self.stop_tokens = _stop_tokens(adapter)
+
+    def __repr__(self) -> str:
+        return f"<VideoLM {self.name} ({self.family}, {self.dtype}, {self.device})>"
+
+    @property
+    def device(self) -> torch.device:
+        """Where frames enter the model."""
+        return self.adapter.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Element type of keys and values."""
+        return self.adapter.dtype
+
+    @property
+    def model(self) -> Any:
+        """The transformers model."""
+        return self.adapter.model
+
+    def tokens_per_frame(self, height: int = 1080, width: int = 1920) -> float:
+        """Tokens that a frame of this size becomes, the text around it included."""
+        grid = self.adapter.grid(height, width)
+        patch = self.adapter.temporal_patch
+        times = [float(i) for i in range(patch)]
+        return self.adapter.layout(grid, times).offsets.shape[1] / patch
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes of one token's keys and values over all layers, uncompressed."""
+        shape = self.adapter.shape
+        element = torch.empty((), dtype=self.dtype).element_size()
+        return shape.layers * 2 * shape.kv_heads * shape.head_dim * element
+
+    def gb_per_hour(self, fps: float = 1.0, height: int = 1080, width: int = 1920) -> float:
+        """Uncompressed keys and values (10^9 bytes) of an hour of such frames."""
+        return self.tokens_per_frame(height, width) * self.bytes_per_token * fps * 3600 / 1e9
+
+    def stream(self, config: CacheConfig | None = None, *, system: str | None = None) -> Stream:
+        """Open a stream.
+
+        Args:
+            config: its memory. system: a system message in front of everything.
+        """
+        if config is not None and not isinstance(config, CacheConfig):
+            raise ValueError(f"config={config!r} is not a CacheConfig; pass mmkv.CacheConfig(...)")
+        return Stream(self, config or CacheConfig(), system)
+
+
+def _stop_tokens(adapter: VideoModel) -> frozenset[int]:
+    generation = getattr(adapter.model, "generation_config", None)
+    ends = getattr(generation, "eos_token_id", None)
+    listed = ends if isinstance(ends, (list, tuple)) else [ends]
+    return frozenset(i for i in (*listed, adapter.tokenizer.eos_token_id) if i is not None)

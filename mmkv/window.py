@@ -1,0 +1,202 @@
+"""The sliding window: per layer a ring of rotated keys and values, and the sinks.
+
+Token i sees token j if 0 <= i - j < n_local, whatever the chunks it came in. A key is rotated
+once, at its absolute position, and written once. The sinks (the prompt's opening tokens) are
+ordinary tokens of the ring while they are in the window, and afterwards are seen by every query
+at the largest distance at which the window ever showed them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmkv.kernels.window_attention import FarSinks, window_attention
+from mmkv.models.base import Shape
+from mmkv.rotary import Rotary, rotate
+
+
+@dataclass(slots=True)
+class LayerWindow:
+    """One layer's ring and sinks; keys `[1, H_kv, capacity, D]`.
+
+    sink_key: before RoPE. far_key: as seen from outside the window.
+    """
+
+    key: Tensor
+    value: Tensor
+    sink_key: Tensor | None = None
+    far_key: Tensor | None = None
+    sink_value: Tensor | None = None
+
+
+class Window:
+    """All layers' rings of one stream.
+
+    Args:
+        shape: the language model's. devices: one per layer. local: tokens a query looks back.
+        chunk: most tokens in one forward. advances: per axis, whether positions grow along it.
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        rotary: Rotary,
+        devices: list[torch.device],
+        dtype: torch.dtype,
+        local: int,
+        chunk: int,
+        advances: tuple[bool, ...],
+    ) -> None:
+        self.local = local
+        self.chunk = chunk
+        self.capacity = local + chunk
+        self.seen = 0
+        self.sinks = 0
+        self.rotary = rotary
+        self.advances = np.array(advances)[:, None]
+        self.far_distance: int | None = None
+        size = (1, shape.kv_heads, self.capacity, shape.head_dim)
+        self.layers = [
+            LayerWindow(
+                torch.zeros(size, dtype=dtype, device=device),
+                torch.zeros(size, dtype=dtype, device=device),
+            )
+            for device in devices
+        ]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all rings and sinks."""
+        total = 0
+        for layer in self.layers:
+            held = (layer.key, layer.value, layer.sink_key, layer.far_key, layer.sink_value)
+            total += sum(t.nbytes for t in held if t is not None)
+        return total
+
+    def holds(self, start: int) -> bool:
+        """Whether all tokens from `start` on are still in the ring."""
+        return start >= self.seen - self.local and start >= 0
+
+    def read(self, layer: int, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Copies of rotated keys and values `[1, H_kv, stop - start, D]` of a run of tokens."""
+        ring = self.layers[layer]
+        slots = torch.arange(start, stop, device=ring.key.device) % self.capacity
+        return ring.key.index_select(2, slots), ring.value.index_select(2, slots)
+
+    def sink_positions(self) -> np.ndarray:
+        """Positions `[A, s]` of the sinks in the stream: text from zero on, on every axis."""
+        return np.broadcast_to(np.arange(self.sinks), (len(self.advances), self.sinks))
+
+
+class EncodePass:
+    """A chunk through the language model, written into the window.
+
+    Args:
+        positions: int64 `[A, n]` of the chunk's tokens.
+        sinks: whether these are the stream's opening tokens.
+        archive: host tensor `[L, 2, H_kv, n, D]` to fill with keys before RoPE and values, or None.
+        means: per block the weights `[blocks, n]` of a mean over its visual tokens, or None.
+    """
+
+    def __init__(
+        self,
+        window: Window,
+        positions: np.ndarray,
+        *,
+        sinks: bool = False,
+        archive: Tensor | None = None,
+        means: Tensor | None = None,
+    ) -> None:
+        self._window = window
+        self._positions = positions
+        self._sinks = sinks
+        self._archive = archive
+        self._means = means
+        self.summaries: list[Tensor] = []
+        self._start = window.seen
+        self._n = positions.shape[1]
+        edge = window.local - 1 - self._start
+        if 0 <= edge < self._n:
+            window.far_distance = int(positions[0, edge])
+        self._devices: dict[torch.device, _Tables] = {}
+
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float
+    ) -> Tensor:
+        window, ring = self._window, self._window.layers[layer]
+        tables = self._tables(ring.key.device, ring.key.dtype)
+        near = rotate(query, tables.near)
+        turned = rotate(key, tables.near)
+        for slots, part in tables.slots:
+            ring.key[:, :, slots] = turned[:, :, part]
+            ring.value[:, :, slots] = value[:, :, part]
+        if self._sinks:
+            ring.sink_key, ring.sink_value = key.clone(), value.clone()
+            ring.far_key = rotate(key, self._far_sinks(key))
+        if self._archive is not None:
+            self._archive[layer, 0].copy_(key[0], non_blocking=True)
+            self._archive[layer, 1].copy_(value[0], non_blocking=True)
+        if self._means is not None:
+            weights = self._means.to(key.device)  # [blocks, n]
+            self.summaries.append(torch.matmul(weights, key[0].float()).transpose(0, 1))
+        far = None
+        if tables.far is not None and ring.far_key is not None and ring.sink_value is not None:
+            seen = tables.sinks_visible
+            far = FarSinks(rotate(query, tables.far), ring.far_key, ring.sink_value, seen)
+        filled = min(self._start + self._n, window.capacity)
+        held = (ring.key[:, :, :filled], ring.value[:, :, :filled])
+        return window_attention(near, *held, tables.visible, far, scaling)
+
+    def commit(self) -> None:
+        """Make the chunk part of the stream. Without it the next chunk takes its place."""
+        self._window.seen += self._n
+        if self._sinks:
+            self._window.sinks = self._n
+
+    def _far_sinks(self, key: Tensor) -> tuple[Tensor, Tensor]:
+        positions = np.where(self._window.advances, 0, self._positions)
+        return self._window.rotary(positions, key.device, key.dtype)
+
+    def _tables(self, device: torch.device, dtype: torch.dtype) -> _Tables:
+        if device not in self._devices:
+            self._devices[device] = self._build(device, dtype)
+        return self._devices[device]
+
+    def _build(self, device: torch.device, dtype: torch.dtype) -> _Tables:
+        window, start, n = self._window, self._start, self._n
+        last, capacity = start + n - 1, window.capacity
+        slots = np.arange(min(last + 1, capacity))
+        held = last - (last - slots) % capacity  # the token in each slot after this write
+        asks = np.arange(start, start + n)[:, None]
+        distance = asks - held
+        near = (distance >= 0) & (distance < window.local)
+        gone = asks - np.arange(window.sinks) >= window.local
+        far = None
+        if window.sinks and gone.any():
+            away = self._positions - self._positions[0] + window.far_distance
+            far = window.rotary(np.where(window.advances, away, self._positions), device, dtype)
+        first = start % capacity
+        head = min(n, capacity - first)
+        parts = [(slice(first, first + head), slice(0, head))]
+        if head < n:
+            parts.append((slice(0, n - head), slice(head, n)))
+        return _Tables(
+            near=window.rotary(self._positions, device, dtype),
+            far=far,
+            visible=torch.from_numpy(near).to(device),
+            sinks_visible=torch.from_numpy(gone).to(device),
+            slots=parts,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Tables:
+    near: tuple[Tensor, Tensor]
+    far: tuple[Tensor, Tensor] | None
+    visible: Tensor
+    sinks_visible: Tensor
+    slots: list[tuple[slice, slice]]

@@ -1,0 +1,244 @@
+"""The contract between a Hugging Face video LLM and the engine: frames in, blocks of tokens out.
+
+Not here: attention, caches and decoding (`mmkv/`), reading video (`video/`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmkv.models.preprocess import Preprocess, fit_frames
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The size every frame of one stream is brought to, and the tokens it becomes.
+
+    height, width: pixels after resizing. rows, cols: visual tokens per block after merging.
+    source_height, source_width: pixels of the frame that fixed the grid.
+    """
+
+    height: int
+    width: int
+    rows: int
+    cols: int
+    source_height: int
+    source_width: int
+
+    @property
+    def tokens(self) -> int:
+        """Visual tokens per block."""
+        return self.rows * self.cols
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The tokens of one block: text before, the visual grid, text after, and where each stands.
+
+    before, after: token ids of the text around the visual tokens.
+    offsets: int64 `[A, T]`, positions of the block's tokens relative to its origin.
+    advance: `A` ints, the ordinary step from this block's origin to the next one's.
+    """
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    offsets: np.ndarray
+    advance: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class Block:
+    """One temporal patch as the language model sees it; `T` tokens, `A` position axes.
+
+    embeds: `[T, D]` input embeddings. visual: bool `[T]` on the CPU.
+    seconds: presentation times of its first and last frame.
+    frames: how many real frames it shows. deepstack: per early layer `[T_visual, D]`.
+    """
+
+    embeds: Tensor
+    visual: Tensor
+    layout: Layout
+    seconds: tuple[float, float]
+    frames: int
+    deepstack: tuple[Tensor, ...] = field(default=())
+
+    def __len__(self) -> int:
+        return int(self.embeds.shape[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Sizes of the language model that the cache is built from."""
+
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+
+
+class VideoModel(ABC):
+    """One family of video LLMs. A new family is one file with one subclass and a registry line.
+
+    temporal_patch: frames per block. axes: position axes. advances: along which of them blocks
+    follow each other. video_tokens: what stands for the video in a rendered prompt.
+
+    A subclass sets the class variables and implements `grid`, `vision` and `layout`; families
+    whose blocks do not simply follow each other also override `origin`.
+    """
+
+    family: ClassVar[str]
+    architectures: ClassVar[tuple[str, ...]]
+    temporal_patch: ClassVar[int] = 1
+    axes: ClassVar[int] = 1
+    advances: ClassVar[tuple[bool, ...]] = (True,)
+    video_tokens: ClassVar[tuple[str, ...]] = ("<video>",)
+
+    def __init__(
+        self, model: Any, tokenizer: Any, preprocess: Preprocess, max_pixels: int | None
+    ) -> None:
+        # transformers' modules are untyped: Any once here rather than an ignore at every use
+        self.model = model
+        self.tokenizer = tokenizer
+        self.preprocess = preprocess
+        self.max_pixels = max_pixels
+
+    @property
+    def config(self) -> Any:
+        """The checkpoint's configuration."""
+        return self.model.config
+
+    @property
+    def text_config(self) -> Any:
+        """The language model's part of the configuration."""
+        return self.config.get_text_config()
+
+    @property
+    def language_model(self) -> Any:
+        """The decoder without its head."""
+        return self.model.model.language_model
+
+    @property
+    def vision_tower(self) -> Any:
+        """The module that turns pixels into features."""
+        return self.model.model.visual
+
+    @property
+    def lm_head(self) -> Any:
+        """Hidden states to logits."""
+        return self.model.get_output_embeddings()
+
+    @property
+    def shape(self) -> Shape:
+        """Layers, heads, key-value heads and head size."""
+        text = self.text_config
+        head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        return Shape(
+            text.num_hidden_layers, text.num_attention_heads, text.num_key_value_heads, head_dim
+        )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Element type of embeddings, keys and values."""
+        return self.language_model.embed_tokens.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where frames and embeddings enter the model."""
+        device = self.language_model.embed_tokens.weight.device
+        if getattr(device, "type", "cpu") != "meta":
+            return device
+        hook = getattr(self.language_model.embed_tokens, "_hf_hook", None)
+        return torch.device(getattr(hook, "execution_device", None) or "cpu")
+
+    def embed_text(self, ids: Sequence[int]) -> Tensor:
+        """Input embeddings `[n, D]` of token ids."""
+        return self.language_model.embed_tokens(
+            torch.tensor(list(ids), dtype=torch.long, device=self.device)
+        )
+
+    def prompt_lead(self) -> Tensor | None:
+        """Embeddings `[n, D]` that stand once between the last frame and the prompt, or None."""
+        return None
+
+    def frequency_axis(self, frequencies: int) -> Tensor:
+        """Which position axis each rotary frequency reads, int64 `[frequencies]`."""
+        return torch.zeros(frequencies, dtype=torch.long)
+
+    def origin(
+        self, previous: np.ndarray, advance: Sequence[int], first: np.ndarray, elapsed: float
+    ) -> np.ndarray:
+        """Where a block starts: after the one before it, unless the family goes by time.
+
+        Args:
+            previous: origin `[A]` of the block before. advance: its ordinary step.
+            first: origin `[A]` of the stream's first block.
+            elapsed: seconds since the stream's first frame.
+        """
+        return previous + np.asarray(advance, dtype=np.int64)
+
+    def blocks(self, frames: Tensor, seconds: Sequence[float], grid: Grid) -> list[Block]:
+        """Encode frames into blocks.
+
+        Args:
+            frames: uint8 RGB `[n, H, W, 3]`, n a multiple of `temporal_patch`.
+            seconds: n presentation times. grid: the stream's grid.
+
+        Returns:
+            n / temporal_patch blocks, embeddings on the model's device.
+        """
+        patch = self.temporal_patch
+        pixels = fit_frames(frames, grid, self.preprocess)  # [n, 3, h, w]
+        features, deepstack = self.vision(pixels.to(self._vision_dtype), grid)  # [n/p, Tv, D]
+        blocks = []
+        for i in range(len(seconds) // patch):
+            times = tuple(seconds[i * patch : (i + 1) * patch])
+            layout = self.layout(grid, times)
+            visual = features[i].to(device=self.device, dtype=self.dtype)
+            parts = [visual]
+            if layout.before:
+                parts.insert(0, self.embed_text(layout.before))
+            if layout.after:
+                parts.append(self.embed_text(layout.after))
+            kind = torch.zeros(layout.offsets.shape[1], dtype=torch.bool)
+            kind[len(layout.before) : len(layout.before) + grid.tokens] = True
+            blocks.append(
+                Block(
+                    embeds=torch.cat(parts),
+                    visual=kind,
+                    layout=layout,
+                    seconds=(times[0], times[-1]),
+                    frames=len(set(times)),
+                    deepstack=tuple(level[i] for level in deepstack),
+                )
+            )
+        return blocks
+
+    @property
+    def _vision_dtype(self) -> torch.dtype:
+        return next(self.vision_tower.parameters()).dtype
+
+    @abstractmethod
+    def grid(self, height: int, width: int) -> Grid:
+        """The grid for a stream whose first frame has this many pixels."""
+
+    @abstractmethod
+    def vision(self, pixels: Tensor, grid: Grid) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Visual embeddings of normalised frames.
+
+        Args:
+            pixels: `[n, 3, grid.height, grid.width]`, n a multiple of `temporal_patch`.
+
+        Returns:
+            `[n / temporal_patch, grid.tokens, D]`, and one such tensor per deepstack layer.
+        """
+
+    @abstractmethod
+    def layout(self, grid: Grid, seconds: Sequence[float]) -> Layout:
+        """Text and positions of a block whose frames have these presentation times."""

@@ -1,0 +1,55 @@
+"""LLaVA-OneVision: a fixed square grid, one token after the other, one newline after the clip."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from mmkv.models.base import Grid, Layout, VideoModel
+
+
+class LlavaOnevision(VideoModel):
+    """`LlavaOnevisionForConditionalGeneration` (arXiv 2408.03326)."""
+
+    family = "llava_onevision"
+    architectures: ClassVar[tuple[str, ...]] = ("LlavaOnevisionForConditionalGeneration",)
+    video_tokens = ("<video>",)
+
+    @property
+    def vision_tower(self) -> Any:
+        return self.model.model.vision_tower
+
+    def grid(self, height: int, width: int) -> Grid:
+        vision = self.config.vision_config
+        size = vision.image_size
+        if self.max_pixels is not None and self.max_pixels < size * size:
+            raise ValueError(
+                f"max_pixels={self.max_pixels} is below the {size * size} pixels that every frame "
+                f"of this LLaVA-OneVision checkpoint has ({size}x{size}); leave max_pixels unset"
+            )
+        side = math.ceil(size // vision.patch_size / 2)
+        return Grid(size, size, side, side, height, width)
+
+    def vision(self, pixels: Tensor, grid: Grid) -> tuple[Tensor, tuple[Tensor, ...]]:
+        output = self.model.model.get_video_features(pixels[None])
+        features = output.pooler_output[0, :-1]  # the newline that stock code adds at every call
+        return features.reshape(pixels.shape[0], grid.tokens, -1), ()
+
+    def layout(self, grid: Grid, seconds: Sequence[float]) -> Layout:
+        return Layout((), (), _line(grid.tokens), (grid.tokens,))
+
+    def prompt_lead(self) -> Tensor:
+        newline = self.model.model.image_newline
+        return newline[None].to(device=self.device, dtype=self.dtype)
+
+
+@lru_cache(maxsize=8)
+def _line(tokens: int) -> np.ndarray:
+    offsets = np.arange(tokens, dtype=np.int64)[None]
+    offsets.setflags(write=False)  # every block of every stream shares it
+    return offsets

@@ -1,0 +1,113 @@
+"""Frames to normalised pixels on the model's device, from the checkpoint's own configuration.
+
+The stock video processors need torchvision; this reads the same files and does the same steps:
+resize with antialiasing, back to 0..255, rescale, normalise.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from mmkv.models.base import Grid
+
+# PIL's numbering, which preprocessor configurations use
+_RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocess:
+    """What a checkpoint's preprocessor configuration says about one frame.
+
+    mean, std: per channel, of values in 0..1. rescale: factor from 0..255 to 0..1.
+    resample: interpolation mode. height, width: a fixed size in pixels, or None.
+    min_pixels, max_pixels: bounds for families that choose the size, or None.
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    rescale: float = 1 / 255
+    resample: str = "bicubic"
+    height: int | None = None
+    width: int | None = None
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> Preprocess:
+        """Read a `preprocessor_config.json` or `video_preprocessor_config.json`."""
+        size = config.get("size") or {}
+        if isinstance(size, int):
+            size = {"height": size, "width": size}
+        edge = size.get("shortest_edge") if "longest_edge" not in size else None
+        return cls(
+            mean=tuple(config.get("image_mean", (0.5, 0.5, 0.5))),
+            std=tuple(config.get("image_std", (0.5, 0.5, 0.5))),
+            rescale=config.get("rescale_factor", 1 / 255),
+            resample=_RESAMPLE.get(config.get("resample", 3), "bicubic"),
+            height=size.get("height", edge),
+            width=size.get("width", edge),
+            min_pixels=config.get("min_pixels") or size.get("shortest_edge"),
+            max_pixels=config.get("max_pixels") or size.get("longest_edge"),
+        )
+
+
+def read_preprocess(folder_or_id: str, **hub: Any) -> Preprocess:
+    """The preprocessing of a checkpoint folder or Hub id.
+
+    Raises:
+        FileNotFoundError: the checkpoint has no preprocessor configuration.
+    """
+    from transformers.utils import cached_file
+
+    for name in (
+        "video_preprocessor_config.json",
+        "preprocessor_config.json",
+        "processor_config.json",
+    ):
+        path = cached_file(folder_or_id, name, _raise_exceptions_for_missing_entries=False, **hub)
+        if path is None:
+            continue
+        config = json.loads(Path(path).read_text())
+        config = config.get("video_processor") or config.get("image_processor") or config
+        if "image_mean" in config:
+            return Preprocess.from_dict(config)
+    raise FileNotFoundError(
+        f"{folder_or_id} has no preprocessor_config.json with an image_mean; "
+        "mmkv needs it to prepare frames as the model was trained"
+    )
+
+
+def fit_frames(frames: Tensor, grid: Grid, config: Preprocess) -> Tensor:
+    """Resize and normalise; a frame of another shape than the grid's is letterboxed.
+
+    Args:
+        frames: uint8 `[n, H, W, 3]` on any device.
+
+    Returns:
+        float32 `[n, 3, grid.height, grid.width]` on the same device.
+    """
+    pixels = frames.permute(0, 3, 1, 2).float()  # [n, 3, H, W]
+    height, width = pixels.shape[-2:]
+    # the shape of the first frame maps onto the whole grid, as the stock processors do
+    scale = min(grid.source_height / height, grid.source_width / width)
+    rows = max(1, round(height * scale / grid.source_height * grid.height))
+    cols = max(1, round(width * scale / grid.source_width * grid.width))
+    if (height, width) != (rows, cols):
+        antialias = config.resample != "nearest"
+        pixels = F.interpolate(pixels, size=(rows, cols), mode=config.resample, antialias=antialias)
+        pixels = pixels.round_().clamp_(0, 255)
+    top, left = (grid.height - rows) // 2, (grid.width - cols) // 2
+    if (rows, cols) != (grid.height, grid.width):
+        pixels = F.pad(pixels, (left, grid.width - cols - left, top, grid.height - rows - top))
+    mean = torch.tensor(config.mean, device=pixels.device).view(1, 3, 1, 1) / config.rescale
+    std = torch.tensor(config.std, device=pixels.device).view(1, 3, 1, 1) / config.rescale
+    return pixels.sub_(mean).div_(std)

@@ -1,0 +1,116 @@
+"""Prompts from the checkpoint's own chat template, split where the video stands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Turn = tuple[str, str]  # question, answer
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What follows the last frame: token ids, and which of them carry the question's words.
+
+    ids: token ids. words: same length, True on the question's own tokens (of the last two
+    questions in a conversation). unknown: words of the question the tokenizer does not know.
+    """
+
+    ids: tuple[int, ...]
+    words: tuple[bool, ...]
+    unknown: tuple[str, ...]
+
+
+class Template:
+    """Renders prompts of one checkpoint.
+
+    Args:
+        tokenizer: a fast tokenizer with a chat template.
+        video_tokens: the text that stands for the video in a rendered prompt.
+        system: a system message, or None for what the template does by itself.
+
+    Raises:
+        ValueError: there is no chat template, or it renders no video.
+    """
+
+    def __init__(
+        self, tokenizer: Any, video_tokens: Sequence[str], system: str | None = None
+    ) -> None:
+        if not getattr(tokenizer, "chat_template", None):
+            raise ValueError("the tokenizer has no chat template; mmkv builds every prompt from it")
+        self._tokenizer = tokenizer
+        self._system = system
+        self._video_tokens = video_tokens
+        self._special = sorted(
+            {t.content for t in tokenizer.added_tokens_decoder.values() if t.special},
+            key=len,
+            reverse=True,
+        )
+        prefix, _ = self._split(self._render([], "?"))
+        self.prefix: tuple[int, ...] = tuple(self._encode(prefix))
+
+    def prompt(self, question: str, history: Sequence[Turn] = ()) -> Prompt:
+        """The tokens after the video: earlier turns, the question, the assistant's header."""
+        question = self.plain(question)
+        history = [(self.plain(q), self.plain(a)) for q, a in history]
+        _, suffix = self._split(self._render(history, question))
+        encoded = self._tokenizer(suffix, add_special_tokens=False, return_offsets_mapping=True)
+        spans = [_last_span(suffix, question)]
+        if history:
+            spans.append(_last_span(suffix[: spans[0][0]], history[-1][0]))
+        words = tuple(
+            any(a < stop and b > start for start, stop in spans) and b > a
+            for a, b in encoded["offset_mapping"]
+        )
+        unk = getattr(self._tokenizer, "unk_token_id", None)
+        start, stop = spans[0]
+        unknown = tuple(
+            suffix[a:b]
+            for token, (a, b) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+            if token == unk and unk is not None and a < stop and b > start
+        )
+        return Prompt(tuple(encoded["input_ids"]), words, unknown)
+
+    def plain(self, text: str) -> str:
+        """The text with control tokens that a user may have typed made harmless."""
+        text = text.strip()
+        for token in self._special:
+            if token and token in text:
+                text = text.replace(token, f"{token[0]} {token[1:]}")
+        return text
+
+    def _render(self, history: Sequence[Turn], question: str) -> str:
+        messages: list[dict[str, Any]] = []
+        if self._system is not None:
+            messages.append(_message("system", self._system))
+        for asked, answered in history:
+            messages += [_message("user", asked), _message("assistant", answered)]
+        messages.append(_message("user", question))
+        first = next(m for m in messages if m["role"] == "user")
+        first["content"].insert(0, {"type": "video"})
+        rendered = self._tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True
+        )
+        return str(rendered)
+
+    def _split(self, text: str) -> tuple[str, str]:
+        for token in self._video_tokens:
+            before, found, after = text.partition(token)
+            if found:
+                return before, after
+        raise ValueError(
+            f"the chat template renders no video (looked for {', '.join(self._video_tokens)})"
+        )
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _message(role: str, text: str) -> dict[str, Any]:
+    return {"role": role, "content": [{"type": "text", "text": text}]}
+
+
+def _last_span(text: str, part: str) -> tuple[int, int]:
+    start = text.rfind(part)
+    return (start, start + len(part)) if start >= 0 else (0, len(text))

@@ -1,0 +1,51 @@
+"""Qwen2.5-VL: rows and columns stay, time advances by the clock (M-RoPE in sections)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmkv.models.base import Grid, Layout
+from mmkv.models.qwen_vision import QwenVision, frame_offsets
+
+
+class Qwen25VL(QwenVision):
+    """`Qwen2_5_VLForConditionalGeneration` (arXiv 2502.13923)."""
+
+    family = "qwen2_5_vl"
+    architectures: ClassVar[tuple[str, ...]] = ("Qwen2_5_VLForConditionalGeneration",)
+    advances: ClassVar[tuple[bool, ...]] = (True, False, False)
+
+    def vision(self, pixels: Tensor, grid: Grid) -> tuple[Tensor, tuple[Tensor, ...]]:
+        patches, thw = self.patches(pixels, grid)
+        output = self.model.model.get_video_features(patches, thw)
+        features = torch.cat(list(output.pooler_output))
+        return features.reshape(-1, grid.tokens, features.shape[-1]), ()
+
+    def layout(self, grid: Grid, seconds: Sequence[float]) -> Layout:
+        # without a next frame to tell, a pair lasts twice as long as its two frames are apart
+        gap = 2 * (seconds[-1] - seconds[0])
+        step = max(1, round(gap * self._rate)) if gap > 0 else 1
+        return Layout((), (), frame_offsets(grid.rows, grid.cols), (step, 0, 0))
+
+    def origin(
+        self, previous: np.ndarray, advance: Sequence[int], first: np.ndarray, elapsed: float
+    ) -> np.ndarray:
+        origin = first.copy()
+        # container times are rounded: 0.9999 s is one second
+        origin[0] += math.floor(elapsed * self._rate + 1e-3)
+        return origin
+
+    def frequency_axis(self, frequencies: int) -> Tensor:
+        sections = self.text_config.rope_parameters.get("mrope_section", [16, 24, 24])
+        axes = [torch.full((n,), i % 3) for i, n in enumerate(sections)]
+        return torch.cat(axes)[:frequencies]
+
+    @property
+    def _rate(self) -> float:
+        return float(self.config.vision_config.tokens_per_second)

@@ -1,0 +1,57 @@
+"""Qwen3-VL: every temporal patch is a segment that opens with its own time in text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmkv.models.base import Grid, Layout
+from mmkv.models.qwen_vision import QwenVision, frame_offsets
+
+
+class Qwen3VL(QwenVision):
+    """`Qwen3VLForConditionalGeneration`: interleaved M-RoPE, deepstack (arXiv 2511.21631)."""
+
+    family = "qwen3_vl"
+    architectures: ClassVar[tuple[str, ...]] = ("Qwen3VLForConditionalGeneration",)
+    advances: ClassVar[tuple[bool, ...]] = (True, True, True)
+    # the whole placeholder is replaced: each segment brings its own start and end
+    video_tokens = ("<|vision_start|><|video_pad|><|vision_end|>",)
+
+    def vision(self, pixels: Tensor, grid: Grid) -> tuple[Tensor, tuple[Tensor, ...]]:
+        patches, thw = self.patches(pixels, grid)
+        output = self.model.model.get_video_features(patches, thw)
+        features = torch.cat(list(output.pooler_output))
+        deepstack = []
+        for level in output.deepstack_features:
+            flat = level if isinstance(level, Tensor) else torch.cat(list(level))
+            deepstack.append(flat.reshape(-1, grid.tokens, flat.shape[-1]))
+        return features.reshape(-1, grid.tokens, features.shape[-1]), tuple(deepstack)
+
+    def layout(self, grid: Grid, seconds: Sequence[float]) -> Layout:
+        middle = (seconds[0] + seconds[-1]) / 2
+        clock = self.tokenizer(f"<{middle:.1f} seconds>", add_special_tokens=False).input_ids
+        before = (*clock, self.config.vision_start_token_id)
+        after = (self.config.vision_end_token_id,)
+        span = max(grid.rows, grid.cols)
+        n = len(before)
+        offsets = np.concatenate(
+            [
+                np.broadcast_to(np.arange(n), (3, n)),
+                frame_offsets(grid.rows, grid.cols) + n,
+                np.full((3, 1), n + span),
+            ],
+            axis=1,
+        )
+        return Layout(before, after, offsets, (n + span + 1,) * 3)
+
+    def frequency_axis(self, frequencies: int) -> Tensor:
+        sections = self.text_config.rope_parameters.get("mrope_section", [24, 20, 20])
+        axis = torch.zeros(frequencies, dtype=torch.long)
+        for which in (1, 2):
+            axis[which : sections[which] * 3 : 3] = which
+        return axis

@@ -1,0 +1,185 @@
+"""Small random-weight models of the real classes, with a byte-level tokenizer. No downloads."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+import mmkv
+from mmkv.models.preprocess import Preprocess
+
+SPECIAL = [
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|video_pad|>",
+    "<|image_pad|>",
+    "<video>",
+    "<image>",
+]
+
+_TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% for c in m['content'] %}"
+    "{% if c['type'] == 'video' %}VIDEO{% else %}{{ c['text'] }}{% endif %}{% endfor %}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+PREPROCESS = Preprocess(mean=(0.5, 0.4, 0.3), std=(0.3, 0.25, 0.2))
+
+
+def tokenizer(video: str) -> Any:
+    """A byte-level tokenizer with the control tokens of the Qwen and LLaVA families."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    core = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        eos_token="<|im_end|>",
+        additional_special_tokens=[s for s in SPECIAL if s != "<|im_end|>"],
+    )
+    fast.chat_template = _TEMPLATE.replace("VIDEO", video)
+    return fast
+
+
+def _ids(tok: Any) -> dict[str, int]:
+    return {s: tok.convert_tokens_to_ids(s) for s in SPECIAL}
+
+
+def _text(tok: Any, **more: Any) -> dict[str, Any]:
+    return {
+        "vocab_size": len(tok),
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 4096,
+        "tie_word_embeddings": True,
+        "initializer_range": 0.2,
+        **more,
+    }
+
+
+def _llava() -> tuple[Any, Any]:
+    tok = tokenizer("<video>")
+    ids = _ids(tok)
+    config = transformers.LlavaOnevisionConfig(
+        vision_config={
+            "model_type": "siglip_vision_model",
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": 40,
+            "patch_size": 8,
+            "vision_use_head": False,
+        },
+        text_config={"model_type": "qwen2", **_text(tok)},
+        image_token_index=ids["<image>"],
+        video_token_index=ids["<video>"],
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+    )
+    return transformers.LlavaOnevisionForConditionalGeneration(config), tok
+
+
+def _qwen25() -> tuple[Any, Any]:
+    tok = tokenizer("<|vision_start|><|video_pad|><|vision_end|>")
+    ids = _ids(tok)
+    config = transformers.Qwen2_5_VLConfig(
+        vision_config={
+            "depth": 2,
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_heads": 2,
+            "patch_size": 8,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+            "tokens_per_second": 2,
+            "window_size": 32,
+            "fullatt_block_indexes": [1],
+            "out_hidden_size": 64,
+        },
+        text_config=_text(
+            tok,
+            rope_parameters={
+                "rope_type": "default",
+                "rope_theta": 10000.0,
+                "mrope_section": [2, 3, 3],
+            },
+        ),
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+        video_token_id=ids["<|video_pad|>"],
+        image_token_id=ids["<|image_pad|>"],
+    )
+    return transformers.Qwen2_5_VLForConditionalGeneration(config), tok
+
+
+def _qwen3() -> tuple[Any, Any]:
+    tok = tokenizer("<|vision_start|><|video_pad|><|vision_end|>")
+    ids = _ids(tok)
+    config = transformers.Qwen3VLConfig(
+        vision_config={
+            "depth": 3,
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_heads": 2,
+            "patch_size": 8,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+            "out_hidden_size": 64,
+            "num_position_embeddings": 64,
+            "deepstack_visual_indexes": [0, 1],
+        },
+        text_config=_text(
+            tok,
+            head_dim=24,
+            rope_parameters={
+                "rope_type": "default",
+                "rope_theta": 10000.0,
+                "mrope_section": [4, 4, 4],
+                "mrope_interleaved": True,
+            },
+        ),
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+        video_token_id=ids["<|video_pad|>"],
+        image_token_id=ids["<|image_pad|>"],
+    )
+    return transformers.Qwen3VLForConditionalGeneration(config), tok
+
+
+FAMILIES = {"llava_onevision": _llava, "qwen2_5_vl": _qwen25, "qwen3_vl": _qwen3}
+
+
+@functools.cache
+def _model(family: str, seed: int) -> tuple[Any, Any]:
+    torch.manual_seed(seed)
+    model, tok = FAMILIES[family]()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "bias" in name and "language_model" in name:
+                weight.normal_(std=0.5)  # Qwen2's key biases, which a fresh model has at zero
+    return model.eval(), tok
+
+
+def small_vlm(family: str, seed: int = 0, max_pixels: int | None = None) -> mmkv.VideoLM:
+    """A loaded random-weight model of a family; the model is shared, its sessions are not."""
+    model, tok = _model(family, seed)
+    if max_pixels is None and family != "llava_onevision":
+        max_pixels = 12 * 16 * 16
+    return mmkv.load(model=model, tokenizer=tok, preprocess=PREPROCESS, max_pixels=max_pixels)
+
+
+def clip(n: int, seed: int = 0, height: int = 48, width: int = 64) -> Any:
+    """n random uint8 frames `[n, H, W, 3]`."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (n, height, width, 3), dtype=torch.uint8, generator=generator)
