@@ -1,0 +1,10 @@
+"""The `mmkv` command: ask, encode, info.
+
+Nothing heavy is imported until a command needs it, so that `mmkv --help` answers at once.
+Results go to stdout; notes, warnings, progress and errors go to stderr. Exit codes: 0 done,
+1 it could not be done, 2 the command line is wrong, 130 stopped with Ctrl-C.
+"""
+
+from mmkv.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,61 @@
+"""Entry point: the command line is taken apart here, and every command is one file beside it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from mmkv import __version__
+from mmkv.cli import errors
+from mmkv.cli.ask import ask
+from mmkv.cli.encode import encode
+from mmkv.cli.info import info
+
+app = typer.Typer(
+    name="mmkv",
+    help="Watch a video forever in bounded GPU memory, and ask it anything at any time.",
+    epilog="\b\nExample:\n"
+    "  mmkv ask my.mp4 'When does the door open?' --model Qwen/Qwen3-VL-2B-Instruct",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mmkv {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+for command in (ask, encode, info):
+    app.command()(errors.guarded(command))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line `arguments` (default: the process's own) and exit."""
+    try:
+        code = app(arguments, prog_name="mmkv", standalone_mode=False)
+    except typer.Abort:
+        code = errors.stopped()
+    except KeyboardInterrupt:
+        code = errors.stopped()
+    except Exception as error:
+        if not errors.is_usage(error):
+            raise
+        code = errors.usage(error)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,173 @@
+"""`mmkv ask VIDEO QUESTION...`: watch, answer, say when in the video it was and what it cost."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mmkv.cli import options, session
+from mmkv.cli.source import Source, sample
+from mmkv.cli.text import clock, ranges, size, some, took
+
+if TYPE_CHECKING:
+    from mmkv import Answer, Stats, Stream
+
+Since = Annotated[
+    float | None,
+    typer.Option(parser=options.moment, metavar="TIME", help="Ignore what was before: 90 or 1:30."),
+]
+Until = Annotated[
+    float | None,
+    typer.Option(parser=options.moment, metavar="TIME", help="Ignore what was after."),
+]
+
+
+def ask(
+    video: Annotated[
+        str,
+        typer.Argument(
+            metavar="VIDEO",
+            help="A file, a folder of images, a webcam's index, an rtsp or http address, or "
+            "`sample`, the bundled video.",
+        ),
+    ],
+    questions: Annotated[
+        list[str] | None, typer.Argument(metavar="QUESTION", help="One or several.")
+    ] = None,
+    model: options.Model = None,
+    since: Since = None,
+    until: Until = None,
+    fps: options.Fps = 1.0,
+    duration: options.Duration = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, metavar="N")] = 128,
+    temperature: Annotated[
+        float, typer.Option(min=0.0, metavar="T", help="0: always the likeliest word.")
+    ] = 0.0,
+    top_p: Annotated[float, typer.Option(min=0.0, max=1.0, metavar="P")] = 1.0,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="Same seed, same answer.")] = None,
+    max_pixels: options.MaxPixels = None,
+    window_frames: options.Window = None,
+    recent_frames: options.Recent = None,
+    retrieve_frames: options.Retrieve = None,
+    max_ram: options.MaxRam = None,
+    reader: options.Reader = "auto",
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    revision: options.Revision = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Watch a video and answer questions about it.
+
+    \b
+    Example:
+      mmkv ask my.mp4 'What is on the table?' --model Qwen/Qwen3-VL-2B-Instruct
+    """
+    if not questions:
+        if video != "sample":
+            raise typer.BadParameter("no question given: mmkv ask VIDEO 'what happens?'")
+        questions = [jsonlib.loads(sample().with_suffix(".json").read_text())[0]["question"]]
+    source = Source.parse(video, duration=duration)
+    session.plain_messages(quiet)
+    if model is None and not quiet:
+        session.note_tiny()
+
+    import mmkv
+
+    config = mmkv.CacheConfig(
+        **options.given(
+            window_frames=window_frames,
+            recent_frames=recent_frames,
+            retrieve_frames=retrieve_frames,
+            max_ram=max_ram,
+        )
+    )
+    show = session.show_progress(quiet, json)
+    loading = options.given(device=device, dtype=dtype, max_pixels=max_pixels, revision=revision)
+    vlm = session.load(model, show=show, **loading)
+    with vlm.stream(config) as stream:
+        watched = session.watch(
+            stream, source, fps=fps, reader=reader, duration=duration, show=show
+        )
+        told = not json
+        answers = []
+        for question in questions:
+            begin = time.perf_counter()
+            if told and not quiet:
+                typer.echo(question)
+            answer = spoken(
+                stream,
+                question,
+                told,
+                since=since,
+                until=until,
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                top_p=top_p,
+                seed=seed,
+            )
+            seconds = time.perf_counter() - begin
+            answers.append(as_dict(question, answer, seconds))
+            if told and not quiet:
+                typer.echo("\n".join(f"  {line}" for line in remarks(answer, seconds, 1 / fps)))
+        stats = stream.stats()
+        memory = session.peak_gpu_bytes(vlm)
+        if json:
+            cost = {**stats.to_dict(), "watch_seconds": watched, "peak_gpu_bytes": memory}
+            found = {"video": source.name, "model": vlm.name, "answers": answers, "stats": cost}
+            typer.echo(jsonlib.dumps(found, ensure_ascii=False))
+        elif not quiet:
+            typer.echo(cost_line(stats, watched, memory))
+
+
+def spoken(stream: Stream, question: str, aloud: bool, **how: Any) -> Answer:
+    """The answer, written to stdout word by word while it is generated if `aloud`."""
+    reply = stream.ask_iter(question, **how)
+    try:
+        for piece in reply:
+            if aloud:
+                typer.echo(piece, nl=False)
+    finally:
+        reply.close()
+    if aloud:
+        typer.echo()
+    return reply.answer
+
+
+def remarks(answer: Answer, seconds: float, gap: float) -> list[str]:
+    """When it was found, how long it took, and what to know about the answer."""
+    if answer.frames:  # best match first
+        looked = some(ranges((frame.seconds for frame in answer.frames), 1.5 * gap), 6)
+        found = f"found at {clock(answer.frames[0].seconds)} (looked at {looked})"
+    else:
+        found = f"from what was seen up to {clock(answer.as_of)}"
+    lines = [f"{found}; answered in {took(seconds)}"]
+    if answer.finish_reason == "length":
+        lines.append("cut off: --max-new-tokens allows more words")
+    if answer.hint:
+        lines.append(f"note: {answer.hint}")
+    return lines
+
+
+def cost_line(stats: Stats, watched: float, memory: int | None) -> str:
+    """What watching cost."""
+    per_hour = f", {stats.gb_per_hour:.3g} GB per hour of video" if stats.gb_per_hour else ""
+    parts = [
+        f"watched {stats.frames} frames in {took(watched)} ({stats.frames / watched:.1f} frames/s)",
+        f"{stats.tokens_per_frame:g} tokens per frame",
+        f"window {size(stats.window_bytes)}",
+        f"archive {size(stats.archive_bytes)}{per_hour}",
+    ]
+    if memory:
+        parts.append(f"peak GPU memory {size(memory)}")
+    return "; ".join(parts)
+
+
+def as_dict(question: str, answer: Answer, seconds: float) -> dict[str, Any]:
+    """An answer for `--json`."""
+    ids = list(answer.token_ids)
+    return {"question": question, **answer.to_dict(), "token_ids": ids, "seconds": seconds}

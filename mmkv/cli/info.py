@@ -1,0 +1,149 @@
+"""`mmkv info`: versions, devices and what runs where; with a model, what it costs per frame."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import typer
+
+from mmkv.cli import options, session
+from mmkv.cli.source import sample
+from mmkv.cli.text import size, table
+
+PACKAGES = ("mmkv-video", "torch", "transformers", "accelerate", "triton", "av")
+OPTIONAL = {  # package: what is missing without it
+    "decord": "reading files with decord (pip install 'mmkv-video[decord]')",
+    "gradio": "the browser demo (pip install 'mmkv-video[demo]')",
+    "opencv-python-headless": "webcams (pip install opencv-python-headless)",
+}
+
+
+def info(
+    model: options.Model = None,
+    fps: options.Fps = 1.0,
+    max_pixels: options.MaxPixels = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    revision: options.Revision = None,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Show versions, devices and supported models; with --model, what it costs.
+
+    \b
+    Example:
+      mmkv info --model Qwen/Qwen3-VL-2B-Instruct --fps 2
+    """
+    session.plain_messages(quiet=json)
+    found: dict[str, Any] = {
+        "python": platform.python_version(),
+        "packages": {name: installed(name) for name in PACKAGES},
+        "missing": {name: what for name, what in OPTIONAL.items() if installed(name) is None},
+        "devices": devices(),
+        "families": families(),
+    }
+    if model is not None:
+        found["model"] = cost_of(
+            model, fps, device=device, dtype=dtype, max_pixels=max_pixels, revision=revision
+        )
+    typer.echo(jsonlib.dumps(found, ensure_ascii=False) if json else report(found))
+
+
+def installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def devices() -> list[dict[str, Any]]:
+    """Every device torch can use, and what the engine does on it."""
+    import torch
+
+    runs = "window attention in torch, vision tower with sdpa"
+    found: list[dict[str, Any]] = [
+        {"name": "cpu", "what": f"{os.cpu_count()} cores", "memory": None,
+         "dtype": "float32", "runs": runs}
+    ]  # fmt: skip
+    for index in range(torch.cuda.device_count()):
+        props = torch.cuda.get_device_properties(index)
+        found.append({"name": f"cuda:{index}", "what": props.name, "memory": props.total_memory,
+                      "dtype": "the checkpoint's", "runs": runs})  # fmt: skip
+    if torch.backends.mps.is_available():
+        found.append({"name": "mps", "what": "Apple GPU (only with --device mps)", "memory": None,
+                      "dtype": "the checkpoint's", "runs": runs})  # fmt: skip
+    return found
+
+
+def families() -> dict[str, list[str]]:
+    """Supported families, each with the architectures that a checkpoint may name."""
+    from mmkv.models.registry import FAMILIES
+
+    return {family.family: list(family.architectures) for family in FAMILIES}
+
+
+def cost_of(
+    name: str, fps: float, *, device: str, dtype: str, max_pixels: int | None, revision: str | None
+) -> dict[str, Any]:
+    """What a 1080p video costs with a model, from its configuration: no weights are loaded."""
+    import torch
+    import transformers
+    from accelerate import init_empty_weights
+
+    import mmkv
+    from mmkv.models.preprocess import read_preprocess
+    from mmkv.models.registry import adapter_for
+
+    hub = options.given(revision=revision)
+    path = str(sample().parent / "checkpoint") if name == session.BUNDLED else name
+    config = transformers.AutoConfig.from_pretrained(path, **hub)
+    _, architecture = adapter_for(config.architectures or [])
+    on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    if dtype != "auto":
+        config.dtype = dtype
+    elif not on_gpu:
+        config.dtype = "float32"
+    with init_empty_weights():
+        model = getattr(transformers, architecture)._from_config(config, dtype=config.dtype)
+    vlm = mmkv.load(
+        model=model,
+        tokenizer=transformers.AutoTokenizer.from_pretrained(path, **hub),
+        preprocess=read_preprocess(path, **hub),
+        max_pixels=max_pixels,
+    )
+    return {
+        "name": name,
+        "family": vlm.family,
+        "dtype": str(vlm.dtype).removeprefix("torch."),
+        "weight_bytes": sum(p.numel() * p.element_size() for p in model.parameters()),
+        "fps": fps,
+        "tokens_per_frame": vlm.tokens_per_frame(),
+        "bytes_per_frame": vlm.tokens_per_frame() * vlm.bytes_per_token,
+        "gb_per_hour": vlm.gb_per_hour(fps),
+    }
+
+
+def report(found: dict[str, Any]) -> str:
+    """Everything found, one line each."""
+    rows = [("python", found["python"])]
+    rows += [(name, number or "not installed") for name, number in found["packages"].items()]
+    for device in found["devices"]:
+        memory = f", {size(device['memory'])}" if device["memory"] else ""
+        runs = f"{device['runs']}; dtype auto: {device['dtype']}"
+        rows.append((device["name"], f"{device['what']}{memory}; {runs}"))
+    rows += [("models", f"{name} ({', '.join(of)})") for name, of in found["families"].items()]
+    rows += [("missing", f"{name}: {what}") for name, what in found["missing"].items()]
+    if cost := found.get("model"):
+        kv = f"{cost['tokens_per_frame']:g} tokens, {size(cost['bytes_per_frame'])}"
+        rows += [
+            ("", ""),
+            (cost["name"], f"{cost['family']}, {cost['dtype']}"),
+            ("weights", size(cost["weight_bytes"])),
+            ("1080p frame", f"{kv} of keys and values"),
+            ("archive", f"{cost['gb_per_hour']:.3g} GB per hour at {cost['fps']:g} frames/s"),
+        ]
+    return table(rows)

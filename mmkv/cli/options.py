@@ -1,0 +1,79 @@
+"""Options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+import typer
+
+
+def positive(text: str) -> float:
+    """A number above zero, for rates and durations."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise typer.BadParameter(f"{text!r} is not a number above 0")
+    return value
+
+
+def moment(text: str) -> float:
+    """A position in a video: seconds, m:ss or h:mm:ss."""
+    parts = text.split(":")
+    try:
+        values = [float(part) for part in parts]
+    except ValueError:
+        values = [math.nan]
+    if len(parts) > 3 or not all(0 <= value < math.inf for value in values):
+        raise typer.BadParameter(f"{text!r} is not a time; write seconds, m:ss or h:mm:ss")
+    return sum(value * 60**power for power, value in enumerate(reversed(values)))
+
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model", "-m", envvar="MMKV_MODEL", metavar="ID", show_default="mmkv-tiny",
+        help="A Hugging Face id, or a local folder.",
+    ),
+]  # fmt: skip
+Revision = Annotated[str | None, typer.Option(metavar="NAME", help="The model's branch or commit.")]
+Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1, mps.")]
+Dtype = Annotated[str, typer.Option(metavar="NAME", help="auto, bfloat16, float16, float32.")]
+MaxPixels = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Shrink frames to this many pixels: fewer tokens each."),
+]
+Fps = Annotated[
+    float, typer.Option(parser=positive, metavar="F", help="Frames looked at per second of video.")
+]
+Reader = Annotated[
+    str, typer.Option(metavar="NAME", help="auto, pyav, decord: what reads a video file.")
+]
+Window = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Frames that a new frame sees.")
+]
+Recent = Annotated[
+    int | None, typer.Option(min=0, metavar="N", help="Latest frames shown to every question.")
+]
+Retrieve = Annotated[
+    int | None,
+    typer.Option(min=0, metavar="N", help="Earlier frames fetched per question, 0 for none."),
+]
+MaxRam = Annotated[
+    str | None,
+    typer.Option(metavar="SIZE", help="Host memory for earlier frames, such as 8GB."),
+]
+Duration = Annotated[
+    float | None,
+    typer.Option(parser=positive, metavar="SECONDS", help="Live: watch this long (or Ctrl-C)."),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress bars.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were given, so that what was not keeps the engine's own default."""
+    return {name: value for name, value in options.items() if value is not None}

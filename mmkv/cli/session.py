@@ -1,0 +1,172 @@
+"""Load the model and watch the source: what `ask` and `encode` have in common."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from mmkv.cli.errors import CommandError, say, without_secrets
+from mmkv.cli.source import Source
+from mmkv.cli.text import clock
+
+if TYPE_CHECKING:
+    from mmkv import Feed, Stream, VideoLM
+
+BUNDLED = "mmkv-tiny"
+SUGGESTED = "Qwen/Qwen3-VL-2B-Instruct"
+
+
+def note_tiny() -> None:
+    """Say that the bundled model knows nothing of the world, and how to ask one that does."""
+    words = sys.argv[1:]
+    end = words.index("--") if "--" in words else len(words)
+    words[end:end] = ["--model", SUGGESTED]
+    command = shlex.join(["mmkv", *map(without_secrets, words)])
+    typer.echo(f"note: {BUNDLED} knows only coloured shapes; otherwise: {command}", err=True)
+
+
+def plain_messages(quiet: bool) -> None:
+    """Warnings as one line each, from here and from the libraries below."""
+
+    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        if issubclass(category, UserWarning) and not quiet:
+            say("warning", str(message))
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            say(record.levelname.lower(), record.getMessage())
+
+    warnings.showwarning = show
+    logger = logging.getLogger("mmkv")
+    logger.handlers = [Lines(logging.ERROR if quiet else logging.WARNING)]
+    logger.propagate = False
+    logging.getLogger("mmkv.feed").setLevel(logging.CRITICAL)  # told by `watch_live`
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # not each of its retries
+
+
+def load(model: str | None, *, show: bool, **options: Any) -> VideoLM:
+    """The model, with a line saying so while it loads if `show`."""
+    import mmkv
+
+    with status(f"loading {model or BUNDLED}", show):
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.set_verbosity_error()
+        if not show:
+            transformers_logging.disable_progress_bar()
+        return mmkv.load(model or BUNDLED, **options)
+
+
+def show_progress(quiet: bool, json: bool) -> bool:
+    return sys.stderr.isatty() and not quiet and not json
+
+
+@contextmanager
+def status(text: str, show: bool) -> Iterator[None]:
+    """A spinner on stderr, gone when done."""
+    if not show:
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(text):
+        yield
+
+
+@contextmanager
+def bar(text: str, total: float | None, show: bool) -> Iterator[Any]:
+    """A progress bar over seconds of video, as a function `update(seconds, text, total)`."""
+    if not show:
+        yield lambda seconds, text, total=None: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(text, total=total)
+
+        def update(seconds: float, text: str, total: float | None = None) -> None:
+            progress.update(task, completed=seconds, description=text, total=total)
+
+        yield update
+
+
+def watch(
+    stream: Stream,
+    source: Source,
+    *,
+    fps: float,
+    reader: str,
+    duration: float | None,
+    show: bool,
+) -> float:
+    """Show the source to the stream; returns how many seconds that took."""
+    begin = time.perf_counter()
+    if source.live:
+        watch_live(stream, source, fps=fps, duration=duration, show=show)
+    else:
+        with bar(source.name, None, show) as update:
+
+            def report(progress: Any) -> None:
+                rate = progress.frames / max(time.perf_counter() - begin, 1e-9)
+                at = clock(progress.seconds)
+                text = f"{source.name} {at}, {progress.frames} frames, {rate:.1f} frames/s"
+                update(progress.seconds, text, progress.duration)
+
+            stream.encode(source.value, fps=fps, reader=reader, on_progress=report)
+    if not stream.stats().frames:
+        raise CommandError(f"{source.name}: no frame could be read")
+    return time.perf_counter() - begin
+
+
+def watch_live(
+    stream: Stream, source: Source, *, fps: float, duration: float | None, show: bool
+) -> None:
+    """Watch until the time is up, the source ends, or Ctrl-C; raises if nothing was seen."""
+    begin = time.monotonic()
+    feed = stream.start(source.value, fps=fps)
+    try:
+        with bar(source.name, duration, show) as update:
+            while not ended(feed):
+                elapsed = time.monotonic() - begin
+                dropped = f", {feed.dropped} dropped" if feed.dropped else ""
+                update(elapsed, f"{source.name} {clock(elapsed)}{dropped}", duration)
+                if duration is not None and elapsed >= duration:
+                    break
+    except KeyboardInterrupt:
+        if not stream.stats().frames:
+            raise
+        say("note", "stopped watching; going on with what was seen (Ctrl-C again to leave)")
+    finally:
+        feed.stop()
+    if feed.error is not None:
+        if not stream.stats().frames:
+            raise feed.error
+        say("warning", f"{feed.error}; going on with what was seen until then")
+
+
+def ended(feed: Feed) -> bool:
+    """Whether the source has ended, by itself or by an error; waits a moment for it."""
+    try:
+        return feed.wait(0.2)
+    except Exception:
+        if feed.error is None:
+            raise
+        return True
+
+
+def peak_gpu_bytes(vlm: VideoLM) -> int | None:
+    """Most GPU memory in use so far, or None where there is no GPU."""
+    import torch
+
+    device = torch.device(vlm.device)
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None

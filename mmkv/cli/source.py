@@ -1,0 +1,63 @@
+"""What a user may name as a video."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import typer
+
+LIVE = {"rtsp", "rtsps", "rtmp", "rtmps", "rtp", "udp", "srt", "tcp"}
+EITHER = {"http", "https"}  # a file, or a stream that never ends: --duration says which
+SAMPLE = Path("models", "tiny", "sample.mp4")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A video that was named on the command line.
+
+    value: what the engine takes: a path, an address, or a webcam's index.
+    name: the same for people's eyes, without a password.
+    live: it has no end of its own.
+    """
+
+    value: str | int
+    name: str
+    live: bool
+
+    @classmethod
+    def parse(cls, text: str, *, duration: float | None) -> Source:
+        """Understand `text`; raises FileNotFoundError if it names nothing."""
+        from mmkv.video.redact import redact
+
+        path = Path(text).expanduser()
+        if path.exists() and not path.is_char_device():
+            source = cls(str(path), text, live=False)
+        elif text == "sample":
+            source = cls(str(sample()), text, live=False)
+        elif text.isdigit():
+            source = cls(int(text), f"webcam {text}", live=True)
+        elif text.startswith("/dev/video") and text[10:].isdigit():
+            source = cls(int(text[10:]), text, live=True)
+        elif (scheme := urlsplit(text).scheme.lower()) in LIVE | EITHER:
+            live = scheme in LIVE or duration is not None
+            source = cls(text, redact(text), live=live)
+        else:
+            raise FileNotFoundError(
+                f"{redact(text)}: no such file or folder, and neither an address nor a webcam's "
+                "index; `sample` is the bundled video"
+            )
+        if duration is not None and not source.live:
+            raise typer.BadParameter(
+                f"--duration is for live sources, and {source.name} ends by itself; "
+                "--until limits what a question may look at"
+            )
+        return source
+
+
+def sample() -> Path:
+    """The bundled video."""
+    import mmkv
+
+    return Path(mmkv.__file__).parent / SAMPLE

@@ -1,0 +1,54 @@
+"""Numbers the way people read them, and the lines that a command prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+def clock(seconds: float) -> str:
+    """A position in a video: 0:07, 12:30, 1:02:03."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def size(n: float) -> str:
+    """Bytes, in powers of 1000."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if n < 1000:
+            return f"{n:.0f} {unit}" if unit == "bytes" or n >= 10 else f"{n:.1f} {unit}"
+        n /= 1000
+    return f"{n:.1f} TB"
+
+
+def took(seconds: float) -> str:
+    """How long something took: 12 ms, 3.4 s, 2 min 5 s."""
+    if seconds < 1:
+        return f"{1000 * seconds:.0f} ms"
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    return f"{int(seconds) // 60} min {int(seconds) % 60} s"
+
+
+def ranges(times: Iterable[float], gap: float) -> list[str]:
+    """Positions, with neighbours closer than `gap` seconds joined: 0:03, 0:42-0:45."""
+    runs: list[list[float]] = []
+    for time in sorted(times):
+        if runs and time - runs[-1][1] <= gap:
+            runs[-1][1] = time
+        else:
+            runs.append([time, time])
+    texts = [(clock(first), clock(last)) for first, last in runs]
+    return [first if first == last else f"{first}-{last}" for first, last in texts]
+
+
+def table(rows: Sequence[tuple[str, str]]) -> str:
+    """Two columns, the first padded."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}".rstrip() for name, value in rows)
+
+
+def some(texts: Sequence[str], most: int) -> str:
+    """The first few, and how many more there are."""
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
