@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,9 +59,9 @@ class Sampler:
 
     def __call__(self, logits: Tensor) -> int:
         """The next token from logits `[V]`."""
-        logits = logits.float()
         if self._greedy:
             return int(logits.argmax())
-        no_ids = torch.zeros(1, 0, dtype=torch.long, device=logits.device)
-        weights = self._processors(no_ids, logits[None]).softmax(dim=-1)
+        scores: Any = logits.float()[None]
+        no_ids: Any = torch.zeros(1, 0, dtype=torch.long, device=logits.device)
+        weights = self._processors(no_ids, scores).softmax(dim=-1)
         return int(torch.multinomial(weights[0], 1, generator=self._generator))

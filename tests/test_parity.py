@@ -1,0 +1,168 @@
+"""Nothing compressed, everything retrieved: the answer is the plain transformers forward."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small_models import FAMILIES, PREPROCESS, clip, small_vlm
+
+import mmkv
+
+QUESTION = "What happened?"
+
+
+def stock_pixels(frames: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Resize, rescale and normalise, written a second time from the description."""
+    pixels = frames.permute(0, 3, 1, 2).float()
+    pixels = torch.nn.functional.interpolate(
+        pixels, size=(height, width), mode="bicubic", antialias=True
+    )
+    pixels = pixels.round().clamp(0, 255) / 255
+    mean, std = torch.tensor(PREPROCESS.mean), torch.tensor(PREPROCESS.std)
+    return (pixels - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+
+
+def stock_patches(pixels: torch.Tensor, patch: int, merge: int) -> torch.Tensor:
+    """Patches of paired frames by loops: time, block row, block column, row, column in a block."""
+    n, _, height, width = pixels.shape
+    side = patch * merge
+    rows = []
+    for t in range(0, n, 2):
+        for top in range(0, height, side):
+            for left in range(0, width, side):
+                for y in range(top, top + side, patch):
+                    for x in range(left, left + side, patch):
+                        cut = pixels[t : t + 2, :, y : y + patch, x : x + patch]
+                        rows.append(cut.transpose(0, 1).reshape(-1))  # channel, time, y, x
+    return torch.stack(rows)
+
+
+class Stock:
+    """The same clip and question through plain transformers."""
+
+    def __init__(self, vlm: mmkv.VideoLM, frames: torch.Tensor, times: list[float]) -> None:
+        self.vlm, self.model, self.tok = vlm, vlm.model, vlm.tokenizer
+        self.frames, self.times = frames, times
+        self.grid = vlm.adapter.grid(*frames.shape[1:3])
+
+    def logits(self, question: str, generated: list[int]) -> torch.Tensor:
+        """Logits `[n, V]` of the whole sequence."""
+        return getattr(self, "_" + self.vlm.family)(question, generated)
+
+    def _ids(self, question: str, generated: list[int], video: str, expanded: str) -> torch.Tensor:
+        message = [{"type": "video"}, {"type": "text", "text": question}]
+        text = self.tok.apply_chat_template(
+            [{"role": "user", "content": message}], tokenize=False, add_generation_prompt=True
+        )
+        assert text.count(video) == 1
+        ids = self.tok(text.replace(video, expanded), add_special_tokens=False).input_ids
+        return torch.tensor([ids + generated])
+
+    def _llava_onevision(self, question: str, generated: list[int]) -> torch.Tensor:
+        pixels = stock_pixels(self.frames, 40, 40)[None]
+        tokens = len(self.frames) * 9 + 1
+        ids = self._ids(question, generated, "<video>", "<video>" * tokens)
+        return self.model(input_ids=ids, pixel_values_videos=pixels).logits[0]
+
+    def _qwen(self, ids: torch.Tensor, **more: Any) -> torch.Tensor:
+        grid = self.grid
+        pixels = stock_patches(stock_pixels(self.frames, grid.height, grid.width), 8, 2)
+        thw = torch.tensor([[len(self.frames) // 2, grid.rows * 2, grid.cols * 2]])
+        kinds = (ids == self.model.config.video_token_id).int() * 2
+        positions, _ = self.model.model.get_rope_index(
+            ids, mm_token_type_ids=kinds, video_grid_thw=thw, **more
+        )
+        last = kinds[0].nonzero().max()
+        # the text after a clip starts past the largest of its three coordinates
+        positions[:, 0, last + 1 :] += (
+            positions[:, 0, : last + 1].max() + 1 - positions[0, 0, last + 1]
+        )
+        return self.model(
+            input_ids=ids,
+            pixel_values_videos=pixels,
+            video_grid_thw=thw,
+            mm_token_type_ids=kinds,
+            position_ids=positions,
+        ).logits[0]
+
+    def _qwen2_5_vl(self, question: str, generated: list[int]) -> torch.Tensor:
+        count = len(self.frames) // 2 * self.grid.tokens
+        start, pad, end = "<|vision_start|>", "<|video_pad|>", "<|vision_end|>"
+        ids = self._ids(question, generated, start + pad + end, start + pad * count + end)
+        step = torch.tensor([(self.times[2] - self.times[0])])
+        return self._qwen(ids, second_per_grid_ts=step)
+
+    def _qwen3_vl(self, question: str, generated: list[int]) -> torch.Tensor:
+        start, pad, end = "<|vision_start|>", "<|video_pad|>", "<|vision_end|>"
+        segments = ""
+        for i in range(0, len(self.frames), 2):
+            middle = (self.times[i] + self.times[i + 1]) / 2
+            segments += f"<{middle:.1f} seconds>" + start + pad * self.grid.tokens + end
+        return self._qwen(self._ids(question, generated, start + pad + end, segments))
+
+
+def teacher_forced(
+    stream: mmkv.Stream, steps: int, **options: Any
+) -> tuple[list[torch.Tensor], list[int]]:
+    """Logits of every generated token, and the tokens."""
+    reply = stream.ask_iter(QUESTION, max_new_tokens=steps, **options)
+    rows, count = [reply._logits], 0
+    for _ in reply._decode():
+        count += 1
+        rows.append(reply._logits)
+    return rows, list(reply.answer.token_ids)
+
+
+@pytest.mark.parametrize("recent", [0, 2, 6])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_everything_retrieved_equals_plain_transformers(family: str, recent: int) -> None:
+    vlm = small_vlm(family)
+    frames, times = clip(14, seed=3), [0.5 * i for i in range(14)]
+    config = mmkv.CacheConfig(
+        window_frames=20, recent_frames=recent, retrieve_frames=50, chunk_frames=4
+    )
+    with vlm.stream(config) as stream:
+        stream.feed(frames, times)
+        rows, ids = teacher_forced(stream, 6)
+    with torch.inference_mode():
+        expected = Stock(vlm, frames, times).logits(QUESTION, ids)
+    n = len(ids)
+    for step, row in enumerate(rows[:n]):
+        want = expected[-1 - n + step]
+        assert (row - want).abs().max() <= 1e-4 * max(1.0, want.abs().max().item())
+        assert row.argmax() == want.argmax()
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+def test_an_unpaired_last_frame_is_seen_padded(family: str) -> None:
+    vlm = small_vlm(family)
+    frames, times = clip(7, seed=4), [float(i) for i in range(7)]
+    config = mmkv.CacheConfig(window_frames=20, recent_frames=4, retrieve_frames=50)
+    with vlm.stream(config) as stream:
+        stream.feed(frames, times)
+        before = [layer.key.clone() for layer in stream._ingest.window.layers]
+        rows, ids = teacher_forced(stream, 3)
+        assert stream.ask(QUESTION, max_new_tokens=3).as_of == 6.0
+        seen = stream._ingest.window.seen
+        after = [layer.key[:, :, :seen] for layer in stream._ingest.window.layers]
+        assert all(torch.equal(a[:, :, :seen], b) for a, b in zip(before, after, strict=True))
+    padded = torch.cat([frames, frames[-1:]])
+    with torch.inference_mode():
+        expected = Stock(vlm, padded, [*times, 6.0]).logits(QUESTION, ids)
+    for step, row in enumerate(rows[: len(ids)]):
+        want = expected[-1 - len(ids) + step]
+        assert (row - want).abs().max() <= 1e-4 * max(1.0, want.abs().max().item())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_frames_name_every_block_when_all_are_chosen(family: str) -> None:
+    vlm = small_vlm(family)
+    with vlm.stream(mmkv.CacheConfig(recent_frames=2, retrieve_frames=64)) as stream:
+        stream.feed(clip(12), np.arange(12.0))
+        frames = stream.ask(QUESTION, max_new_tokens=1).frames
+    blocks = 12 // vlm.adapter.temporal_patch
+    assert len(frames) == blocks
+    assert sorted(f.index for f in frames) == list(range(0, 12, vlm.adapter.temporal_patch))
