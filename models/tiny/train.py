@@ -103,7 +103,7 @@ def visual_tokens(
         tokens = forward.spoken_tokens(scenes, variant, bank, table, encoder)
         noise = torch.randn(tokens.shape, generator=generator)
         tokens = tokens + noise * TOKEN_NOISE * tokens.detach().std()
-    return tokens.view(len(batch.ids), -1, tokens.shape[-1])
+    return tokens.reshape(len(batch.ids), -1, tokens.shape[-1])
 
 
 def train_stage(

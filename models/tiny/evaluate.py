@@ -1,0 +1,157 @@
+"""Exact answers of mmkv-tiny on held-out clips, by kind: `python -m mmkv.models.tiny.evaluate`.
+
+Clips come from seeds that training never uses. Every clip length gets `--n` questions of each
+kind; captions are asked on clips of up to 4 frames only. The controls show what is lost at the
+longest length when frames keep a random fifth of their tokens, or 1-bit keys and ternary values.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from random import Random
+
+import torch
+from transformers import LlavaOnevisionForConditionalGeneration, PreTrainedTokenizerFast
+
+from mmkv.models.tiny import CHECKPOINT, forward
+from mmkv.models.tiny.batches import Batch, Encoder, make_batch, torch_generator
+from mmkv.models.tiny.controls import exact_answers
+from mmkv.models.tiny.questions import CAPTION_SCENES, KINDS
+from mmkv.models.tiny.vision import see_drawn
+from mmkv.models.tiny.world import Bank, make_bank
+
+Table = dict[str, list[int]]  # kind -> [right, asked]
+CONTROLS: dict[str, dict[str, object]] = {
+    "whole": {},
+    "20% of tokens": {"keep": "per frame"},
+    "20% per head": {"keep": "per head"},
+    "K1/V1.58": {"quantize": True},
+}
+CLIPS, QUESTIONS = 25, 12
+
+
+def add(table: Table, batch: Batch, exact: torch.Tensor, most: int) -> None:
+    """Count the answers of a batch, up to `most` per kind."""
+    for row, questions in zip(exact.tolist(), batch.questions, strict=True):
+        for right, q in zip(row, questions, strict=True):
+            counts = table.setdefault(q.kind, [0, 0])
+            if counts[1] < most:
+                counts[0] += right
+                counts[1] += 1
+
+
+def measure(
+    model: LlavaOnevisionForConditionalGeneration,
+    bank: Bank,
+    encoder: Encoder,
+    *,
+    frames: int,
+    kinds: list[str],
+    n: int,
+    seed: int,
+    columns: list[str],
+    words: bool = False,
+    repeat_frames: bool = False,
+) -> dict[str, Table]:
+    """Tables of one clip length, one per column of `CONTROLS`, all on the same questions."""
+    rng = Random(f"held out {seed} {frames} {len(kinds)}")
+    generator = torch_generator(rng)
+    tables: dict[str, Table] = {c: {} for c in columns}
+    first = tables[columns[0]]
+    while min((first.get(k, [0, 0])[1] for k in kinds), default=0) < n:
+        open_kinds = {k: 1.0 for k in kinds if first.get(k, [0, 0])[1] < n}
+        batch = make_batch(
+            rng, encoder, clips=CLIPS, frames=frames, questions=QUESTIONS, weights=open_kinds,
+            variants=bank.variants, repeat_frames=repeat_frames,
+        )  # fmt: skip
+        scenes, variant = batch.scenes.flatten(0, 1), batch.variant.flatten(0, 1)
+        with torch.no_grad():
+            if words:
+                table = forward.word_table(model)
+                visual = forward.spoken_tokens(scenes, variant, bank, table, encoder)
+            else:
+                visual = see_drawn(model, scenes, variant, bank, generator)
+        visual = visual.reshape(CLIPS, -1, visual.shape[-1])
+        for column in columns:
+            options = CONTROLS[column]
+            exact = exact_answers(
+                model, batch, visual, encoder,
+                keep=str(options.get("keep", "all")),
+                quantize=bool(options.get("quantize", False)),
+                generator=generator,
+            )  # fmt: skip
+            add(tables[column], batch, exact, n)
+    return tables
+
+
+def percent(table: Table, kind: str) -> float:
+    """Share of exact answers in percent; `kind` "all" is the mean over kinds."""
+    if kind == "all":
+        return sum(percent(table, k) for k in table) / len(table)
+    right, asked = table[kind]
+    return 100 * right / asked
+
+
+def markdown(columns: dict[str, Table]) -> str:
+    """A table of kinds by columns."""
+    lines = ["| kind | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for kind in (*KINDS, "all"):
+        cells = [
+            f"{percent(t, kind):.1f}" if kind == "all" or kind in t else ""
+            for t in columns.values()
+        ]
+        if any(cells):
+            lines.append(f"| {kind} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Print the tables, and write them as JSON where asked."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
+    parser.add_argument("--n", type=int, default=300, help="questions per kind and length")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--frames", type=int, nargs="+", default=[4, 8, 16])
+    parser.add_argument("--words", action="store_true", help="tokens in words, no vision tower")
+    parser.add_argument("--out", type=Path, help="JSON file")
+    args = parser.parse_args()
+    torch.set_num_threads(2)
+    model = LlavaOnevisionForConditionalGeneration.from_pretrained(
+        args.checkpoint, dtype=torch.float32
+    ).eval()
+    encoder = Encoder(PreTrainedTokenizerFast.from_pretrained(args.checkpoint))
+    bank = make_bank(seed=10_000 + args.seed)
+    kinds = [k for k in KINDS if k != "caption"]
+    longest = max(args.frames)
+    lengths: dict[str, Table] = {}
+    controls: dict[str, Table] = {}
+    for frames in args.frames:
+        tables = measure(
+            model, bank, encoder, frames=frames, kinds=kinds, n=args.n, seed=args.seed,
+            columns=list(CONTROLS) if frames == longest else ["whole"], words=args.words,
+        )  # fmt: skip
+        if frames <= CAPTION_SCENES:
+            extra = measure(
+                model, bank, encoder, frames=frames, kinds=["caption"], n=args.n, seed=args.seed,
+                columns=["whole"], words=args.words,
+            )  # fmt: skip
+            tables["whole"] |= extra["whole"]
+        lengths[f"{frames} frames"] = tables["whole"]
+        if frames == longest:
+            controls = tables
+    report = [
+        f"Exact answers in percent, {args.n} questions per kind and length:",
+        markdown(lengths),
+        f"Controls on clips of {longest} frames:",
+        markdown(controls),
+    ]
+    print("\n\n".join(report))  # noqa: T201
+    if args.out:
+        content = {"n": args.n, "seed": args.seed, "lengths": lengths, "controls": controls}
+        args.out.write_text(json.dumps(content, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
