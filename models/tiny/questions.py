@@ -222,9 +222,19 @@ def _neighbour(rng: Random, clip: Clip, kind: str) -> Question | None:
     return Question(kind, text, object_name(scene[p]), (t, other))
 
 
+def _parts_seen(number: int, clip: Clip) -> bool:
+    """Whether an object's colour and its shape both appear in the clip."""
+    n = len(SHAPES)
+    return any(o // n == number // n for o in clip.found) and any(
+        o % n == number % n for o in clip.found
+    )
+
+
 def _exists(rng: Random, clip: Clip, kind: str) -> Question | None:
     if rng.random() < 0.5:
         absent = [o for o in range(N_OBJECTS) if o not in clip.found]
+        near = [o for o in absent if _parts_seen(o, clip)]
+        absent = near if near and rng.random() < 0.5 else absent
         if not absent:
             return None
         return Question(kind, _say(rng, kind, o=object_name(rng.choice(absent))), "no", ())
@@ -293,20 +303,28 @@ def ask(kind: str, clip: Clip, rng: Random) -> Question | None:
     return KINDS[kind](rng, clip, kind)
 
 
-def random_clip(rng: Random, scenes: int, *, repeat: float = 0.12) -> Clip:
-    """A clip whose objects are mostly different; `repeat` of them are drawn anew."""
+def random_clip(rng: Random, scenes: int, *, repeat: float = 0.12, alike: float = 0.4) -> Clip:
+    """A clip whose objects are mostly different; `repeat` of them are drawn anew.
+
+    A share `alike` of short clips has few colours and shapes, so that only both together tell
+    objects apart.
+    """
     deck = list(range(N_OBJECTS))
+    if scenes <= 6 and rng.random() < alike:
+        colours = rng.sample(range(len(COLOUR_NAMES)), min(8, 2 + scenes))
+        shapes = rng.sample(range(len(SHAPES)), min(6, 2 + (scenes + 1) // 2))
+        deck = [c * len(SHAPES) + s for c in colours for s in shapes]
     rng.shuffle(deck)
+    every = tuple(deck)
     result = []
     for _ in range(scenes):
         scene = [EMPTY] * 4
         for place in rng.sample(range(4), rng.choices((1, 2, 3, 4), (35, 30, 22, 13))[0]):
-            number = deck.pop() if len(deck) > 6 else rng.randrange(N_OBJECTS)
-            if rng.random() < repeat:
-                number = rng.randrange(N_OBJECTS)
+            again = len(deck) <= len(every) // 8 or rng.random() < repeat
+            number = rng.choice(every) if again else deck.pop()
             if number not in scene:
                 scene[place] = number
         if all(o == EMPTY for o in scene):
-            scene[rng.randrange(4)] = rng.randrange(N_OBJECTS)
+            scene[rng.randrange(4)] = rng.choice(every)
         result.append((scene[0], scene[1], scene[2], scene[3]))
     return Clip(tuple(result))

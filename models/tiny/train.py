@@ -153,7 +153,7 @@ def train_stage(
             group.step()
         model.zero_grad(set_to_none=True)
         scores.add(batch, exact)
-        if step % 20 == 19:
+        if step % 25 == 24:
             line = {
                 "stage": stage.name,
                 "step": step + 1,
@@ -166,6 +166,8 @@ def train_stage(
             }
             with log.open("a") as out:
                 out.write(json.dumps(line) + "\n")
+        if step % 100 == 99:
+            torch.save({"model": model.state_dict()}, log.with_name("snapshot.pt"))
         if scores.mean >= stage.goal and step > 100:
             break
     return time.time() - started
