@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmkv.cli import options, session
-from mmkv.cli.source import Source, sample
+from mmkv.cli.source import Source
 from mmkv.cli.text import clock, ranges, size, some, took
+from mmkv.models.tiny import SAMPLE_NOTES
 
 if TYPE_CHECKING:
     from mmkv import Answer, Stats, Stream
@@ -70,7 +71,7 @@ def ask(
     if not questions:
         if video != "sample":
             raise typer.BadParameter("no question given: mmkv ask VIDEO 'what happens?'")
-        questions = [jsonlib.loads(sample().with_suffix(".json").read_text())[0]["question"]]
+        questions = [sample_questions()[0]["question"]]
     source = Source.parse(video, duration=duration)
     session.plain_messages(quiet)
     if model is None and not quiet:
@@ -113,7 +114,10 @@ def ask(
             seconds = time.perf_counter() - begin
             answers.append(as_dict(question, answer, seconds))
             if told and not quiet:
-                typer.echo("\n".join(f"  {line}" for line in remarks(answer, seconds, 1 / fps)))
+                lines = remarks(answer, seconds, 1 / fps)
+                if video == "sample":
+                    lines += truth(question)
+                typer.echo("\n".join(f"  {line}" for line in lines))
         stats = stream.stats()
         memory = session.peak_gpu_bytes(vlm)
         if json:
@@ -151,6 +155,21 @@ def remarks(answer: Answer, seconds: float, gap: float) -> list[str]:
     if answer.hint:
         lines.append(f"note: {answer.hint}")
     return lines
+
+
+def sample_questions() -> list[dict[str, Any]]:
+    """Questions about the bundled video whose answers are known."""
+    questions: list[dict[str, Any]] = jsonlib.loads(SAMPLE_NOTES.read_text())["questions"]
+    return questions
+
+
+def truth(question: str) -> list[str]:
+    """What the bundled video really shows, where its notes have the question."""
+    for note in sample_questions():
+        if note["question"] == question:
+            when = "" if note["seconds"] is None else "-".join(map(clock, note["seconds"]))
+            return [f"in the video: {note['answer']}{when and f' ({when})'}"]
+    return []
 
 
 def cost_line(stats: Stats, watched: float, memory: int | None) -> str:

@@ -11,8 +11,8 @@ from typing import Any
 import typer
 
 from mmkv.cli import options, session
-from mmkv.cli.source import sample
 from mmkv.cli.text import size, table
+from mmkv.models.tiny import CHECKPOINT
 
 PACKAGES = ("mmkv-video", "torch", "transformers", "accelerate", "triton", "av")
 OPTIONAL = {  # package: what is missing without it
@@ -99,7 +99,7 @@ def cost_of(
     from mmkv.models.registry import adapter_for
 
     hub = options.given(revision=revision)
-    path = str(sample().parent / "checkpoint") if name == session.BUNDLED else name
+    path = str(CHECKPOINT) if name == session.BUNDLED else name
     config = transformers.AutoConfig.from_pretrained(path, **hub)
     _, architecture = adapter_for(config.architectures or [])
     on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())

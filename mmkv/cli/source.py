@@ -8,9 +8,10 @@ from urllib.parse import urlsplit
 
 import typer
 
+from mmkv.models.tiny import SAMPLE_VIDEO
+
 LIVE = {"rtsp", "rtsps", "rtmp", "rtmps", "rtp", "udp", "srt", "tcp"}
 EITHER = {"http", "https"}  # a file, or a stream that never ends: --duration says which
-SAMPLE = Path("models", "tiny", "sample.mp4")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Source:
         if path.exists() and not path.is_char_device():
             source = cls(str(path), text, live=False)
         elif text == "sample":
-            source = cls(str(sample()), text, live=False)
+            source = cls(str(SAMPLE_VIDEO), text, live=False)
         elif text.isdigit():
             source = cls(int(text), f"webcam {text}", live=True)
         elif text.startswith("/dev/video") and text[10:].isdigit():
@@ -55,9 +56,3 @@ class Source:
             )
         return source
 
-
-def sample() -> Path:
-    """The bundled video."""
-    import mmkv
-
-    return Path(mmkv.__file__).parent / SAMPLE
