@@ -1,0 +1,218 @@
+"""PyAV containers: opened with limits, decoded in order, errors as one sentence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mmkv.video.errors import VideoError
+from mmkv.video.frames import MAX_PIXELS, check_size, fit
+from mmkv.video.source import Frame
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
+
+# A local playlist must not make FFmpeg open network addresses, nor a remote one local files.
+FILE_PROTOCOLS = "file,crypto,data"
+NETWORK_PROTOCOLS = (
+    "http,https,httpproxy,tcp,tls,udp,rtp,srtp,rtsp,rtsps,rtmp,rtmps,rtmpt,srt,crypto,data"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a container says about its video before any frame is decoded.
+
+    Attributes
+    ----------
+    start
+        Seconds that a player's clock shows as 0.
+    duration
+        Declared length in seconds, None if unknown.
+    exact
+        Whether `duration` is the video stream's own and not that of a longer sound track, say.
+    interval
+        Seconds between frames on average (a guess of 1/25 where nothing is declared).
+    """
+
+    start: float
+    duration: float | None
+    exact: bool
+    interval: float
+
+
+def open_container(
+    address: str,
+    name: str,
+    *,
+    protocols: str,
+    options: dict[str, str] | None = None,
+    timeout: float | tuple[float, float] | None = None,
+) -> InputContainer:
+    """Open `address` for reading.
+
+    Raises
+    ------
+    VideoError
+        Naming `name` and the cause; never `address`, nor with it in `__cause__` or `__context__`.
+    """
+    import av
+
+    settings = {"protocol_whitelist": protocols, "max_pixels": str(MAX_PIXELS), **(options or {})}
+    try:
+        return av.open(address, options=settings, timeout=timeout)
+    except (av.error.FFmpegError, ValueError, UnicodeError) as error:
+        cause = explain(error)
+    # outside the except block: PyAV's error, which prints the address, must not hang on to this one
+    raise VideoError(f"{name}: cannot be opened as a video: {cause}")
+
+
+def explain(error: BaseException) -> str:
+    """What FFmpeg says went wrong, without the address that its own message ends with."""
+    import av
+
+    if isinstance(error, av.error.ExitError):
+        return "timed out waiting for data"
+    if isinstance(error, av.error.InvalidDataError):
+        return "its data is damaged, cut off or not a video at all"
+    text = getattr(error, "strerror", None)
+    return text if text else type(error).__name__
+
+
+def video_stream(container: InputContainer, name: str) -> VideoStream:
+    """The container's best video stream, set up for decoding.
+
+    Raises
+    ------
+    VideoError
+        If there is none, it is a still image, its codec is unknown, or its frames are absurdly
+        large.
+    """
+    moving = [stream for stream in container.streams.video if not _is_cover(stream)]
+    if not moving:
+        kinds = sorted({stream.type for stream in container.streams})
+        found = f" (only {', '.join(kinds)})" if kinds else ""
+        raise VideoError(f"{name}: there is no video stream in it{found}")
+    if re.search(r"_pipe|^image2", container.format.name):
+        raise VideoError(
+            f"{name}: this is a still image, not a video; give a folder of images instead"
+        )
+    stream = max(moving, key=lambda one: (one.width or 0) * (one.height or 0))
+    if stream.codec_context is None:
+        raise VideoError(f"{name}: its video codec is not supported by this build of FFmpeg")
+    if stream.width and stream.height:
+        check_size(stream.width, stream.height, name)
+    stream.thread_type = "SLICE"  # frame threads can deadlock when reading stops early
+    return stream
+
+
+def _is_cover(stream: VideoStream) -> bool:
+    import av
+
+    return bool(stream.disposition & av.stream.Disposition.attached_pic)
+
+
+def header(container: InputContainer, stream: VideoStream) -> Header:
+    """Start, length and rate as declared; every one of them may be wrong."""
+    base = float(stream.time_base or 0)
+    first = stream.start_time * base if stream.start_time is not None else None
+    start = container.start_time / 1e6 if container.start_time is not None else first
+    # players begin at the container's start unless it is nonsense
+    if start is None or (first is not None and not -1.0 <= first - start <= 3600.0):
+        start = first or 0.0
+    rate = float(stream.average_rate or stream.guessed_rate or 0)
+    duration, exact = None, False
+    if stream.duration is not None and stream.duration > 0:
+        duration, exact = stream.duration * base, True
+        if first is not None:
+            duration += first - start
+    elif (tagged := _tagged_duration(stream)) is not None:
+        duration, exact = tagged, True
+    elif container.duration is not None and container.duration > 0:
+        duration, exact = container.duration / 1e6, len(container.streams) == 1
+    return Header(start, duration, exact, 1 / rate if rate > 0 else 1 / 25)
+
+
+def _tagged_duration(stream: VideoStream) -> float | None:
+    """Matroska's per-stream DURATION tag, ``00:01:02.345``."""
+    found = re.fullmatch(
+        r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", "").strip()
+    )
+    if found is None:
+        return None
+    hours, minutes, seconds = found.groups()
+    return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+
+
+@dataclass(slots=True)
+class Damage:
+    """What could not be decoded."""
+
+    packets: int = 0
+    frames: int = 0
+    ended: str | None = None
+
+    def warnings(self) -> list[str]:
+        """One clause each."""
+        found = []
+        if self.packets or self.frames:
+            found.append(
+                f"damaged data: {self.packets} packets could not be decoded, "
+                f"{self.frames} frames show errors"
+            )
+        if self.ended:
+            found.append(f"reading stopped: {self.ended}")
+        return found
+
+
+def decode(
+    container: InputContainer,
+    stream: VideoStream,
+    damage: Damage,
+    stopped: Callable[[], bool],
+) -> Iterator[VideoFrame]:
+    """Every frame that can be decoded, in presentation order; never raises on damaged data."""
+    import av
+
+    packets = container.demux(stream)
+    while not stopped():
+        try:
+            packet = next(packets)
+        except StopIteration:
+            return
+        except av.error.FFmpegError as error:
+            damage.ended = explain(error)
+            packet = None
+        try:
+            frames = stream.decode(packet)  # None, or an empty last packet, flushes
+        except av.error.EOFError:
+            return
+        except av.error.FFmpegError:
+            damage.packets += 1
+            frames = []
+        for frame in frames:
+            damage.frames += bool(frame.is_corrupt)
+            yield frame
+        if packet is None:
+            return
+
+
+def to_rgb(frame: VideoFrame, name: str, max_side: int | None = None) -> Frame:
+    """`frame` as RGB ``[H, W, 3]``, upright, at most `max_side` pixels a side.
+
+    Raises
+    ------
+    VideoError
+        If it is absurdly large.
+    """
+    check_size(frame.width, frame.height, name)
+    width, height = fit(frame.width, frame.height, max_side)
+    rgb = frame.reformat(width=width, height=height, format="rgb24", threads=1).to_ndarray()
+    turns = round(frame.rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(rgb, turns) if turns else rgb)

@@ -1,0 +1,93 @@
+"""One frame, from whatever people hand over to a contiguous uint8 RGB array [H, W, 3]."""
+
+from typing import Any
+
+import numpy as np
+
+from mmkv.video.errors import VideoError
+from mmkv.video.source import Frame
+
+MAX_SIDE = 16384
+MAX_PIXELS = 100_000_000
+
+
+def as_frame(value: Any, name: str = "frame") -> Frame:
+    """`value` as uint8 RGB ``[H, W, 3]``.
+
+    Parameters
+    ----------
+    value
+        A uint8 array or torch tensor ``[H, W, 3]``, or a PIL image of any mode.
+    name
+        What to call it in the error.
+
+    Raises
+    ------
+    VideoError
+        For another shape, another dtype, an empty or an absurdly large frame.
+    """
+    if hasattr(value, "convert") and hasattr(value, "getbands"):  # a PIL image
+        check_size(value.width, value.height, name)
+        value = np.asarray(value.convert("RGB"))
+    array = to_numpy(value)
+    if array is None or array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+        raise VideoError(
+            f"{name} must be RGB uint8 [H, W, 3] or a PIL image; got {describe(value)}"
+        )
+    check_size(array.shape[1], array.shape[0], name)
+    return np.ascontiguousarray(array)
+
+
+def to_numpy(value: Any) -> np.ndarray[Any, Any] | None:
+    """The array behind a NumPy array or a torch tensor on any device; None for anything else."""
+    if isinstance(value, np.ndarray):
+        return value
+    if type(value).__module__.partition(".")[0] == "torch" and hasattr(value, "detach"):
+        array: np.ndarray[Any, Any] = value.detach().cpu().numpy()
+        return array
+    return None
+
+
+def describe(value: Any) -> str:
+    """The shape and dtype of `value`, or its type, for error messages."""
+    shape = getattr(value, "shape", None)
+    if shape is None:
+        return type(value).__name__
+    return f"{type(value).__name__} {value.dtype} {list(shape)}"
+
+
+def check_size(width: int, height: int, name: str) -> None:
+    """Refuse a frame that would take gigabytes, before any memory is taken.
+
+    Raises
+    ------
+    VideoError
+        If a side is 0 or above 16,384 pixels, or the frame is above 100 million pixels.
+    """
+    if width <= 0 or height <= 0:
+        raise VideoError(f"{name}: a frame of {width}×{height} pixels has nothing to show")
+    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise VideoError(
+            f"{name}: a frame of {width}×{height} pixels is too large; at most {MAX_SIDE} pixels "
+            f"a side and {MAX_PIXELS // 10**6} million in all: scale the video down first"
+        )
+
+
+def fit(width: int, height: int, max_side: int | None) -> tuple[int, int]:
+    """The size ``(width, height)`` shrunk in proportion to at most `max_side` pixels a side."""
+    longest = max(width, height)
+    if max_side is None or longest <= max_side:
+        return width, height
+    scale = max_side / longest
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def shrink(frame: Frame, max_side: int | None) -> Frame:
+    """`frame` scaled down in proportion to at most `max_side` pixels a side."""
+    height, width = frame.shape[:2]
+    size = fit(width, height, max_side)
+    if size == (width, height):
+        return frame
+    import cv2
+
+    return np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)

@@ -1,0 +1,152 @@
+"""Video files (and files on a web server) through PyAV."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from mmkv.video.container import (
+    FILE_PROTOCOLS,
+    Damage,
+    Header,
+    decode,
+    header,
+    open_container,
+    to_rgb,
+    video_stream,
+)
+from mmkv.video.errors import VideoError
+from mmkv.video.queued import QueuedSource
+from mmkv.video.readahead import ReadAhead
+from mmkv.video.repair import FileClock
+from mmkv.video.sampling import OnScreenSampler
+from mmkv.video.source import Frame
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+
+
+@dataclass
+class Job:
+    """What the decoding thread is told and what it reports."""
+
+    address: str = field(repr=False)
+    name: str
+    fps: float | None
+    max_side: int | None
+    protocols: str = FILE_PROTOCOLS
+    options: dict[str, str] | None = None
+    timeout: tuple[float, float] | None = None
+    warnings: list[str] = field(default_factory=list)
+    stopped: threading.Event = field(default_factory=threading.Event)
+    opened: threading.Event = field(default_factory=threading.Event)
+    header: Header | None = None
+    error: VideoError | None = None
+
+
+class PyAvFile(QueuedSource):
+    """A video file, decoded ahead by a thread that owns the container.
+
+    `warnings` is complete once the last frame was read.
+
+    Raises
+    ------
+    VideoError
+        On opening: if it cannot be opened, holds no video or frames too large. While reading: if
+        not a single frame can be decoded.
+    """
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job.name)
+        self.warnings = job.warnings
+        self._job = job
+        self._start(ReadAhead(lambda: read(job), job.name))
+        job.opened.wait()
+        if job.error is not None:
+            self.close()
+            raise job.error
+        if job.header is not None:
+            self.duration = job.header.duration
+
+    def close(self) -> None:
+        self._job.stopped.set()
+        super().close()
+
+
+def read(job: Job) -> Iterator[tuple[float, Frame]]:
+    """Open, decode and close, in the calling thread."""
+    try:
+        container = open_container(
+            job.address,
+            job.name,
+            protocols=job.protocols,
+            options=job.options,
+            timeout=job.timeout,
+        )
+    except VideoError as error:
+        job.error = error
+        job.opened.set()
+        return
+    with container:
+        try:
+            stream = video_stream(container, job.name)
+            job.header = header(container, stream)
+        except VideoError as error:
+            job.error = error
+            return
+        finally:
+            job.opened.set()
+        damage = Damage()
+        yield from _chosen(
+            job, job.header, decode(container, stream, damage, job.stopped.is_set), damage
+        )
+
+
+def _chosen(
+    job: Job, facts: Header, frames: Iterator[VideoFrame], damage: Damage
+) -> Iterator[tuple[float, Frame]]:
+    clock = FileClock(facts.start, facts.interval)
+    sampler: OnScreenSampler[VideoFrame] = OnScreenSampler(job.fps)
+    count, end, last = 0, 0.0, 0.0
+    size: tuple[int, int] | None = None
+    for frame in frames:
+        seconds = clock.seconds(frame.time)
+        if seconds is None:
+            continue
+        count += 1
+        last = float(frame.duration * frame.time_base) if frame.duration else 0.0
+        end = seconds + (last or facts.interval)
+        if size not in (None, (frame.width, frame.height)):
+            job.warnings.append(
+                f"{job.name}: the frame size changes at {seconds:.3f} s "
+                f"from {size[0]}×{size[1]} to {frame.width}×{frame.height}"
+            )
+        size = frame.width, frame.height
+        chosen = sampler.push(seconds, frame)
+        if chosen is not None:
+            yield chosen[0], to_rgb(chosen[1], job.name, job.max_side)
+    chosen = sampler.finish(last or None)
+    if chosen is not None:
+        yield chosen[0], to_rgb(chosen[1], job.name, job.max_side)
+    if job.stopped.is_set():
+        return
+    causes = [*damage.warnings(), *clock.warnings()]
+    if not count:
+        raise VideoError(
+            f"{job.name}: not a single frame could be decoded"
+            + (f" ({'; '.join(causes)})" if causes else "; the file holds no frames")
+        )
+    job.warnings.extend(f"{job.name}: {cause}" for cause in causes)
+    if facts.duration is not None and facts.exact and ends_early(end, facts):
+        job.warnings.append(
+            f"{job.name}: the file ends early at {end:.1f} s; {count} frames were read "
+            f"(it declares {facts.duration:.1f} s)"
+        )
+
+
+def ends_early(end: float, facts: Header) -> bool:
+    """Whether the last frame's end is clearly before the declared one."""
+    assert facts.duration is not None
+    return facts.duration - end > max(0.25, 3 * facts.interval)

@@ -1,0 +1,40 @@
+"""Sources whose frames are read ahead by a thread: files, folders, iterators."""
+
+import threading
+import weakref
+from collections.abc import Iterator
+
+from mmkv.video.readahead import ReadAhead
+from mmkv.video.source import Frame, FrameSource
+
+
+class QueuedSource(FrameSource):
+    """A source that hands out what its `ReadAhead` holds.
+
+    The thread must not refer to the source itself: a source nobody holds any more is then
+    collected, and its thread ends, even if nobody closed it.
+    """
+
+    def __init__(self, name: str, duration: float | None = None) -> None:
+        self.name = name
+        self.duration = duration
+        self._ahead: ReadAhead | None = None
+        self._lock = threading.Lock()
+
+    def _start(self, ahead: ReadAhead) -> None:
+        self._ahead = ahead
+        weakref.finalize(self, ahead.close)
+
+    def __iter__(self) -> Iterator[tuple[float, Frame]]:
+        while self._ahead is not None:
+            item = self._ahead.get()
+            if item is None:
+                return
+            yield item
+
+    def close(self) -> None:
+        super().close()
+        with self._lock:
+            ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead.close()

@@ -1,0 +1,79 @@
+"""Stream addresses without their secrets."""
+
+import re
+from dataclasses import dataclass, field
+
+_SCHEME = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]*):/{1,3}")
+_HIDDEN = "***"
+
+
+def redact(address: object) -> str:
+    """A printable form of `address`: no user name, no password, no query values, no fragment.
+
+    Parameters
+    ----------
+    address
+        A network address, or anything else (paths come back unchanged).
+
+    Returns
+    -------
+    str
+        For example ``rtsp://***@10.0.0.7/live?token=***``. Whatever stands before the last ``@``
+        is dropped, so that a password with ``/``, ``?`` or ``#`` in it, which no parser splits
+        off, stays hidden too.
+    """
+    text = str(address)
+    found = _SCHEME.match(text)
+    if found is None:
+        return text
+    rest = text[found.end() :]
+    user = ""
+    if "@" in rest:
+        user, rest = _HIDDEN + "@", rest.rpartition("@")[2]
+    rest = rest.partition("#")[0]
+    place, mark, query = rest.partition("?")
+    if mark:
+        query = "&".join(_hide_value(part) for part in query.split("&"))
+    return f"{found.group(0)}{user}{place}{mark}{query}"
+
+
+def _hide_value(part: str) -> str:
+    key, mark, _ = part.partition("=")
+    return f"{key}={_HIDDEN}" if mark else _HIDDEN
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A network address whose `str` and `repr` are redacted; `secret` is what to connect to."""
+
+    secret: str = field(repr=False)
+
+    def __str__(self) -> str:
+        return redact(self.secret)
+
+    def __repr__(self) -> str:
+        return f"Address({redact(self.secret)!r})"
+
+    @property
+    def scheme(self) -> str:
+        """The protocol in lower case, ``"rtsp"`` for example."""
+        return self.secret.partition(":")[0].lower()
+
+    def clean(self, text: str) -> str:
+        """`text` (a log line of FFmpeg, say) with every secret part of this address removed."""
+        text = text.replace(self.secret, redact(self.secret))
+        text = re.sub(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s'\"]+", lambda m: redact(m.group(0)), text)
+        for secret in self._secrets():
+            text = text.replace(secret, _HIDDEN)
+        return re.sub(r"(?i)(authorization:).*", rf"\1 {_HIDDEN}", text)
+
+    def _secrets(self) -> list[str]:
+        """The secret parts, longest first, each also as FFmpeg sees it after unquoting."""
+        from urllib.parse import unquote
+
+        rest = _SCHEME.sub("", self.secret)
+        user, _, place = rest.rpartition("@")
+        values = [part.rpartition("=")[2] for part in place.partition("?")[2].split("&")]
+        parts = {user, user.partition(":")[2], rest.partition("?")[2], *values}
+        parts |= {unquote(part) for part in parts}
+        return sorted((part for part in parts if len(part) > 2), key=len, reverse=True)
