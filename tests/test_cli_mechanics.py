@@ -157,6 +157,7 @@ def test_version(run: Run) -> None:
         (("ask", "{video}", "q", "--fps", "0"), "'0' is not a number above 0"),
         (("ask", "{video}", "q", "--since", "1:x"), "write seconds, m:ss or h:mm:ss"),
         (("ask", "{video}", "q", "--max-pixels", "0"), "--max-pixels"),
+        (("ask", "{video}", "q", "--reader", "vlc"), "'vlc' is not one of auto, pyav"),
         (("ask", "{video}", "q", "--duration", "5"), "--duration is for live sources"),
         (("ask", "{video}", "q", "--nonsense"), "--nonsense"),
         (("bogus",), "bogus"),
@@ -199,7 +200,7 @@ def test_ask_prints_question_answer_moment_and_cost(
     question, answer, found, cost = out.splitlines()
     assert question == "What was there?"
     assert answer == "a red circle"
-    assert "found at 0:07 (looked at 0:03, 0:07-0:08)" in found
+    assert "found at 0:07-0:08, then 0:03 (of 3 frames looked at)" in found
     assert "watched 10 frames" in cost
     assert "0.36 GB per hour" in cost
 

@@ -2,9 +2,20 @@
 
 Nothing heavy is imported until a command needs it, so that `mmkv --help` answers at once.
 Results go to stdout; notes, warnings, progress and errors go to stderr. Exit codes: 0 done,
-1 it could not be done, 2 the command line is wrong, 130 stopped with Ctrl-C.
+1 it could not be done, 2 the command line is wrong, 130 stopped with Ctrl-C, 141 the reader of
+our output has left.
 """
 
-from mmkv.cli.app import main
+import sys
 
-__all__ = ["main"]
+
+def main() -> None:
+    """Run the process's command line and exit."""
+    try:
+        from mmkv.cli.app import run
+
+        code = run()
+    except KeyboardInterrupt:  # before the command could begin
+        sys.stderr.write("stopped\n")
+        code = 130
+    sys.exit(code)

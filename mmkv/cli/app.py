@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
@@ -46,16 +45,14 @@ for command in (ask, encode, info):
     app.command()(errors.guarded(command))
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command line `arguments` (default: the process's own) and exit."""
+def run() -> int:
+    """Run the process's command line; returns the exit code."""
     try:
-        code = app(arguments, prog_name="mmkv", standalone_mode=False)
+        code = app(prog_name="mmkv", standalone_mode=False)
     except typer.Abort:
-        code = errors.stopped()
-    except KeyboardInterrupt:
-        code = errors.stopped()
+        return errors.stopped()
     except Exception as error:
         if not errors.is_usage(error):
             raise
-        code = errors.usage(error)
-    sys.exit(code if isinstance(code, int) else 0)
+        return errors.usage(error)
+    return code if isinstance(code, int) else 0

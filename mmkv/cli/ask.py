@@ -10,7 +10,7 @@ import typer
 
 from mmkv.cli import options, session
 from mmkv.cli.source import Source
-from mmkv.cli.text import clock, ranges, size, some, took
+from mmkv.cli.text import clock, moments, size, took
 from mmkv.models.tiny import SAMPLE_NOTES
 
 if TYPE_CHECKING:
@@ -137,16 +137,17 @@ def spoken(stream: Stream, question: str, aloud: bool, **how: Any) -> Answer:
                 typer.echo(piece, nl=False)
     finally:
         reply.close()
-    if aloud:
-        typer.echo()
+        if aloud:
+            typer.echo()
     return reply.answer
 
 
 def remarks(answer: Answer, seconds: float, gap: float) -> list[str]:
     """When it was found, how long it took, and what to know about the answer."""
     if answer.frames:  # best match first
-        looked = some(ranges((frame.seconds for frame in answer.frames), 1.5 * gap), 6)
-        found = f"found at {clock(answer.frames[0].seconds)} (looked at {looked})"
+        best, *others = moments([frame.seconds for frame in answer.frames[:5]], 1.5 * gap)
+        also = f", then {', '.join(others)}" if others else ""
+        found = f"found at {best}{also} (of {len(answer.frames)} frames looked at)"
     else:
         found = f"from what was seen up to {clock(answer.as_of)}"
     lines = [f"{found}; answered in {took(seconds)}"]

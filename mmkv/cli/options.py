@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+READERS = ("auto", "pyav", "decord", "opencv")
+
 
 def positive(text: str) -> float:
     """A number above zero, for rates and durations."""
@@ -31,6 +33,13 @@ def moment(text: str) -> float:
     return sum(value * 60**power for power, value in enumerate(reversed(values)))
 
 
+def reader(text: str) -> str:
+    """What reads a video file."""
+    if text not in READERS:
+        raise typer.BadParameter(f"{text!r} is not one of {', '.join(READERS)}")
+    return text
+
+
 Model = Annotated[
     str | None,
     typer.Option(
@@ -49,7 +58,8 @@ Fps = Annotated[
     float, typer.Option(parser=positive, metavar="F", help="Frames looked at per second of video.")
 ]
 Reader = Annotated[
-    str, typer.Option(metavar="NAME", help="auto, pyav, decord: what reads a video file.")
+    str,
+    typer.Option(parser=reader, metavar="NAME", help=f"What reads a file: {', '.join(READERS)}."),
 ]
 Window = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Frames that a new frame sees.")

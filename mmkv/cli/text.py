@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 
 def clock(seconds: float) -> str:
@@ -30,25 +30,20 @@ def took(seconds: float) -> str:
     return f"{int(seconds) // 60} min {int(seconds) % 60} s"
 
 
-def ranges(times: Iterable[float], gap: float) -> list[str]:
-    """Positions, with neighbours closer than `gap` seconds joined: 0:03, 0:42-0:45."""
+def moments(times: Sequence[float], gap: float) -> list[str]:
+    """Positions, best first, with neighbours closer than `gap` seconds joined: 0:42-0:45, 0:03."""
     runs: list[list[float]] = []
     for time in sorted(times):
-        if runs and time - runs[-1][1] <= gap:
-            runs[-1][1] = time
+        if runs and time - runs[-1][-1] <= gap:
+            runs[-1].append(time)
         else:
-            runs.append([time, time])
-    texts = [(clock(first), clock(last)) for first, last in runs]
-    return [first if first == last else f"{first}-{last}" for first, last in texts]
+            runs.append([time])
+    runs.sort(key=lambda run: min(map(times.index, run)))
+    ends = [(clock(run[0]), clock(run[-1])) for run in runs]
+    return [first if first == last else f"{first}-{last}" for first, last in ends]
 
 
 def table(rows: Sequence[tuple[str, str]]) -> str:
     """Two columns, the first padded."""
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}".rstrip() for name, value in rows)
-
-
-def some(texts: Sequence[str], most: int) -> str:
-    """The first few, and how many more there are."""
-    more = f" and {len(texts) - most} more" if len(texts) > most else ""
-    return ", ".join(texts[:most]) + more
