@@ -145,11 +145,11 @@ class EncodePass:
             self.summaries.append(torch.matmul(weights, key[0].float()).transpose(0, 1))
         far = None
         if tables.far is not None and ring.far_key is not None and ring.sink_value is not None:
-            seen = tables.sinks_visible
+            seen = tables.sinks_bias
             far = FarSinks(rotate(query, tables.far), ring.far_key, ring.sink_value, seen)
         filled = min(self._start + self._n, window.capacity)
         held = (ring.key[:, :, :filled], ring.value[:, :, :filled])
-        return window_attention(near, *held, tables.visible, far, scaling)
+        return window_attention(near, *held, tables.bias, far, scaling)
 
     def commit(self) -> None:
         """Make the chunk part of the stream. Without it the next chunk takes its place."""
@@ -187,8 +187,8 @@ class EncodePass:
         return _Tables(
             near=window.rotary(self._positions, device, dtype),
             far=far,
-            visible=torch.from_numpy(near).to(device),
-            sinks_visible=torch.from_numpy(gone).to(device),
+            bias=_bias(near, device, dtype),
+            sinks_bias=_bias(gone, device, torch.float32),
             slots=parts,
         )
 
@@ -197,6 +197,11 @@ class EncodePass:
 class _Tables:
     near: tuple[Tensor, Tensor]
     far: tuple[Tensor, Tensor] | None
-    visible: Tensor
-    sinks_visible: Tensor
+    bias: Tensor
+    sinks_bias: Tensor
     slots: list[tuple[slice, slice]]
+
+
+def _bias(seen: np.ndarray, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """0 where seen, else -inf."""
+    return torch.from_numpy(np.where(seen, 0.0, -np.inf)).to(device, dtype)

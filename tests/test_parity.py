@@ -109,10 +109,8 @@ def teacher_forced(
 ) -> tuple[list[torch.Tensor], list[int]]:
     """Logits of every generated token, and the tokens."""
     reply = stream.ask_iter(QUESTION, max_new_tokens=steps, **options)
-    rows, count = [reply._logits], 0
-    for _ in reply._decode():
-        count += 1
-        rows.append(reply._logits)
+    rows = [reply._logits]
+    rows += [reply._logits for _ in reply._decode()]
     return rows, list(reply.answer.token_ids)
 
 

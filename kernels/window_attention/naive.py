@@ -1,6 +1,6 @@
 """Window attention in torch: the executable specification.
 
-Every query sees the window's keys that its mask admits, at their true distances, and the sinks
+Every query sees the window's keys that its bias admits, at their true distances, and the sinks
 that have left its window at one fixed distance, under one softmax (InfLLM, arXiv 2402.04617).
 """
 
@@ -12,8 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# scores held at once; longer chunks run in tiles of queries
+# scores held at once where the softmax is written out; longer chunks run in tiles of queries
 _MAX_SCORES = 1 << 25
+# torch's fused CPU attention that also returns the log-sum-exp; grouped heads as of 2.13
+_FUSED = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
+_HAS_FUSED = _FUSED is not None and torch.__version__ >= torch.torch_version.TorchVersion("2.13")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,20 +24,20 @@ class FarSinks:
     """Sinks as a query that no longer has them in its window sees them.
 
     query: `[1, H, n, D]`, rotated to the fixed distance. key, value: `[1, H_kv, s, D]`.
-    visible: bool `[n, s]`.
+    bias: `[n, s]`, 0 where the sink is out of the query's window, else -inf.
     """
 
     query: Tensor
     key: Tensor
     value: Tensor
-    visible: Tensor
+    bias: Tensor
 
 
 def window_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    visible: Tensor,
+    bias: Tensor,
     far: FarSinks | None,
     scaling: float,
 ) -> Tensor:
@@ -42,48 +45,48 @@ def window_attention(
 
     Args:
         query: `[1, H, n, D]`, rotated. key, value: `[1, H_kv, m, D]`, rotated, in any order.
-        visible: bool `[n, m]`; every row admits at least one key.
+        bias: `[n, m]` in the query's dtype, 0 where the query sees the key, else -inf;
+            every row admits at least one key.
 
     Returns:
         `[1, n, H, D]`.
     """
-    n, m = visible.shape
     if far is None:
         gqa = query.shape[1] != key.shape[1]
         out = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=visible, scale=scaling, enable_gqa=gqa
+            query, key, value, attn_mask=bias, scale=scaling, enable_gqa=gqa
         )
         return out.transpose(1, 2)
-    tile = max(1, _MAX_SCORES // (query.shape[1] * (m + far.key.shape[2])))
-    outs = [
-        _tile(query, key, value, visible, far, scaling, slice(start, start + tile))
-        for start in range(0, n, tile)
-    ]
-    return outs[0] if len(outs) == 1 else torch.cat(outs, dim=1)
-
-
-def _tile(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    visible: Tensor,
-    far: FarSinks,
-    scaling: float,
-    rows: slice,
-) -> Tensor:
-    near = _scores(query[:, :, rows], key, visible[rows], scaling)  # [G_kv, G, n, m]
-    sinks = _scores(far.query[:, :, rows], far.key, far.visible[rows], scaling)
-    joint = torch.cat([sinks, near], dim=-1).softmax(dim=-1).to(value.dtype)
-    s = sinks.shape[-1]
-    kv, group, n, _ = joint.shape
-    out = torch.matmul(joint[..., s:].reshape(kv, group * n, -1), value[0])
-    out += torch.matmul(joint[..., :s].reshape(kv, group * n, -1), far.value[0])
+    near, near_lse = _attend(query, key, value, bias, scaling)  # [1, H, n, D], [1, H, n]
+    sinks = _scores(far.query, far.key, far.bias, scaling)  # [H_kv, G, n, s]
+    kv, group, n, _ = sinks.shape
+    near_lse = near_lse.view(kv, group, n)
+    lse = torch.logaddexp(near_lse, sinks.logsumexp(dim=-1))
+    weights = (sinks - lse[..., None]).exp().to(value.dtype)
+    out = near.view(kv, group, n, -1) * (near_lse - lse).exp()[..., None].to(near.dtype)
+    out += torch.matmul(weights.view(kv, group * n, -1), far.value[0]).view_as(out)
     return out.view(1, kv * group, n, -1).transpose(1, 2)
 
 
-def _scores(query: Tensor, key: Tensor, visible: Tensor, scaling: float) -> Tensor:
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scaling: float
+) -> tuple[Tensor, Tensor]:
+    if _HAS_FUSED and query.device.type == "cpu":
+        out, lse = _FUSED(query, key, value, 0.0, False, attn_mask=bias, scale=scaling)
+        return out.contiguous(), lse.contiguous()
+    tile = max(1, _MAX_SCORES // (query.shape[1] * key.shape[2]))
+    outs, sums = [], []
+    for part, rows in zip(query.split(tile, dim=2), bias.split(tile), strict=True):
+        scores = _scores(part, key, rows, scaling)
+        kv, group, n, _ = scores.shape
+        sums.append(scores.logsumexp(dim=-1).view(1, kv * group, n))
+        weights = scores.softmax(dim=-1).to(value.dtype).view(kv, group * n, -1)
+        outs.append(torch.matmul(weights, value[0]).view(1, kv * group, n, -1))
+    return torch.cat(outs, dim=2), torch.cat(sums, dim=2)
+
+
+def _scores(query: Tensor, key: Tensor, bias: Tensor, scaling: float) -> Tensor:
     heads, kv, n = query.shape[1], key.shape[1], query.shape[2]
     grouped = query.reshape(kv, heads // kv * n, -1)  # a key head's queries side by side
     scores = torch.matmul(grouped, key[0].transpose(1, 2)).float().mul_(scaling)
-    scores = scores.view(kv, heads // kv, n, -1)
-    return scores.masked_fill_(~visible, float("-inf"))
+    return scores.view(kv, heads // kv, n, -1) + bias
