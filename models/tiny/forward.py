@@ -55,12 +55,16 @@ def word_table(model: LlavaOnevisionForConditionalGeneration) -> torch.Tensor:
     return table
 
 
+def pixels_of(frames: torch.Tensor) -> torch.Tensor:
+    """Normalised pixels of uint8 frames, as the preprocessor configuration says."""
+    mean, std = PREPROCESSOR["image_mean"][0], PREPROCESSOR["image_std"][0]
+    return (frames.float() / 255 - mean) / std
+
+
 def see(model: LlavaOnevisionForConditionalGeneration, frames: torch.Tensor) -> torch.Tensor:
     """Visual tokens of uint8 frames `[N, 3, 64, 64]`: `[N, 16, D]`."""
-    mean, std = PREPROCESSOR["image_mean"][0], PREPROCESSOR["image_std"][0]
-    pixels = (frames.float() / 255 - mean) / std
     inner = model.model
-    states = inner.vision_tower(pixels, output_hidden_states=True).hidden_states[-1]
+    states = inner.vision_tower(pixels_of(frames), output_hidden_states=True).hidden_states[-1]
     return inner.apply_pooling(inner.multi_modal_projector(states))
 
 
