@@ -11,6 +11,7 @@ import numpy as np
 
 from mmkv.video.errors import VideoError
 from mmkv.video.frames import MAX_PIXELS, check_size, fit
+from mmkv.video.redact import Address
 from mmkv.video.source import Frame
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Header:
 
 
 def open_container(
-    address: str,
+    address: str | Address,
     name: str,
     *,
     protocols: str,
@@ -65,11 +66,12 @@ def open_container(
     import av
 
     settings = {"protocol_whitelist": protocols, "max_pixels": str(MAX_PIXELS), **(options or {})}
+    secret = address.secret if isinstance(address, Address) else address
     try:
-        return av.open(address, options=settings, timeout=timeout)
+        return av.open(secret, options=settings, timeout=timeout)
     except (av.error.FFmpegError, ValueError, UnicodeError) as error:
         cause = explain(error)
-    # outside the except block: PyAV's error, which prints the address, must not hang on to this one
+    # outside the except block, so that PyAV's error, which prints the address, is not attached
     raise VideoError(f"{name}: cannot be opened as a video: {cause}")
 
 

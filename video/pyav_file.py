@@ -20,6 +20,7 @@ from mmkv.video.container import (
 from mmkv.video.errors import VideoError
 from mmkv.video.queued import QueuedSource
 from mmkv.video.readahead import ReadAhead
+from mmkv.video.redact import Address
 from mmkv.video.repair import FileClock
 from mmkv.video.sampling import OnScreenSampler
 from mmkv.video.source import Frame
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 class Job:
     """What the decoding thread is told and what it reports."""
 
-    address: str = field(repr=False)
+    address: str | Address
     name: str
     fps: float | None
     max_side: int | None
@@ -63,7 +64,11 @@ class PyAvFile(QueuedSource):
         self.warnings = job.warnings
         self._job = job
         self._start(ReadAhead(lambda: read(job), job.name))
-        job.opened.wait()
+        try:
+            job.opened.wait()
+        except BaseException:  # Ctrl-C
+            self.close()
+            raise
         if job.error is not None:
             self.close()
             raise job.error
@@ -77,20 +82,16 @@ class PyAvFile(QueuedSource):
 
 def read(job: Job) -> Iterator[tuple[float, Frame]]:
     """Open, decode and close, in the calling thread."""
+    container = None
     try:
-        container = open_container(
-            job.address,
-            job.name,
-            protocols=job.protocols,
-            options=job.options,
-            timeout=job.timeout,
-        )
-    except VideoError as error:
-        job.error = error
-        job.opened.set()
-        return
-    with container:
         try:
+            container = open_container(
+                job.address,
+                job.name,
+                protocols=job.protocols,
+                options=job.options,
+                timeout=job.timeout,
+            )
             stream = video_stream(container, job.name)
             job.header = header(container, stream)
         except VideoError as error:
@@ -99,9 +100,11 @@ def read(job: Job) -> Iterator[tuple[float, Frame]]:
         finally:
             job.opened.set()
         damage = Damage()
-        yield from _chosen(
-            job, job.header, decode(container, stream, damage, job.stopped.is_set), damage
-        )
+        frames = decode(container, stream, damage, job.stopped.is_set)
+        yield from _chosen(job, job.header, frames, damage)
+    finally:
+        if container is not None:
+            container.close()
 
 
 def _chosen(
@@ -109,16 +112,18 @@ def _chosen(
 ) -> Iterator[tuple[float, Frame]]:
     clock = FileClock(facts.start, facts.interval)
     sampler: OnScreenSampler[VideoFrame] = OnScreenSampler(job.fps)
-    count, end, last = 0, 0.0, 0.0
+    count, resized = 0, False
+    end = last = 0.0
     size: tuple[int, int] | None = None
     for frame in frames:
         seconds = clock.seconds(frame.time)
         if seconds is None:
             continue
         count += 1
-        last = float(frame.duration * frame.time_base) if frame.duration else 0.0
+        last = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0
         end = seconds + (last or facts.interval)
-        if size not in (None, (frame.width, frame.height)):
+        if size and size != (frame.width, frame.height) and not resized:
+            resized = True
             job.warnings.append(
                 f"{job.name}: the frame size changes at {seconds:.3f} s "
                 f"from {size[0]}×{size[1]} to {frame.width}×{frame.height}"

@@ -1,0 +1,198 @@
+"""Video files through decord, in a process that is killed when it hangs."""
+
+import os
+import selectors
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from mmkv.video.decord_worker import END, ERROR, HEAD
+from mmkv.video.errors import VideoError
+from mmkv.video.frames import check_size, shrink
+from mmkv.video.queued import QueuedSource
+from mmkv.video.readahead import ReadAhead
+from mmkv.video.sampling import OnScreenSampler
+from mmkv.video.source import Frame
+
+_WORKER = Path(__file__).with_name("decord_worker.py")
+
+
+class DecordFile(QueuedSource):
+    """A video file read by decord; times are decord's own, from the first frame on.
+
+    Decord's frame count is never believed: frames are read one after the other until there are
+    no more, and the process is killed when none comes for `watchdog` seconds.
+
+    Raises
+    ------
+    VideoError
+        On opening: if decord cannot read the file. While reading: if it gives no frame at all.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        name: str,
+        *,
+        fps: float | None,
+        max_side: int | None = None,
+        watchdog: float = 30.0,
+    ) -> None:
+        super().__init__(name)
+        self._process = process = _Process(path, name, watchdog)
+        try:
+            times = process.times()
+        except BaseException:
+            process.kill()
+            raise
+        self.duration = float(times[-1]) + (float(times[-1] - times[-2]) if len(times) > 1 else 0)
+        warnings = self.warnings
+
+        def produce() -> Iterator[tuple[float, Frame]]:
+            try:
+                for seconds, frame in process.frames(times, fps, warnings):
+                    yield seconds, shrink(frame, max_side)
+            finally:
+                process.kill()
+
+        self._start(ReadAhead(produce, name))
+
+    def close(self) -> None:
+        self._process.kill()
+        super().close()
+
+
+class _Process:
+    """The worker and the pipe from it."""
+
+    def __init__(self, path: str, name: str, watchdog: float) -> None:
+        self.name = name
+        self._watchdog = watchdog
+        self._lock = threading.Lock()
+        self._killed = False
+        self._pipe, theirs = os.pipe()
+        try:
+            self._worker = subprocess.Popen(
+                [sys.executable, "-P", str(_WORKER), path, str(theirs)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(theirs,),
+            )
+        finally:
+            os.close(theirs)
+
+    def kill(self) -> None:
+        """End the worker now; from any thread, any number of times."""
+        with self._lock:
+            if self._killed:
+                return
+            self._killed = True
+            self._worker.kill()
+            self._worker.wait()
+            if self._worker.stdin is not None:
+                self._worker.stdin.close()
+
+    def times(self) -> np.ndarray:
+        """Each frame's time in seconds from the first one, as decord's index has them."""
+        kind, count, _ = self._head()
+        if kind == ERROR:
+            raise VideoError(f"{self.name}: decord cannot read it: {self._text(count)}")
+        if count <= 0:
+            raise VideoError(f"{self.name}: decord finds no frames in it")
+        times = np.frombuffer(self._read(8 * count), dtype="<f8")
+        return times - times[0]
+
+    def frames(
+        self, times: np.ndarray, fps: float | None, warnings: list[str]
+    ) -> Iterator[tuple[float, Frame]]:
+        """The chosen frames, as long as they come."""
+        chosen = _choose(times, fps)
+        count = 0
+        try:
+            self._ask([index for _, index in chosen])
+            for seconds, index in chosen:
+                kind, height, width = self._head()
+                if kind == ERROR:
+                    raise VideoError(f"{self.name}: decord stopped: {self._text(height)}")
+                if kind == END:
+                    break
+                assert kind == index
+                check_size(width, height, self.name)
+                pixels = np.frombuffer(self._read(height * width * 3), dtype=np.uint8)
+                count += 1
+                yield seconds, pixels.reshape(height, width, 3)
+        except VideoError as error:
+            if self._killed and not count:
+                return
+            if not count:
+                raise
+            if not self._killed:
+                warnings.append(str(error))
+        if not self._killed and count < len(chosen):
+            if not count:
+                raise VideoError(f"{self.name}: decord decodes not a single frame of it")
+            warnings.append(
+                f"{self.name}: the file ends early at {chosen[count - 1][0]:.1f} s; "
+                f"{count} frames were read"
+            )
+
+    def _ask(self, indices: list[int]) -> None:
+        stdin = self._worker.stdin
+        assert stdin is not None
+        try:
+            stdin.write(struct.pack(f"<q{len(indices)}q", len(indices), *indices))
+            stdin.flush()
+        except (OSError, ValueError):  # the worker is gone: reading will say so
+            return
+
+    def _head(self) -> tuple[int, int, int]:
+        kind, first, second = HEAD.unpack(self._read(HEAD.size))
+        return int(kind), int(first), int(second)
+
+    def _text(self, size: int) -> str:
+        return self._read(size).decode(errors="replace")
+
+    def _read(self, size: int) -> bytearray:
+        data = bytearray(size)
+        view = memoryview(data)
+        with selectors.DefaultSelector() as waiting:
+            waiting.register(self._pipe, selectors.EVENT_READ)
+            while view:
+                if not waiting.select(self._watchdog):
+                    raise VideoError(
+                        f"{self.name}: decord gave no frame for {self._watchdog:g} s and was "
+                        'stopped; reader="pyav" reads more files'
+                    )
+                got = os.readv(self._pipe, [view])
+                if got == 0:
+                    raise VideoError(f'{self.name}: decord died on it; try reader="pyav"')
+                view = view[got:]
+        return data
+
+    def __del__(self) -> None:
+        if hasattr(self, "_worker"):
+            self.kill()
+        os.close(self._pipe)
+
+
+def _choose(times: np.ndarray, fps: float | None) -> list[tuple[float, int]]:
+    """``(seconds, index)`` of the frames that the sampling rule picks."""
+    sampler: OnScreenSampler[int] = OnScreenSampler(fps)
+    last, chosen = -np.inf, []
+    for index, seconds in enumerate(times.tolist()):
+        if not seconds > last:  # also leaves out NaN
+            continue
+        last = seconds
+        found = sampler.push(seconds, index)
+        if found is not None:
+            chosen.append(found)
+    found = sampler.finish()
+    if found is not None:
+        chosen.append(found)
+    return chosen

@@ -1,0 +1,73 @@
+"""The process in which decord runs; started by `decord_file` by path, so it imports nothing here.
+
+Decord can spin for ever inside C, and its memory grows: a process of its own can be killed.
+
+On the pipe, little endian: the number of frames (int64) and their times (float64 each). Then for
+each frame asked for on stdin (a count, then indices, int64): index, height, width (int64 each) and
+the RGB bytes; index -1 is the end, index -2 an error whose text has `height` bytes.
+"""
+
+import struct
+import sys
+from typing import Any, BinaryIO
+
+HEAD = struct.Struct("<qqq")
+END, ERROR = -1, -2
+
+
+def main(path: str, descriptor: int) -> None:
+    """Serve the frames of `path` on the pipe `descriptor`."""
+    _die_with_parent()
+    with open(descriptor, "wb", buffering=0) as pipe:
+        try:
+            _serve(path, pipe)
+        except BrokenPipeError:
+            return
+        except BaseException as error:  # the parent makes the sentence
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            text = lines[-1].encode()[:500]
+            _write(pipe, HEAD.pack(ERROR, len(text), 0) + text)
+
+
+def _serve(path: str, pipe: BinaryIO) -> None:
+    import decord
+    import numpy as np
+
+    reader: Any = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=1)
+    reader.get_frame_timestamp([0])
+    times = np.ascontiguousarray(reader._frame_pts[:, 0], dtype="<f8")
+    height, width = len(times), 0
+    _write(pipe, HEAD.pack(0, height, width) + times.tobytes())
+    (count,) = struct.unpack("<q", sys.stdin.buffer.read(8))
+    chosen = np.frombuffer(sys.stdin.buffer.read(8 * count), dtype="<i8")
+    position = 0
+    for index in chosen.tolist():
+        if index > position:
+            reader.skip_frames(index - position)
+        try:
+            frame = reader.next().asnumpy()
+        except StopIteration:
+            break
+        position = index + 1
+        frame = np.ascontiguousarray(frame, dtype=np.uint8)
+        _write(pipe, HEAD.pack(index, frame.shape[0], frame.shape[1]))
+        _write(pipe, frame.data)
+    _write(pipe, HEAD.pack(END, 0, 0))
+
+
+def _write(pipe: BinaryIO, data: Any) -> None:
+    left = memoryview(data).cast("B")
+    while left:
+        left = left[pipe.write(left) :]
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        import ctypes
+        import signal
+
+        ctypes.CDLL(None).prctl(1, int(signal.SIGKILL))  # PR_SET_PDEATHSIG
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

@@ -1,0 +1,107 @@
+"""Network streams through PyAV: RTSP, HTTP (MJPEG, MPEG-TS, HLS), RTMP, SRT, UDP."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+from mmkv.video.container import (
+    NETWORK_PROTOCOLS,
+    Damage,
+    decode,
+    open_container,
+    to_rgb,
+    video_stream,
+)
+from mmkv.video.errors import VideoError
+from mmkv.video.live import Connect
+from mmkv.video.redact import Address
+from mmkv.video.source import Frame
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
+SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "udp", "rtp", "srt", "tcp")
+
+_OPTIONS = {
+    "rtsp_transport": "tcp",  # UDP loses packets without a word
+    "fflags": "nobuffer",
+    "analyzeduration": "2000000",  # µs; 5 s of looking before the first frame is too long
+}
+
+
+def connect_network(address: Address, timeout: float, max_side: int | None) -> Connect:
+    """How to connect to `address`.
+
+    Parameters
+    ----------
+    timeout
+        Seconds without data after which connecting and reading fail.
+    """
+    name = str(address)
+
+    def connect(
+        stopped: Callable[[], bool],
+    ) -> Iterator[tuple[float | None, Callable[[], Frame]]]:
+        with clean_logs(address) as flush, _open(address, timeout) as container:
+            stream = video_stream(container, name)
+            timed = not _makes_times_up(container)
+            damage = Damage()
+            for frame in decode(container, stream, damage, stopped):
+                flush()
+                picture = partial(to_rgb, frame, name, max_side)
+                yield frame.time if timed else None, picture
+            if damage.ended:
+                raise VideoError(f"{name}: {damage.ended}")
+
+    return connect
+
+
+def is_finite(address: Address, timeout: float) -> bool:
+    """Whether `address` is a recording of known length and not a live stream.
+
+    Raises
+    ------
+    VideoError
+        If it cannot be opened.
+    """
+    with clean_logs(address), _open(address, timeout) as container:
+        return container.duration is not None and container.duration > 0
+
+
+def _open(address: Address, timeout: float) -> InputContainer:
+    return open_container(
+        address, str(address), protocols=NETWORK_PROTOCOLS, options=_OPTIONS, timeout=timeout
+    )
+
+
+def _makes_times_up(container: InputContainer) -> bool:
+    """Formats without times (MJPEG over HTTP, raw H.264): FFmpeg pretends 25 frames per second."""
+    import av
+
+    return bool(int(container.format.flags) & av.format.Flags.no_timestamps.value)
+
+
+@contextmanager
+def clean_logs(address: Address) -> Iterator[Callable[[], None]]:
+    """Send what FFmpeg logs in this thread to its usual loggers without the address's secrets.
+
+    Yields a function that passes on what has come so far.
+    """
+    import av.logging
+
+    with av.logging.Capture(local=True) as lines:
+
+        def flush() -> None:
+            while lines:
+                level, name, message = lines.pop(0)
+                logger = logging.getLogger(f"libav.{name or 'generic'}")
+                logger.log(av.logging.adapt_level(level), "%s", address.clean(message.strip()))
+
+        try:
+            yield flush
+        finally:
+            flush()

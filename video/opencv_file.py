@@ -1,0 +1,73 @@
+"""Video files through OpenCV, read forward only: its seeking by frame number is wrong."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from mmkv.video.errors import VideoError
+from mmkv.video.frames import check_size, shrink
+from mmkv.video.queued import QueuedSource
+from mmkv.video.readahead import ReadAhead
+from mmkv.video.repair import FileClock
+from mmkv.video.sampling import sample
+from mmkv.video.source import Frame
+
+
+class OpenCvFile(QueuedSource):
+    """A video file read by OpenCV; times are from the first frame on.
+
+    Raises
+    ------
+    VideoError
+        On opening: if OpenCV cannot open it or its frames are absurdly large. While reading: if
+        not a single frame can be read.
+    """
+
+    def __init__(
+        self, path: str, name: str, *, fps: float | None, max_side: int | None = None
+    ) -> None:
+        import cv2
+
+        super().__init__(name)
+        capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG)
+        if not capture.isOpened():
+            raise VideoError(f"{name}: OpenCV cannot open it as a video; it may be damaged")
+        width = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))
+        height = int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+        if width and height:
+            check_size(width, height, name)
+        rate, count = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        self.duration = count / rate if rate > 0 and count > 0 else None
+        interval = 1 / rate if rate > 0 else 1 / 25
+        warnings = self.warnings
+
+        def produce() -> Iterator[tuple[float, Frame]]:
+            try:
+                clock = FileClock(0.0, interval)
+                found = 0
+                for seconds, frame in sample(_grab(capture, clock), fps):
+                    found += 1
+                    check_size(frame.shape[1], frame.shape[0], name)
+                    rgb = np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+                    yield seconds, shrink(rgb, max_side)
+                if not found:
+                    raise VideoError(f"{name}: not a single frame could be decoded")
+                warnings.extend(f"{name}: {cause}" for cause in clock.warnings())
+            finally:
+                capture.release()
+
+        self._start(ReadAhead(produce, name))
+
+
+def _grab(capture: Any, clock: FileClock) -> Iterator[tuple[float, np.ndarray]]:
+    import cv2
+
+    first: float | None = None
+    while capture.grab():
+        stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        first = stamp if first is None else first
+        seconds = clock.seconds(stamp - first)
+        good, frame = capture.retrieve()
+        if seconds is not None and good:
+            yield seconds, frame
