@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "udp", "rtp", "srt", "tcp")
 
+_NO_TIMESTAMPS = 0x80  # AVFMT_NOTIMESTAMPS
 _OPTIONS = {
     "rtsp_transport": "tcp",  # UDP loses packets without a word
     "fflags": "nobuffer",
@@ -82,7 +83,7 @@ def _makes_times_up(container: InputContainer) -> bool:
     """Formats without times (MJPEG over HTTP, raw H.264): FFmpeg pretends 25 frames per second."""
     import av
 
-    return bool(int(container.format.flags) & av.format.Flags.no_timestamps.value)
+    return bool(int(container.format.flags) & _NO_TIMESTAMPS)
 
 
 @contextmanager
