@@ -81,7 +81,6 @@ def _open(address: Address, timeout: float) -> InputContainer:
 
 def _makes_times_up(container: InputContainer) -> bool:
     """Formats without times (MJPEG over HTTP, raw H.264): FFmpeg pretends 25 frames per second."""
-    import av
 
     return bool(int(container.format.flags) & _NO_TIMESTAMPS)
 
