@@ -43,6 +43,7 @@ class Reply:
     ) -> None:
         self._vlm = vlm
         self._context = context
+        self._as_of = context.seconds
         self._prompt = prompt
         self._sampling = sampling
         self._cancel = threading.Event()
@@ -51,6 +52,8 @@ class Reply:
         self._finish = "cancelled"
         self._answer: Answer | None = None
         self._timings = {"wait": time.perf_counter() - asked}
+        self._shown = ""
+        self._stepping = threading.Lock()
         seam.attach(vlm.adapter.language_model)
         self._attached = True
         try:
@@ -58,7 +61,6 @@ class Reply:
         except BaseException:
             self._release()
             raise
-        self._text = self._generate()
 
     @property
     def frames(self) -> tuple[FrameRef, ...]:
@@ -76,11 +78,26 @@ class Reply:
         return self
 
     def __next__(self) -> str:
-        return next(self._text)
+        while True:
+            with self._stepping:
+                more = self._answer is None and self._advance()
+                piece = self._unshown(whole=not more)
+                self._shown += piece
+            if self._cancel.is_set():
+                self.close()  # another thread asked for it during the step
+            if piece:
+                return piece
+            if not more:
+                raise StopIteration
 
     def close(self) -> None:
-        """Stop generating; may be called from any thread."""
+        """Stop generating and let the model go; may be called from any thread."""
         self._cancel.set()
+        if self._stepping.acquire(blocking=False):  # else the step under way ends the answer
+            try:
+                self._end("cancelled")
+            finally:
+                self._stepping.release()
 
     def finish(self) -> Answer:
         """Generate to the end and return the answer."""
@@ -93,11 +110,11 @@ class Reply:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-        for _ in self._text:
-            pass
 
     def __del__(self) -> None:
-        self._release()
+        if getattr(self, "_attached", False):
+            self._attached = False
+            seam.abandon(self._vlm.adapter.language_model)
 
     def _prefill(self, retrieve: int) -> None:
         adapter, context = self._vlm.adapter, self._context
@@ -120,65 +137,73 @@ class Reply:
         self._timings.update(self._pass.timings)
         self._frames = rank(self._pass.choices, context.candidates, context.recent, retrieve)
 
-    def _generate(self) -> Iterator[str]:
-        shown = ""
+    def _advance(self) -> bool:
+        """Generate one token; whether more may follow."""
         try:
-            for text in self._decode():
-                # a character may need several tokens: wait for the whole of it
-                if text.endswith("�"):
-                    continue
-                if len(text) > len(shown):
-                    piece, shown = text[len(shown) :], text
-                    yield piece
-            whole = self._decoded()
-            if len(whole) > len(shown):
-                yield whole[len(shown) :]
-        except Cancelled:
-            self._finish = "cancelled"
-        finally:
-            self._answer = self._build()
-            self._release()
-
-    def _decode(self) -> Iterator[str]:
-        adapter, sampling = self._vlm.adapter, self._sampling
-        started = time.perf_counter()
-        while True:
             if self._cancel.is_set():
                 raise Cancelled
             with self._vlm.turns.turn(self._cancel), torch.inference_mode():
-                token = self._sampler(self._logits)
-                if token in self._vlm.stop_tokens:
-                    self._finish = "stop"
-                    break
-                self._ids.append(token)
-                if len(self._ids) == 1:
-                    self._timings["first_token"] = time.perf_counter() - self._asked
-                if len(self._ids) == sampling.max_new_tokens:
-                    self._finish = "length"
-                    break
-                hidden = seam.run(adapter.language_model, self._pass, adapter.embed_text([token]))
-                self._logits = adapter.lm_head(hidden[-1])
-                self._timings["decode"] = time.perf_counter() - started
-            yield self._decoded()
+                finish = self._token()
+        except BaseException as error:
+            self._end("cancelled")
+            if isinstance(error, Cancelled):
+                return False
+            raise
+        if finish is not None:
+            self._end(finish)
+        return finish is None
+
+    def _token(self) -> str | None:
+        """One token from the logits, and the logits after it, unless it is the last: then why."""
+        token = self._sampler(self._logits)
+        if token in self._vlm.stop_tokens:
+            return "stop"
+        self._ids.append(token)
+        now = time.perf_counter()
+        if len(self._ids) == 1:
+            self._began = now
+            self._timings["first_token"] = now - self._asked
+        if len(self._ids) == self._sampling.max_new_tokens:
+            return "length"
+        adapter = self._vlm.adapter
+        hidden = seam.run(adapter.language_model, self._pass, adapter.embed_text([token]))
+        self._logits = adapter.lm_head(hidden[-1])
+        self._timings["decode"] = time.perf_counter() - self._began
+        return None
+
+    def _unshown(self, whole: bool) -> str:
+        if self._finish == "cancelled" and self._answer is not None:
+            return ""
+        text = self._decoded()
+        # a character may need several tokens: wait for the whole of it
+        return text[len(self._shown) :] if whole or not text.endswith("\ufffd") else ""
 
     def _decoded(self) -> str:
         text = self._vlm.tokenizer.decode(self._ids, skip_special_tokens=True)
-        return str(text)
+        return str(text).strip()
+
+    def _end(self, finish: str) -> None:
+        """Fix the answer; what it was generated from is let go."""
+        if self._answer is None:
+            self._finish = finish
+            self._answer = self._build()
+            del self._context, self._pass
+            self._release()
 
     def _build(self) -> Answer:
         timings = {**self._timings, "total": time.perf_counter() - self._asked}
         return Answer(
-            text=self._decoded().strip(),
+            text=self._shown if self._finish == "cancelled" else self._decoded(),
             token_ids=tuple(self._ids),
             finish_reason=self._finish,
-            as_of=self._context.seconds,
+            as_of=self._as_of,
             frames=self._frames,
             timings=timings,
             hint=_hint(self._prompt.unknown),
         )
 
     def _release(self) -> None:
-        if getattr(self, "_attached", False):
+        if self._attached:
             self._attached = False
             seam.detach(self._vlm.adapter.language_model)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -22,6 +23,7 @@ NAME = "mmkv"
 _inside: ContextVar[bool] = ContextVar("mmkv_inside", default=False)
 _lock = threading.Lock()
 _attached: weakref.WeakKeyDictionary[nn.Module, _Attached] = weakref.WeakKeyDictionary()
+_abandoned: deque[nn.Module] = deque()
 
 
 class Pass(Protocol):
@@ -83,39 +85,64 @@ def attached(language_model: Any) -> Iterator[None]:
 def attach(language_model: Any) -> None:
     """Put the seams in place, or count one more user of them."""
     with _lock:
-        known = _attached.get(language_model)
-        if known is not None:
-            known.count += 1
-            return
-        _register()
-        rotary: Any = language_model.rotary_emb
-        original = rotary.forward
-        before = _Attached(
-            language_model.config._attn_implementation,
-            original,
-            "forward" in vars(rotary),
-        )
-        rotary.forward = _deferred(original, language_model)
-        language_model.set_attn_implementation(NAME)
-        _attached[language_model] = before
+        _attach(language_model)
+    _settle()
 
 
 def detach(language_model: Any) -> None:
     """Count one user less; after the last the model is as it was."""
     with _lock:
-        known = _attached.get(language_model)
-        if known is None:
-            return
-        known.count -= 1
-        if known.count:
-            return
-        del _attached[language_model]
-        rotary: Any = language_model.rotary_emb
-        if known.own:
-            rotary.forward = known.forward
-        else:
-            del rotary.forward
-        language_model.set_attn_implementation(known.implementation)
+        _detach(language_model)
+    _settle()
+
+
+def abandon(language_model: Any) -> None:
+    """`detach` for finalizers: they may run in a thread that is inside `attach`, so never wait."""
+    _abandoned.append(language_model)
+    _settle()
+
+
+def _settle() -> None:
+    while _abandoned and _lock.acquire(blocking=False):  # else the one that holds it does this
+        try:
+            while _abandoned:
+                _detach(_abandoned.popleft())
+        finally:
+            _lock.release()
+
+
+def _attach(language_model: Any) -> None:
+    known = _attached.get(language_model)
+    if known is not None:
+        known.count += 1
+        return
+    _register()
+    rotary: Any = language_model.rotary_emb
+    original = rotary.forward
+    before = _Attached(
+        language_model.config._attn_implementation,
+        original,
+        "forward" in vars(rotary),
+    )
+    language_model.set_attn_implementation(NAME)
+    rotary.forward = _deferred(original, language_model)
+    _attached[language_model] = before
+
+
+def _detach(language_model: Any) -> None:
+    known = _attached.get(language_model)
+    if known is None:
+        return
+    known.count -= 1
+    if known.count:
+        return
+    del _attached[language_model]
+    rotary: Any = language_model.rotary_emb
+    if known.own:
+        rotary.forward = known.forward
+    else:
+        del rotary.forward
+    language_model.set_attn_implementation(known.implementation)
 
 
 def _deferred(original: Callable[..., Any], model: Any) -> Callable[..., Any]:

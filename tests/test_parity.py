@@ -110,7 +110,7 @@ def teacher_forced(
     """Logits of every generated token, and the tokens."""
     reply = stream.ask_iter(QUESTION, max_new_tokens=steps, **options)
     rows = [reply._logits]
-    rows += [reply._logits for _ in reply._decode()]
+    rows += [reply._logits for _ in iter(reply._advance, False)]
     return rows, list(reply.answer.token_ids)
 
 
