@@ -72,7 +72,7 @@ class Archive:
     @property
     def index_bytes(self) -> int:
         """Bytes of the summaries."""
-        return sum(page.nbytes for pages in self._summaries for page in pages.values())
+        return sum(page.nbytes for pages in self._summaries for page in list(pages.values()))
 
     def append(self, blocks: list[ArchivedBlock], summaries: list[Tensor]) -> None:
         """Add blocks; `summaries` holds per layer `[len(blocks), H_kv, D]`."""

@@ -21,7 +21,7 @@ from mmkv.rotary import Rotary
 from mmkv.window import EncodePass, Window
 
 # a block with time text may grow by a few digits over the hours
-_SLACK = 8
+_SLACK = 12
 
 Frame = tuple[float, Tensor]  # seconds, uint8 [H, W, 3]
 
@@ -41,7 +41,6 @@ class Ingest:
         self.window: Window | None = None
         self.grid: Grid | None = None
         self.pending: list[Frame] = []
-        self.frames = 0
         self.timings = {"vision": 0.0, "encode": 0.0, "archive": 0.0}
         self._rotary = rotary
         self._prefix = list(prefix)
@@ -53,15 +52,35 @@ class Ingest:
         """Tokens per block, text included; 0 before the first frame."""
         return self.archive.last.tokens if self.archive.last else 0
 
+    @property
+    def frames(self) -> int:
+        """Frames encoded or waiting."""
+        return self._next_frame() + len(self.pending)
+
+    @property
+    def span(self) -> tuple[float, float] | None:
+        """Times of the stream's first and newest frame; None before the first."""
+        last = self.archive.last
+        if self.pending:
+            return self._first_seconds, self.pending[-1][0]
+        return None if last is None else (self._first_seconds, last.seconds[1])
+
     def push(self, frames: list[Frame]) -> None:
-        """Encode frames; one that lacks its partner waits."""
+        """Encode frames; one that lacks its partner waits.
+
+        Where this fails, what was encoded before the failure is in the stream, the rest is not.
+        """
+        if not self.frames:  # or an earlier attempt at the first frame failed
+            height, width = frames[0][1].shape[:2]
+            self.grid = self.adapter.grid(height, width)
+            self.window = None
+            self._first_seconds = frames[0][0]
         waiting = self.pending + frames
-        patch = self.adapter.temporal_patch
-        ready = len(waiting) - len(waiting) % patch
-        self.pending = waiting[ready:]
-        for same in _runs_of_one_size(waiting[:ready], patch):
-            self._encode(self._blocks(same))
-        self.frames += len(frames)
+        ready = len(waiting) - len(waiting) % self.adapter.temporal_patch
+        if ready:
+            self._encode(self._blocks(waiting[:ready]))
+        # copies: the caller may use its buffer again
+        self.pending = [(seconds, frame.clone()) for seconds, frame in waiting[ready:]]
 
     def peek(self) -> tuple[EncodePass, list[ArchivedBlock]] | None:
         """Encode what waits, padded, without making it part of the stream.
@@ -75,7 +94,7 @@ class Ingest:
         padded = self.pending + [self.pending[-1]] * (
             self.adapter.temporal_patch - len(self.pending)
         )
-        return self._forward(self._blocks(padded), self._window())
+        return self._forward(self._blocks(padded))
 
     def next_origin(self) -> np.ndarray:
         """Where a block right after the last one would start, int64 `[A]`."""
@@ -86,13 +105,9 @@ class Ingest:
 
     def _blocks(self, frames: list[Frame]) -> list[Block]:
         started = time.perf_counter()
-        seconds = [s for s, _ in frames]
-        if self.grid is None:
-            height, width = frames[0][1].shape[:2]
-            self.grid = self.adapter.grid(height, width)
-            self._first_seconds = seconds[0]
-        stack = torch.stack([f for _, f in frames]).to(self.adapter.device, non_blocking=True)
-        blocks = self.adapter.blocks(stack, seconds, self.grid)
+        assert self.grid is not None
+        seconds, pixels = zip(*frames, strict=True)
+        blocks = self.adapter.blocks(pixels, seconds, self.grid)
         if self.window is None:
             self._open(blocks[0])
         self.timings["vision"] += time.perf_counter() - started
@@ -104,37 +119,36 @@ class Ingest:
         chunk = max(1, -(-self._config.chunk_frames // patch)) * (len(block) + _SLACK)
         chunk = max(chunk, len(self._prefix))
         devices = layer_devices(adapter)
-        self.window = Window(
+        window = Window(
             adapter.shape, self._rotary, devices, adapter.dtype, local, chunk, adapter.advances
         )
         if self._prefix:
             positions = np.broadcast_to(
                 np.arange(len(self._prefix)), (adapter.axes, len(self._prefix))
             )
-            opening = EncodePass(self.window, positions, sinks=True)
+            opening = EncodePass(window, positions, sinks=True)
             seam.run(adapter.language_model, opening, adapter.embed_text(self._prefix))
             opening.commit()
-
-    def _window(self) -> Window:
-        assert self.window is not None
-        return self.window
+        self.window = window
 
     def _encode(self, blocks: list[Block]) -> None:
-        window = self._window()
+        window = self.window
+        assert window is not None
         while blocks:
             total = np.cumsum([len(b) for b in blocks])
             take = max(1, int(np.searchsorted(total, window.chunk, side="right")))
-            done, archived = self._forward(blocks[:take], window)
-            done.commit()
+            done, archived = self._forward(blocks[:take])
             started = time.perf_counter()
             self.archive.append(archived, done.summaries)
+            done.commit()
+            self.pending = []  # they were in the first of these blocks
             self.timings["archive"] += time.perf_counter() - started
             blocks = blocks[take:]
 
-    def _forward(
-        self, blocks: list[Block], window: Window
-    ) -> tuple[EncodePass, list[ArchivedBlock]]:
+    def _forward(self, blocks: list[Block]) -> tuple[EncodePass, list[ArchivedBlock]]:
         started = time.perf_counter()
+        window = self.window
+        assert window is not None
         adapter, shape = self.adapter, self.adapter.shape
         origins = self._place(blocks)
         positions = np.concatenate(
@@ -221,19 +235,3 @@ def _deepstack(blocks: list[Block], visual: Tensor) -> dict[str, Any]:
         return {}
     embeds = [torch.cat([b.deepstack[i] for b in blocks]) for i in range(levels)]
     return {"visual_pos_masks": visual[None], "deepstack_visual_embeds": embeds}
-
-
-def _runs_of_one_size(frames: list[Frame], patch: int) -> list[list[Frame]]:
-    runs: list[list[Frame]] = []
-    for at in range(0, len(frames), patch):
-        group = frames[at : at + patch]
-        if any(f.shape != group[0][1].shape for _, f in group):
-            raise ValueError(
-                "two frames of one temporal patch differ in size: "
-                + " and ".join(f"{f.shape[1]}x{f.shape[0]}" for _, f in group)
-            )
-        if runs and runs[-1][0][1].shape == group[0][1].shape:
-            runs[-1].extend(group)
-        else:
-            runs.append(list(group))
-    return runs

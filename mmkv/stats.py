@@ -42,13 +42,14 @@ class Stats:
         return asdict(self)
 
 
-def collect(ingest: Ingest, first: float | None, last: float | None) -> Stats:
-    """The stats of a stream whose frames span `first` to `last` seconds."""
+def collect(ingest: Ingest) -> Stats:
+    """The stats of a stream as it is now."""
     archive, shape = ingest.archive, ingest.adapter.shape
     newest = archive.last
     per_frame = newest.tokens / ingest.adapter.temporal_patch if newest else 0.0
     element = torch.empty((), dtype=ingest.adapter.dtype).element_size()
     token = shape.layers * 2 * shape.kv_heads * shape.head_dim * element
+    first, last = ingest.span or (None, None)
     span = None if first is None or last is None or last <= first else last - first
     fps = None if span is None else (ingest.frames - 1) / span
     forgotten = archive.oldest.frame if archive.oldest else 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -56,20 +56,15 @@ class Stream:
         self._template = Template(vlm.tokenizer, vlm.adapter.video_tokens, system)
         self._ingest = Ingest(vlm.adapter, vlm.rotary, self._template.prefix, config)
         self._turns = Turns()
-        self._last: float | None = None
-        self._first: float | None = None
         self._closed = False
         self._feeds: weakref.WeakSet[Feed] = weakref.WeakSet()
         seam.attach(vlm.adapter.language_model)
-        self._detach = weakref.finalize(self, seam.detach, vlm.adapter.language_model)
+        self._abandon = weakref.finalize(self, seam.abandon, vlm.adapter.language_model)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
-        at = (
-            "no frames yet"
-            if self._last is None
-            else f"{self._ingest.frames} frames to {self._last:.1f} s"
-        )
+        last = self.seconds
+        at = "no frames yet" if last is None else f"{self._ingest.frames} frames to {last:.1f} s"
         return f"<Stream of {self._vlm.name}: {at}, {state}>"
 
     def __enter__(self) -> Stream:
@@ -84,7 +79,8 @@ class Stream:
             feed.stop()
         with self._turns.turn():
             self._closed = True
-            self._detach()
+            if self._abandon.detach() is not None:
+                seam.detach(self._vlm.adapter.language_model)
 
     def encode(
         self,
@@ -114,29 +110,18 @@ class Stream:
         from mmkv.video import open_source
 
         started = time.perf_counter()
-        count, shift, seconds = 0, None, 0.0
-        size = self.config.chunk_frames
-
-        def report() -> Progress:
-            progress = Progress(count, seconds, frames.duration, time.perf_counter() - started)
-            if on_progress is not None:
-                on_progress(progress)
-            return progress
-
+        shift: float | None = None
+        count, seconds = 0, 0.0
         with open_source(source, fps=fps, reader=reader) as frames:
-            chunk: list[tuple[float, np.ndarray]] = []
-            for seconds, frame in frames:
+            for chunk in _chunks(frames, 1 if frames.live else self.config.chunk_frames):
                 if shift is None:
-                    shift = self.continue_from(seconds, fps)
-                chunk.append((seconds + shift, frame))
-                if len(chunk) == size or frames.live:
-                    self._push(chunk)
-                    count, chunk = count + len(chunk), []
-                    report()
-            if chunk:
-                self._push(chunk)
-                count += len(chunk)
-            return report()
+                    shift = self.continue_from(chunk[0][0], fps)
+                self._push([(at + shift, frame) for at, frame in chunk])
+                count, seconds = count + len(chunk), chunk[-1][0]
+                if on_progress is not None:
+                    elapsed = time.perf_counter() - started
+                    on_progress(Progress(count, seconds, frames.duration, elapsed))
+            return Progress(count, seconds, frames.duration, time.perf_counter() - started)
 
     def feed(
         self,
@@ -217,12 +202,13 @@ class Stream:
         """Counters as they are now."""
         from mmkv.stats import collect
 
-        return collect(self._ingest, self._first, self._last)
+        return collect(self._ingest)
 
     @property
     def seconds(self) -> float | None:
         """Time of the newest frame; None before the first."""
-        return self._last
+        span = self._ingest.span
+        return None if span is None else span[1]
 
     def push(self, frames: Iterable[tuple[float, np.ndarray]]) -> None:
         """Encode `(seconds, uint8 [H, W, 3])` frames, already checked, as one chunk."""
@@ -231,7 +217,7 @@ class Stream:
     def _push(self, frames: list[tuple[float, Any]]) -> None:
         with self._turns.turn():
             self._check_open()
-            last = self._last
+            last = self.seconds
             for seconds, _ in frames:
                 if last is not None and seconds <= last:
                     raise ValueError(
@@ -239,14 +225,13 @@ class Stream:
                     )
                 last = seconds
             ready: list[Frame] = [(s, torch.as_tensor(f)) for s, f in frames]
-            with self._vlm.turns.turn(), torch.inference_mode():
-                self._ingest.push(ready)
-            self._last = last
-            self._first = frames[0][0] if self._first is None else self._first
+            if ready:
+                with self._vlm.turns.turn(), torch.inference_mode():
+                    self._ingest.push(ready)
 
     def continue_from(self, seconds: float, fps: float | None) -> float:
         """What to add to a source's times, the first of which is `seconds`, to go on from here."""
-        last = self._last
+        last = self.seconds
         if last is None or seconds > last:
             return 0.0
         return last - seconds + (1.0 / fps if fps else 1.0)
@@ -254,3 +239,21 @@ class Stream:
     def _check_open(self) -> None:
         if self._closed:
             raise ValueError("the stream is closed; open a new one with VideoLM.stream()")
+
+
+def _chunks(
+    frames: Iterable[tuple[float, np.ndarray]], size: int
+) -> Iterator[list[tuple[float, np.ndarray]]]:
+    chunk: list[tuple[float, np.ndarray]] = []
+    try:
+        for item in frames:
+            chunk.append(item)
+            if len(chunk) == size:
+                yield chunk
+                chunk = []
+    except Exception:
+        if chunk:
+            yield chunk  # what was read before the source failed
+        raise
+    if chunk:
+        yield chunk

@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, ClassVar
 
 import numpy as np
@@ -183,18 +184,21 @@ class VideoModel(ABC):
         """
         return previous + np.asarray(advance, dtype=np.int64)
 
-    def blocks(self, frames: Tensor, seconds: Sequence[float], grid: Grid) -> list[Block]:
+    def blocks(self, frames: Sequence[Tensor], seconds: Sequence[float], grid: Grid) -> list[Block]:
         """Encode frames into blocks.
 
         Args:
-            frames: uint8 RGB `[n, H, W, 3]`, n a multiple of `temporal_patch`.
+            frames: n times uint8 RGB `[H, W, 3]`, n a multiple of `temporal_patch`.
             seconds: n presentation times. grid: the stream's grid.
 
         Returns:
             n / temporal_patch blocks, embeddings on the model's device.
         """
         patch = self.temporal_patch
-        pixels = fit_frames(frames, grid, self.preprocess)  # [n, 3, h, w]
+        same_size = [list(run) for _, run in groupby(frames, key=lambda f: f.shape)]
+        stacks = [torch.stack(run).to(self.device, non_blocking=True) for run in same_size]
+        fitted = [fit_frames(stack, grid, self.preprocess) for stack in stacks]
+        pixels = torch.cat(fitted)  # [n, 3, h, w]
         features, deepstack = self.vision(pixels.to(self._vision_dtype), grid)  # [n/p, Tv, D]
         blocks = []
         for i in range(len(seconds) // patch):
