@@ -62,6 +62,10 @@ def load(model: str | None, *, show: bool, **options: Any) -> VideoLM:
         transformers_logging.set_verbosity_error()
         if not show:
             transformers_logging.disable_progress_bar()
+        if model in (None, BUNDLED):  # so small that on a busy machine threads only cost
+            import torch
+
+            torch.set_num_threads(1)
         return mmkv.load(model or BUNDLED, **options)
 
 
