@@ -40,16 +40,15 @@ def _serve(path: str, pipe: BinaryIO) -> None:
     _write(pipe, HEAD.pack(0, height, width) + times.tobytes())
     (count,) = struct.unpack("<q", sys.stdin.buffer.read(8))
     chosen = np.frombuffer(sys.stdin.buffer.read(8 * count), dtype="<i8")
-    position = 0
+    position = -1
     for index in chosen.tolist():
-        if index > position:
-            reader.skip_frames(index - position)
         try:
-            frame = reader.next().asnumpy()
+            while position < index:  # not skip_frames: past a keyframe it skips too many
+                frame = reader.next()
+                position += 1
         except StopIteration:
             break
-        position = index + 1
-        frame = np.ascontiguousarray(frame, dtype=np.uint8)
+        frame = np.ascontiguousarray(frame.asnumpy(), dtype=np.uint8)
         _write(pipe, HEAD.pack(index, frame.shape[0], frame.shape[1]))
         _write(pipe, frame.data)
     _write(pipe, HEAD.pack(END, 0, 0))

@@ -1,0 +1,129 @@
+"""Which frames are chosen: against a brute-force reading of the rule."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmkv.video.sampling import LiveSampler, OnScreenSampler, check_fps, sample
+
+# Times on a 90 kHz clock and rates with awkward fractions; gaps from one tick to a minute.
+TICKS = st.lists(
+    st.one_of(st.integers(1, 9000), st.integers(3000, 3003), st.integers(1, 5_400_000)),
+    min_size=1,
+    max_size=60,
+)
+RATES = st.one_of(
+    st.sampled_from([0.1, 0.5, 1.0, 2.0, 24000 / 1001, 25.0, 29.97, 30.0, 60.0]),
+    st.floats(0.01, 200),
+)
+
+
+def brute_force(times: list[float], fps: float, end: float) -> list[float]:
+    """Walk the grid: for each grid time the frame on screen, each frame once, in exact numbers."""
+    edge = min(Fraction(1, 1000), Fraction(1, 10) / Fraction(fps))
+    exact = [Fraction(value) for value in times]
+    chosen = [times[0]]
+    for index, start in enumerate(exact[1:], 1):
+        until = exact[index + 1] if index + 1 < len(exact) else Fraction(end)
+        # the first grid time that is not before this frame
+        number = math.ceil((start - exact[0] - edge) * Fraction(fps))
+        if exact[0] + number / Fraction(fps) + edge < until:
+            chosen.append(times[index])
+    return chosen
+
+
+@settings(max_examples=400, deadline=None)
+@given(gaps=TICKS, start=st.integers(-9000, 10**9), fps=RATES)
+def test_sampler_matches_brute_force_on_any_frame_times(
+    gaps: list[int], start: int, fps: float
+) -> None:
+    ticks = [start]
+    for gap in gaps:
+        ticks.append(ticks[-1] + gap)
+    times = [tick / 90000 for tick in ticks]
+    end = times[-1] + (times[-1] - times[-2])
+    got = [seconds for seconds, _ in sample(((time, None) for time in times), fps)]
+    want = brute_force(times, fps, end)
+    # frames within a nanosecond of the tolerance's edge may fall either way
+    edge = min(1e-3, 0.1 / fps)
+    for time in set(got) ^ set(want):
+        index = times.index(time)
+        until = times[index + 1] if index + 1 < len(times) else end
+        bounds = [((bound - times[0] - edge) * fps) % 1.0 for bound in (time, until)]
+        assert any(min(part, 1 - part) < 1e-6 for part in bounds), (time, got, want)
+
+
+@settings(max_examples=100, deadline=None)
+@given(gaps=TICKS, fps=RATES)
+def test_times_rise_and_never_more_than_one_frame_per_grid_step(
+    gaps: list[int], fps: float
+) -> None:
+    times = [0.0]
+    for gap in gaps:
+        times.append(times[-1] + gap / 90000)
+    got = [seconds for seconds, _ in sample(((time, None) for time in times), fps)]
+    assert got[0] == 0.0
+    assert all(a < b for a, b in zip(got, got[1:], strict=False))
+    assert len(got) <= math.floor((times[-1] + times[-1] - times[-2] + 1e-3) * fps) + 1
+
+
+@pytest.mark.parametrize("fps", [1.0, 3.0, 30.0])
+def test_steady_video_gives_exactly_fps_frames_per_second(fps: float) -> None:
+    times = [(index / 30, index) for index in range(300)]
+    got = list(sample(times, fps))
+    assert [index for _, index in got] == list(range(0, 300, round(30 / fps)))
+
+
+def test_millisecond_rounding_loses_no_frame_at_the_videos_own_rate() -> None:
+    times = [(round(index * 1000 / 30) / 1000, index) for index in range(300)]
+    assert len(list(sample(times, 30.0))) == 300
+
+
+def test_slower_video_gives_each_frame_once_at_its_own_time() -> None:
+    times = [(0.0, "a"), (7.3, "b"), (7.9, "c"), (31.0, "d")]
+    assert list(sample(times, 2.0)) == times
+
+
+def test_frame_on_screen_at_the_grid_time_wins_over_the_next_one() -> None:
+    times = [(0.0, "a"), (0.9, "b"), (1.1, "c"), (1.2, "d")]
+    assert [name for _, name in sample(times, 1.0)] == ["a", "b"]
+
+
+def test_no_drift_after_a_million_seconds() -> None:
+    frames = ((1e6 + index / 25, index) for index in range(25 * 200))
+    got = [index for _, index in sample(frames, 1.0)]
+    assert got == list(range(0, 25 * 200, 25))
+
+
+def test_every_frame_without_fps() -> None:
+    frames = [(index * 0.1, index) for index in range(7)]
+    assert list(sample(frames, None)) == frames
+
+
+def test_sampling_twice_at_one_rate_changes_nothing() -> None:
+    once = list(sample([(index / 29.97, index) for index in range(900)], 2.0))
+    assert list(sample(once, 2.0)) == once
+
+
+def test_last_frame_is_shown_for_its_own_duration() -> None:
+    sampler: OnScreenSampler[str] = OnScreenSampler(1.0)
+    sampler.push(0.0, "a")
+    sampler.push(0.5, "b")
+    assert sampler.finish(2.0) == (0.5, "b")
+
+
+def test_live_sampler_takes_the_first_frame_after_each_grid_time() -> None:
+    live = LiveSampler(1.0)
+    times = [10.0, 10.4, 10.9, 11.2, 11.5, 12.0, 14.7, 14.9, 15.0]
+    assert [time for time in times if live.wants(time)] == [10.0, 11.2, 12.0, 14.7, 15.0]
+
+
+@pytest.mark.parametrize("fps", [0, -1.0, math.nan, math.inf, "fast", True, [1]])
+def test_bad_rate_is_refused_with_its_value(fps: object) -> None:
+    with pytest.raises(ValueError, match="fps must be a finite number"):
+        check_fps(fps)  # type: ignore[arg-type]
