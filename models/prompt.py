@@ -8,6 +8,9 @@ from typing import Any
 
 Turn = tuple[str, str]  # question, answer
 
+# private-use characters that stand for the questions while the template renders
+_ASKED, _BEFORE = "\ue000", "\ue001"
+
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
@@ -43,7 +46,11 @@ class Template:
         self._system = system
         self._video_tokens = video_tokens
         self._special = sorted(
-            {t.content for t in tokenizer.added_tokens_decoder.values() if t.special},
+            {
+                t.content
+                for t in tokenizer.added_tokens_decoder.values()
+                if (t.special or t.content in "".join(video_tokens)) and len(t.content) > 1
+            },
             key=len,
             reverse=True,
         )
@@ -54,17 +61,21 @@ class Template:
         """The tokens after the video: earlier turns, the question, the assistant's header."""
         question = self.plain(question)
         history = [(self.plain(q), self.plain(a)) for q, a in history]
-        _, suffix = self._split(self._render(history, question))
-        encoded = self._tokenizer(suffix, add_special_tokens=False, return_offsets_mapping=True)
-        spans = [_last_span(suffix, question)]
+        earlier = [*history[:-1], (_BEFORE, history[-1][1])] if history else []
+        _, suffix = self._split(self._render(earlier, _ASKED))
+        spans = []
         if history:
-            spans.append(_last_span(suffix[: spans[0][0]], history[-1][0]))
+            suffix, span = _fill(suffix, _BEFORE, history[-1][0])
+            spans.append(span)
+        suffix, span = _fill(suffix, _ASKED, question)
+        spans.append(span)
+        encoded = self._tokenizer(suffix, add_special_tokens=False, return_offsets_mapping=True)
         words = tuple(
             any(a < stop and b > start for start, stop in spans) and b > a
             for a, b in encoded["offset_mapping"]
         )
         unk = getattr(self._tokenizer, "unk_token_id", None)
-        start, stop = spans[0]
+        start, stop = spans[-1]
         unknown = tuple(
             suffix[a:b]
             for token, (a, b) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
@@ -74,16 +85,16 @@ class Template:
 
     def plain(self, text: str) -> str:
         """The text with control tokens that a user may have typed made harmless."""
-        text = text.strip()
+        text = text.translate({ord(_ASKED): None, ord(_BEFORE): None}).strip()
         for token in self._special:
-            if token and token in text:
+            if token in text:
                 text = text.replace(token, f"{token[0]} {token[1:]}")
         return text
 
     def _render(self, history: Sequence[Turn], question: str) -> str:
         messages: list[dict[str, Any]] = []
         if self._system is not None:
-            messages.append(_message("system", self._system))
+            messages.append(_message("system", self.plain(self._system)))
         for asked, answered in history:
             messages += [_message("user", asked), _message("assistant", answered)]
         messages.append(_message("user", question))
@@ -111,6 +122,6 @@ def _message(role: str, text: str) -> dict[str, Any]:
     return {"role": role, "content": [{"type": "text", "text": text}]}
 
 
-def _last_span(text: str, part: str) -> tuple[int, int]:
-    start = text.rfind(part)
-    return (start, start + len(part)) if start >= 0 else (0, len(text))
+def _fill(text: str, mark: str, part: str) -> tuple[str, tuple[int, int]]:
+    start = text.index(mark)
+    return text[:start] + part + text[start + len(mark) :], (start, start + len(part))
