@@ -56,6 +56,12 @@ def load(
     if model is not None:
         if tokenizer is None:
             raise ValueError("model= was given without tokenizer=; pass both")
+        if device != "auto" or dtype != "auto" or options:
+            given = [n for n, v in (("device", device), ("dtype", dtype)) if v != "auto"]
+            raise ValueError(
+                f"{', '.join([*given, *options])} cannot change a model that is already loaded; "
+                "load it that way, or pass a name"
+            )
         family, _ = adapter_for([type(model).__name__])
         where = getattr(model, "name_or_path", "") or type(model).__name__
         settings = preprocess if preprocess is not None else read_preprocess(where)
@@ -63,6 +69,8 @@ def load(
             settings = Preprocess.from_dict(settings)
         return VideoLM(family(model.eval(), tokenizer, settings, max_pixels), where)
     assert name is not None
+    if tokenizer is not None or preprocess is not None:
+        raise ValueError(f"tokenizer= and preprocess= go with model=; {name!r} brings its own")
     return _from_pretrained(name, device, dtype, max_pixels, options)
 
 
@@ -77,15 +85,16 @@ def _from_pretrained(
 
     path = str(files("mmkv").joinpath("models/tiny/checkpoint")) if name == TINY else name
     hub = {key: options[key] for key in _HUB if key in options}
-    config = transformers.AutoConfig.from_pretrained(path, **hub)
-    family, architecture = adapter_for(config.architectures or [])
+    # the file itself: AutoConfig knows fewer architectures, and may offer to run foreign code
+    config, _ = transformers.PretrainedConfig.get_config_dict(path, **hub)
+    family, architecture = adapter_for(config.get("architectures") or [])
     target = _device(device)
     if "device_map" not in options:
         options["device_map"] = {"": target}
     if dtype == "auto" and target.type == "cpu" and options["device_map"] == {"": target}:
         dtype = torch.float32
     loaded = getattr(transformers, architecture).from_pretrained(path, dtype=dtype, **options)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(path, **hub)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path, trust_remote_code=False, **hub)
     if not tokenizer.chat_template:
         tokenizer.chat_template = _legacy_template(path, hub)
     settings = read_preprocess(path, **hub)
