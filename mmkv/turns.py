@@ -33,18 +33,21 @@ class Turns:
             Cancelled: `cancel` was set before the turn came.
         """
         me = threading.get_ident()
-        if self._owner == me:
+        again = self._owner == me
+        if again:
             self._depth += 1
-        else:
-            self._take(me, cancel)
         try:
+            if not again:
+                self._take(me, cancel)
             yield
         finally:
-            with self._changed:
-                self._depth -= 1
-                if self._depth == 0:
-                    self._owner = None
-                    self._changed.notify_all()
+            # not ours where the wait was given up
+            if self._owner == me:
+                with self._changed:
+                    self._depth -= 1
+                    if self._depth == 0:
+                        self._owner = None
+                        self._changed.notify_all()
 
     @property
     def waiting(self) -> int:
