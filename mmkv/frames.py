@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+MAX_SECONDS = 1e10  # three centuries; more is another unit
+
 
 def as_frames(frames: np.ndarray | Tensor, channels: str) -> Tensor:
     """uint8 RGB `[N, H, W, 3]` from one frame or several.
@@ -20,9 +22,12 @@ def as_frames(frames: np.ndarray | Tensor, channels: str) -> Tensor:
         raise ValueError(f"channels={channels!r} is not known; use 'rgb' or 'bgr' (OpenCV)")
     if not isinstance(frames, (np.ndarray, Tensor)):
         raise ValueError(f"frames are {type(frames).__name__}; pass a uint8 array or tensor")
-    stack = (
-        torch.as_tensor(np.ascontiguousarray(frames)) if isinstance(frames, np.ndarray) else frames
-    )
+    if isinstance(frames, np.ndarray):
+        # torch takes neither negative strides nor read-only arrays
+        given = np.require(frames, requirements=["C", "W"])
+        stack = torch.as_tensor(given) if given.dtype == np.uint8 else torch.empty(0)
+    else:
+        stack = frames
     if stack.ndim == 3:
         stack = stack[None]
     if stack.ndim != 4 or stack.shape[-1] != 3 or stack.dtype != torch.uint8 or not stack.numel():
@@ -34,15 +39,22 @@ def as_frames(frames: np.ndarray | Tensor, channels: str) -> Tensor:
 
 
 def as_times(times: float | Sequence[float], count: int) -> list[float]:
-    """One finite time in seconds per frame.
+    """One finite time in seconds per frame, each after the one before.
 
     Raises:
-        ValueError: another number of times, or one is not finite.
+        ValueError: another number of times, or one is not finite, too large, or not rising.
     """
-    listed = [float(t) for t in np.atleast_1d(np.asarray(times, dtype=np.float64))]
+    try:
+        listed = np.asarray(times, dtype=np.float64).reshape(-1).tolist()
+    except (TypeError, ValueError):
+        raise ValueError(f"times={times!r} are not numbers; pass seconds") from None
     if len(listed) != count:
         raise ValueError(f"{len(listed)} times for {count} frames; pass one time per frame")
+    last = -math.inf
     for t in listed:
-        if not math.isfinite(t):
-            raise ValueError(f"a frame's time is {t}; pass finite seconds")
+        if not abs(t) <= MAX_SECONDS:
+            raise ValueError(f"a frame's time is {t}; pass finite seconds, at most {MAX_SECONDS:g}")
+        if t <= last:
+            raise ValueError(f"a frame at {t} s came after one at {last} s; times must rise")
+        last = t
     return listed

@@ -31,12 +31,22 @@ class Sampling:
             raise ValueError(
                 f"max_new_tokens={n!r} is not allowed; use a whole number of 1 or more"
             )
-        if not 0 <= self.temperature < float("inf"):
+        if not _number(self.temperature) or not 0 <= self.temperature < float("inf"):
             raise ValueError(
                 f"temperature={self.temperature!r} is not allowed; use 0 (greedy) or more"
             )
-        if not 0 < self.top_p <= 1:
+        if not _number(self.top_p) or not 0 < self.top_p <= 1:
             raise ValueError(f"top_p={self.top_p!r} is not allowed; use more than 0, at most 1")
+        if self.seed is not None and (
+            isinstance(self.seed, bool)
+            or not isinstance(self.seed, int)
+            or not 0 <= self.seed < 2**63
+        ):
+            raise ValueError(f"seed={self.seed!r} is not allowed; use a whole number of 0 or more")
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 class Sampler:

@@ -6,6 +6,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -174,10 +175,16 @@ class Stream:
     ) -> Reply:
         """Like `ask`, giving the text as it is generated."""
         asked = time.perf_counter()
+        for name, moment in (("since", since), ("until", until)):
+            if moment is not None and not isinstance(moment, Real):
+                raise ValueError(f"{name}={moment!r} is not a time; pass seconds or None")
         if not isinstance(question, str) or not question.strip():
             raise ValueError(f"question={question!r} is empty; ask something in words")
         options = Sampling(**sampling)
         prompt = self._template.prompt(question, history)
+        while len(prompt.ids) > _MAX_PROMPT_TOKENS and history:
+            history = history[1:]  # the conversation's oldest turn
+            prompt = self._template.prompt(question, history)
         if len(prompt.ids) > _MAX_PROMPT_TOKENS:
             raise ValueError(
                 f"the question has {len(prompt.ids)} tokens; at most {_MAX_PROMPT_TOKENS} are "
