@@ -18,6 +18,7 @@ from mmkv.archive import Archive, ArchivedBlock
 from mmkv.config import CacheConfig
 from mmkv.models.base import Block, Grid, VideoModel
 from mmkv.rotary import Rotary
+from mmkv.slabs import Slabs
 from mmkv.window import EncodePass, Window
 
 # a block with time text may grow by a few digits over the hours
@@ -42,6 +43,9 @@ class Ingest:
         self.grid: Grid | None = None
         self.pending: list[Frame] = []
         self.timings = {"vision": 0.0, "encode": 0.0, "archive": 0.0}
+        self._slabs = Slabs(
+            adapter.dtype, pinned=adapter.device.type == "cuda", limit=config.ram_limit
+        )
         self._rotary = rotary
         self._prefix = list(prefix)
         self._config = config
@@ -156,11 +160,7 @@ class Ingest:
         )
         lengths = [len(b) for b in blocks]
         n = sum(lengths)
-        kv = torch.empty(
-            (shape.layers, 2, shape.kv_heads, n, shape.head_dim),
-            dtype=adapter.dtype,
-            pin_memory=adapter.device.type == "cuda",
-        )
+        kv = self._slabs.take((shape.layers, 2, shape.kv_heads, n, shape.head_dim))
         visual = torch.cat([b.visual for b in blocks])
         encode = EncodePass(window, positions, archive=kv, means=_means(visual, lengths))
         seam.run(

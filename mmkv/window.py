@@ -92,6 +92,16 @@ class Window:
         return np.broadcast_to(np.arange(self.sinks), (len(self.advances), self.sinks))
 
 
+def far_sinks(positions: np.ndarray, advances: np.ndarray) -> np.ndarray:
+    """Where the sinks stand for a query that lost them: all at zero (InfLLM's rule)."""
+    return np.where(advances, 0, positions)
+
+
+def far_queries(positions: np.ndarray, advances: np.ndarray, distance: int) -> np.ndarray:
+    """Where queries stand to see far sinks: at one distance; axes that do not advance stay."""
+    return np.where(advances, positions - positions[0] + distance, positions)
+
+
 class EncodePass:
     """A chunk through the language model, written into the window.
 
@@ -136,7 +146,8 @@ class EncodePass:
             ring.value[:, :, slots] = value[:, :, part]
         if self._sinks:
             ring.sink_key, ring.sink_value = key.clone(), value.clone()
-            ring.far_key = rotate(key, self._far_sinks(key))
+            seen_from_afar = far_sinks(self._positions, window.advances)
+            ring.far_key = rotate(key, window.rotary(seen_from_afar, key.device, key.dtype))
         if self._archive is not None:
             self._archive[layer, 0].copy_(key[0], non_blocking=True)
             self._archive[layer, 1].copy_(value[0], non_blocking=True)
@@ -157,10 +168,6 @@ class EncodePass:
         if self._sinks:
             self._window.sinks = self._n
 
-    def _far_sinks(self, key: Tensor) -> tuple[Tensor, Tensor]:
-        positions = np.where(self._window.advances, 0, self._positions)
-        return self._window.rotary(positions, key.device, key.dtype)
-
     def _tables(self, device: torch.device, dtype: torch.dtype) -> _Tables:
         if device not in self._devices:
             self._devices[device] = self._build(device, dtype)
@@ -177,8 +184,10 @@ class EncodePass:
         gone = asks - np.arange(window.sinks) >= window.local
         far = None
         if window.sinks and gone.any():
-            away = self._positions - self._positions[0] + window.far_distance
-            far = window.rotary(np.where(window.advances, away, self._positions), device, dtype)
+            assert window.far_distance is not None
+            far = window.rotary(
+                far_queries(self._positions, window.advances, window.far_distance), device, dtype
+            )
         first = start % capacity
         head = min(n, capacity - first)
         parts = [(slice(first, first + head), slice(0, head))]

@@ -1,0 +1,39 @@
+"""`make bench`: the measurements that the README quotes.
+
+    python -m benchmarks.run                    everything on the bundled model
+    python -m benchmarks.run --only steady --frames 3000
+
+Results are printed and written to benchmarks/results/.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import mmkv
+from benchmarks import sinks, steady, stock
+from benchmarks.common import machine
+
+PARTS = ("steady", "stock", "sinks")
+
+
+def main() -> None:
+    """Run the chosen parts."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", choices=PARTS, action="append", help="one part; repeatable")
+    parser.add_argument("--frames", type=int, default=3000, help="length of the steady stream")
+    parser.add_argument("--model", default="mmkv-tiny")
+    chosen = parser.parse_args()
+    parts = chosen.only or PARTS
+    vlm = mmkv.load(chosen.model)
+    print(", ".join(f"{key} {value}" for key, value in machine().items() if value is not None))
+    if "steady" in parts:
+        steady.run(vlm, chosen.frames)
+    if "stock" in parts:
+        stock.run(vlm)
+    if "sinks" in parts:
+        sinks.run(vlm)
+
+
+if __name__ == "__main__":
+    main()
