@@ -98,14 +98,7 @@ class Ingest:
         padded = self.pending + [self.pending[-1]] * (
             self.adapter.temporal_patch - len(self.pending)
         )
-        return self._forward(self._blocks(padded))
-
-    def next_origin(self) -> np.ndarray:
-        """Where a block right after the last one would start, int64 `[A]`."""
-        last = self.archive.last
-        if last is None:
-            return np.full(self.adapter.axes, len(self._prefix))
-        return last.origin + np.asarray(last.layout.advance)
+        return self._forward(self._blocks(padded), keep=False)
 
     def _blocks(self, frames: list[Frame]) -> list[Block]:
         started = time.perf_counter()
@@ -141,7 +134,7 @@ class Ingest:
         while blocks:
             total = np.cumsum([len(b) for b in blocks])
             take = max(1, int(np.searchsorted(total, window.chunk, side="right")))
-            done, archived = self._forward(blocks[:take])
+            done, archived = self._forward(blocks[:take], keep=True)
             started = time.perf_counter()
             self.archive.append(archived, done.summaries)
             done.commit()
@@ -149,7 +142,9 @@ class Ingest:
             self.timings["archive"] += time.perf_counter() - started
             blocks = blocks[take:]
 
-    def _forward(self, blocks: list[Block]) -> tuple[EncodePass, list[ArchivedBlock]]:
+    def _forward(
+        self, blocks: list[Block], *, keep: bool
+    ) -> tuple[EncodePass, list[ArchivedBlock]]:
         started = time.perf_counter()
         window = self.window
         assert window is not None
@@ -160,7 +155,9 @@ class Ingest:
         )
         lengths = [len(b) for b in blocks]
         n = sum(lengths)
-        kv = self._slabs.take((shape.layers, 2, shape.kv_heads, n, shape.head_dim))
+        size = (shape.layers, 2, shape.kv_heads, n, shape.head_dim)
+        # a slab lives as long as its longest-lived block, so a peeked one gets memory of its own
+        kv = self._slabs.take(size) if keep else torch.empty(size, dtype=adapter.dtype)
         visual = torch.cat([b.visual for b in blocks])
         encode = EncodePass(window, positions, archive=kv, means=_means(visual, lengths))
         seam.run(

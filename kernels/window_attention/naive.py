@@ -15,8 +15,7 @@ from torch import Tensor
 # scores held at once where the softmax is written out; longer chunks run in tiles of queries
 _MAX_SCORES = 1 << 25
 # torch's fused CPU attention that also returns the log-sum-exp; grouped heads as of 2.13
-_FUSED = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
-_HAS_FUSED = _FUSED is not None and torch.__version__ >= torch.torch_version.TorchVersion("2.13")
+_HAS_FUSED = torch.__version__ >= "2.13"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,9 @@ def _attend(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scaling: float
 ) -> tuple[Tensor, Tensor]:
     if _HAS_FUSED and query.device.type == "cpu":
-        out, lse = _FUSED(query, key, value, 0.0, False, attn_mask=bias, scale=scaling)
+        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            query, key, value, 0.0, False, attn_mask=bias, scale=scaling
+        )
         return out.contiguous(), lse.contiguous()
     tile = max(1, _MAX_SCORES // (query.shape[1] * key.shape[2]))
     outs, sums = [], []
