@@ -181,9 +181,10 @@ class EncodePass:
         asks = np.arange(start, start + n)[:, None]
         distance = asks - held
         near = (distance >= 0) & (distance < window.local)
-        gone = asks - np.arange(window.sinks) >= window.local
+        sinks = n if self._sinks else window.sinks
+        gone = asks - np.arange(sinks) >= window.local
         far = None
-        if window.sinks and gone.any():
+        if gone.any():
             assert window.far_distance is not None
             far = window.rotary(
                 far_queries(self._positions, window.advances, window.far_distance), device, dtype
