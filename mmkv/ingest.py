@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mmkv import seam
 from mmkv.archive import Archive, ArchivedBlock
-from mmkv.config import CacheConfig
+from mmkv.config import CacheSizes
 from mmkv.models.base import Block, Grid, VideoModel
 from mmkv.rotary import Rotary
 from mmkv.slabs import Slabs
@@ -35,16 +35,16 @@ class Ingest:
     """
 
     def __init__(
-        self, adapter: VideoModel, rotary: Rotary, prefix: Sequence[int], config: CacheConfig
+        self, adapter: VideoModel, rotary: Rotary, prefix: Sequence[int], config: CacheSizes
     ) -> None:
         self.adapter = adapter
-        self.archive = Archive(adapter.shape.layers, config.ram_limit)
+        self.archive = Archive(adapter.shape.layers, config.max_ram)
         self.window: Window | None = None
         self.grid: Grid | None = None
         self.pending: list[Frame] = []
         self.timings = {"vision": 0.0, "encode": 0.0, "archive": 0.0}
         self._slabs = Slabs(
-            adapter.dtype, pinned=adapter.device.type == "cuda", limit=config.ram_limit
+            adapter.dtype, pinned=adapter.device.type == "cuda", limit=config.max_ram
         )
         self._rotary = rotary
         self._prefix = list(prefix)

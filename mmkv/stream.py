@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mmkv import seam
 from mmkv.answer import Answer
-from mmkv.config import CacheConfig
+from mmkv.config import CacheSizes
 from mmkv.context import capture
 from mmkv.frames import as_frames, as_times
 from mmkv.ingest import Frame, Ingest
@@ -51,7 +51,7 @@ class Stream:
     Made by `VideoLM.stream`; use it in a `with` block, or call `close`.
     """
 
-    def __init__(self, vlm: VideoLM, config: CacheConfig, system: str | None) -> None:
+    def __init__(self, vlm: VideoLM, config: CacheSizes, system: str | None) -> None:
         self._vlm = vlm
         self.config = config
         self._template = Template(vlm.tokenizer, vlm.adapter.video_tokens, system)
@@ -192,11 +192,12 @@ class Stream:
             )
         config, patch = self.config, self._vlm.adapter.temporal_patch
         retrieve = -(-config.retrieve_frames // patch)
-        recent = config.recent_frames if config.retrieve_frames else config.window_frames
         with self._turns.turn():
             self._check_open()
             with self._vlm.turns.turn(), torch.inference_mode():
-                context = capture(self._ingest, self._vlm.rotary, recent, since, until)
+                context = capture(
+                    self._ingest, self._vlm.rotary, config.recent_frames, since, until
+                )
         return Reply(self._vlm, context, prompt, options, retrieve, asked)
 
     def chat(self, *, max_turns: int = 8) -> Chat:

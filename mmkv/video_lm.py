@@ -72,7 +72,9 @@ class VideoLM:
         """
         if config is not None and not isinstance(config, CacheConfig):
             raise ValueError(f"config={config!r} is not a CacheConfig; pass mmkv.CacheConfig(...)")
-        return Stream(self, config or CacheConfig(), system)
+        trained = int(getattr(self.adapter.text_config, "max_position_embeddings", 32768))
+        sizes = (config or CacheConfig()).sizes(trained, self.tokens_per_frame())
+        return Stream(self, sizes, system)
 
 
 def _stop_tokens(adapter: VideoModel) -> frozenset[int]:

@@ -56,7 +56,7 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> LlavaOnevisionConfig:
         num_hidden_layers=5,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=32768,
+        max_position_embeddings=320,  # 16 frames and a question: what it is trained on
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
         tie_word_embeddings=True,
         bos_token_id=word_id(tokenizer, START),
