@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from fractions import Fraction
 
@@ -68,7 +69,7 @@ def test_times_rise_and_never_more_than_one_frame_per_grid_step(
         times.append(times[-1] + gap / 90000)
     got = [seconds for seconds, _ in sample(((time, None) for time in times), fps)]
     assert got[0] == 0.0
-    assert all(a < b for a, b in zip(got, got[1:], strict=False))
+    assert all(a < b for a, b in itertools.pairwise(got))
     assert len(got) <= math.floor((times[-1] + times[-1] - times[-2] + 1e-3) * fps) + 1
 
 

@@ -24,7 +24,7 @@ def connect_opencv(
     def connect(
         stopped: Callable[[], bool],
     ) -> Iterator[tuple[float | None, Callable[[], Frame]]]:
-        with _quiet():
+        with quiet_opencv():
             capture = _open(device, timeout)
         try:
             if not capture.isOpened():
@@ -77,7 +77,7 @@ def _hint(device: int | str | Address) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_opencv() -> Iterator[None]:
     """OpenCV prints a page to stderr when a camera is absent; the error says it in a sentence."""
     import cv2
 

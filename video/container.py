@@ -105,9 +105,10 @@ def video_stream(container: InputContainer, name: str) -> VideoStream:
         raise VideoError(
             f"{name}: this is a still image, not a video; give a folder of images instead"
         )
-    stream = max(moving, key=lambda one: (one.width or 0) * (one.height or 0))
-    if stream.codec_context is None:
-        raise VideoError(f"{name}: its video codec is not supported by this build of FFmpeg")
+    known = [stream for stream in moving if stream.codec_context is not None]
+    if not known:
+        raise VideoError(f"{name}: its video codec is unknown or not supported here")
+    stream = max(known, key=lambda one: (one.width or 0) * (one.height or 0))
     if stream.width and stream.height:
         check_size(stream.width, stream.height, name)
     stream.thread_type = "SLICE"  # frame threads can deadlock when reading stops early
@@ -165,8 +166,8 @@ class Damage:
         found = []
         if self.packets or self.frames:
             found.append(
-                f"damaged data: {self.packets} packets could not be decoded, "
-                f"{self.frames} frames show errors"
+                f"damaged data (packets that could not be decoded: {self.packets}, "
+                f"frames with errors: {self.frames})"
             )
         if self.ended:
             found.append(f"reading stopped: {self.ended}")

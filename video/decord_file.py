@@ -1,6 +1,7 @@
 """Video files through decord, in a process that is killed when it hangs."""
 
 import os
+import re
 import selectors
 import struct
 import subprocess
@@ -72,6 +73,7 @@ class _Process:
 
     def __init__(self, path: str, name: str, watchdog: float) -> None:
         self.name = name
+        self._path = path
         self._watchdog = watchdog
         self._lock = threading.Lock()
         self._killed = False
@@ -113,34 +115,38 @@ class _Process:
     ) -> Iterator[tuple[float, Frame]]:
         """The chosen frames, as long as they come."""
         chosen = _choose(times, fps)
-        count = 0
-        try:
-            self._ask([index for _, index in chosen])
-            for seconds, index in chosen:
-                kind, height, width = self._head()
-                if kind == ERROR:
-                    raise VideoError(f"{self.name}: decord stopped: {self._text(height)}")
-                if kind == END:
-                    break
-                assert kind == index
-                check_size(width, height, self.name)
-                pixels = np.frombuffer(self._read(height * width * 3), dtype=np.uint8)
-                count += 1
-                yield seconds, pixels.reshape(height, width, 3)
-        except VideoError as error:
-            if self._killed and not count:
-                return
-            if not count:
-                raise
-            if not self._killed:
-                warnings.append(str(error))
-        if not self._killed and count < len(chosen):
-            if not count:
-                raise VideoError(f"{self.name}: decord decodes not a single frame of it")
-            warnings.append(
-                f"{self.name}: the file ends early at {chosen[count - 1][0]:.1f} s; "
-                f"{count} frames were read"
-            )
+        self._ask([index for _, index in chosen])
+        count, cause = 0, ""
+        for seconds, index in chosen:
+            try:
+                frame = self._frame(index)
+            except VideoError as error:
+                cause = str(error).removeprefix(f"{self.name}: ")
+                break
+            if frame is None:
+                break
+            count += 1
+            yield seconds, frame
+        if self._killed or count == len(chosen):
+            return
+        if not count:
+            cause = cause or "decord decodes not a single frame of it"
+            raise VideoError(f"{self.name}: {cause}")
+        warnings.append(
+            f"{self.name}: the file ends early at {chosen[count - 1][0]:.1f} s; "
+            f"{count} frames were read" + (f" ({cause})" if cause else "")
+        )
+
+    def _frame(self, index: int) -> Frame | None:
+        kind, height, width = self._head()
+        if kind == ERROR:
+            raise VideoError(f"{self.name}: decord stopped: {self._text(height)}")
+        if kind == END:
+            return None
+        assert kind == index
+        check_size(width, height, self.name)
+        pixels = np.frombuffer(self._read(height * width * 3), dtype=np.uint8)
+        return pixels.reshape(height, width, 3)
 
     def _ask(self, indices: list[int]) -> None:
         stdin = self._worker.stdin
@@ -156,7 +162,10 @@ class _Process:
         return int(kind), int(first), int(second)
 
     def _text(self, size: int) -> str:
-        return self._read(size).decode(errors="replace")
+        """What decord says, without its time stamps, source lines and repeated path."""
+        text = self._read(size).decode(errors="replace").replace(self._path, "the file")
+        parts = re.split(r"\[\d\d:\d\d:\d\d\] \S+:\d+: ", text)
+        return parts[-1].strip() or "no reason given"
 
     def _read(self, size: int) -> bytearray:
         data = bytearray(size)

@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from mmkv.video.camera import quiet_opencv
 from mmkv.video.errors import VideoError
 from mmkv.video.frames import check_size, shrink
 from mmkv.video.queued import QueuedSource
 from mmkv.video.readahead import ReadAhead
-from mmkv.video.repair import FileClock
+from mmkv.video.repair import FileClock, ends_early
 from mmkv.video.sampling import sample
 from mmkv.video.source import Frame
 
@@ -30,7 +31,8 @@ class OpenCvFile(QueuedSource):
         import cv2
 
         super().__init__(name)
-        capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG)
+        with quiet_opencv():
+            capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG)
         if not capture.isOpened():
             raise VideoError(f"{name}: OpenCV cannot open it as a video; it may be damaged")
         width = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))
@@ -38,7 +40,7 @@ class OpenCvFile(QueuedSource):
         if width and height:
             check_size(width, height, name)
         rate, count = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        self.duration = count / rate if rate > 0 and count > 0 else None
+        self.duration = declared = count / rate if rate > 0 and count > 0 else None
         interval = 1 / rate if rate > 0 else 1 / 25
         warnings = self.warnings
 
@@ -54,6 +56,12 @@ class OpenCvFile(QueuedSource):
                 if not found:
                     raise VideoError(f"{name}: not a single frame could be decoded")
                 warnings.extend(f"{name}: {cause}" for cause in clock.warnings())
+                end = (clock.last or 0.0) + interval
+                if declared is not None and ends_early(end, declared, interval):
+                    warnings.append(
+                        f"{name}: the file ends early at {end:.1f} s; {clock.count} frames were "
+                        f"read (it declares {declared:.1f} s)"
+                    )
             finally:
                 capture.release()
 

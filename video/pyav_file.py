@@ -21,7 +21,7 @@ from mmkv.video.errors import VideoError
 from mmkv.video.queued import QueuedSource
 from mmkv.video.readahead import ReadAhead
 from mmkv.video.redact import Address
-from mmkv.video.repair import FileClock
+from mmkv.video.repair import FileClock, ends_early
 from mmkv.video.sampling import OnScreenSampler
 from mmkv.video.source import Frame
 
@@ -112,14 +112,13 @@ def _chosen(
 ) -> Iterator[tuple[float, Frame]]:
     clock = FileClock(facts.start, facts.interval)
     sampler: OnScreenSampler[VideoFrame] = OnScreenSampler(job.fps)
-    count, resized = 0, False
+    resized = False
     end = last = 0.0
     size: tuple[int, int] | None = None
     for frame in frames:
         seconds = clock.seconds(frame.time)
         if seconds is None:
             continue
-        count += 1
         last = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0
         end = seconds + (last or facts.interval)
         if size and size != (frame.width, frame.height) and not resized:
@@ -138,20 +137,15 @@ def _chosen(
     if job.stopped.is_set():
         return
     causes = [*damage.warnings(), *clock.warnings()]
-    if not count:
+    if not clock.count:
         raise VideoError(
             f"{job.name}: not a single frame could be decoded"
             + (f" ({'; '.join(causes)})" if causes else "; the file holds no frames")
         )
     job.warnings.extend(f"{job.name}: {cause}" for cause in causes)
-    if facts.duration is not None and facts.exact and ends_early(end, facts):
+    declared = facts.duration if facts.exact else None
+    if declared is not None and ends_early(end, declared, facts.interval):
         job.warnings.append(
-            f"{job.name}: the file ends early at {end:.1f} s; {count} frames were read "
-            f"(it declares {facts.duration:.1f} s)"
+            f"{job.name}: the file ends early at {end:.1f} s; {clock.count} frames were read "
+            f"(it declares {declared:.1f} s)"
         )
-
-
-def ends_early(end: float, facts: Header) -> bool:
-    """Whether the last frame's end is clearly before the declared one."""
-    assert facts.duration is not None
-    return facts.duration - end > max(0.25, 3 * facts.interval)

@@ -16,33 +16,39 @@ class FileClock:
     def __init__(self, start: float, interval: float) -> None:
         self._offset = -start
         self._interval = interval
-        self._last: float | None = None
-        self.missing = self.restarts = self.left_out = 0
+        self.last: float | None = None
+        self.count = self.missing = self.restarts = self.left_out = 0
 
     def seconds(self, stamp: float | None) -> float | None:
         """The frame's time in seconds, None for a frame to leave out."""
         if stamp is None or not math.isfinite(stamp):
             self.missing += 1
-            now = 0.0 if self._last is None else self._last + self._interval
+            now = 0.0 if self.last is None else self.last + self._interval
         else:
             now = stamp + self._offset
-        if self._last is not None and now <= self._last:
-            if self._last - now <= _RESTART:
+        if self.last is not None and now <= self.last:
+            if self.last - now <= _RESTART:
                 self.left_out += 1
                 return None
             self.restarts += 1
-            self._offset += self._last + self._interval - now
-            now = self._last + self._interval
-        self._last = now
+            self._offset += self.last + self._interval - now
+            now = self.last + self._interval
+        self.last = now
+        self.count += 1
         return now
 
     def warnings(self) -> list[str]:
         """What was repaired, one clause each."""
         found = []
         if self.missing:
-            found.append(f"{self.missing} frames carry no time; one frame interval was assumed")
+            found.append(f"frames without a time: {self.missing}; an average interval was assumed")
         if self.restarts:
-            found.append(f"the clock restarts {self.restarts} times; time goes on without a gap")
+            found.append(f"restarts of its clock: {self.restarts}; time goes on without a gap")
         if self.left_out:
-            found.append(f"{self.left_out} frames whose time does not advance were left out")
+            found.append(f"frames left out since their time does not advance: {self.left_out}")
         return found
+
+
+def ends_early(end: float, declared: float, interval: float) -> bool:
+    """Whether a video's last frame is gone clearly before the declared length in seconds."""
+    return declared - end > max(0.25, 3 * interval)
