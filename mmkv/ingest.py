@@ -166,8 +166,9 @@ class Ingest:
             torch.cat([b.embeds for b in blocks]),
             **_deepstack(blocks, visual.to(adapter.device)),
         )
-        if adapter.device.type == "cuda":
-            torch.cuda.synchronize()
+        for device in {layer.key.device for layer in window.layers}:
+            if device.type == "cuda":  # the copies into the archive have to be there
+                torch.cuda.synchronize(device)
         archived = []
         at, index, frame = 0, len(self.archive), self._next_frame()
         for block, origin, length in zip(blocks, origins, lengths, strict=True):

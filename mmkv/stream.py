@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from mmkv.feed import Feed
     from mmkv.video_lm import VideoLM
 
+log = logging.getLogger("mmkv")
+
 _MAX_PROMPT_TOKENS = 4096
 
 
@@ -37,12 +40,14 @@ _MAX_PROMPT_TOKENS = 4096
 class Progress:
     """How far an encoding is. frames: encoded so far. seconds: time reached in the source.
     duration: of the source in seconds, if known. elapsed: wall-clock seconds.
+    warnings: sentences on what was wrong with the source without stopping its reading.
     """
 
     frames: int
     seconds: float
     duration: float | None
     elapsed: float
+    warnings: tuple[str, ...] = ()
 
 
 class Stream:
@@ -122,7 +127,10 @@ class Stream:
                 if on_progress is not None:
                     elapsed = time.perf_counter() - started
                     on_progress(Progress(count, seconds, frames.duration, elapsed))
-            return Progress(count, seconds, frames.duration, time.perf_counter() - started)
+            elapsed = time.perf_counter() - started
+            for warning in frames.warnings:
+                log.warning("%s", warning)
+            return Progress(count, seconds, frames.duration, elapsed, tuple(frames.warnings))
 
     def feed(
         self,
