@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from torch import nn
+
+_lock = threading.Lock()
+_of_models: weakref.WeakKeyDictionary[nn.Module, Turns] = weakref.WeakKeyDictionary()
 
 
 class Cancelled(Exception):
@@ -68,3 +74,9 @@ class Turns:
             finally:
                 self._queue.remove(ticket)
                 self._changed.notify_all()
+
+
+def turns_of(model: nn.Module) -> Turns:
+    """The one queue for a model's device, however often the model was wrapped."""
+    with _lock:
+        return _of_models.setdefault(model, Turns())

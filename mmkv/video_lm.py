@@ -10,7 +10,7 @@ from mmkv.config import CacheConfig
 from mmkv.models.base import VideoModel
 from mmkv.rotary import Rotary
 from mmkv.stream import Stream
-from mmkv.turns import Turns
+from mmkv.turns import turns_of
 
 
 class VideoLM:
@@ -25,7 +25,7 @@ class VideoLM:
         self.family = adapter.family
         self.tokenizer = adapter.tokenizer
         self.rotary = Rotary(adapter)
-        self.turns = Turns()
+        self.turns = turns_of(adapter.language_model)
         self.stop_tokens = _stop_tokens(adapter)
 
     def __repr__(self) -> str:
