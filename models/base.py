@@ -17,6 +17,8 @@ from torch import Tensor
 
 from mmkv.models.preprocess import Preprocess, fit_frames
 
+_PIXELS_AT_ONCE = 1 << 24
+
 
 @dataclass(frozen=True, slots=True)
 class Grid:
@@ -195,9 +197,12 @@ class VideoModel(ABC):
             n / temporal_patch blocks, embeddings on the model's device.
         """
         patch = self.temporal_patch
-        same_size = [list(run) for _, run in groupby(frames, key=lambda f: f.shape)]
-        stacks = [torch.stack(run).to(self.device, non_blocking=True) for run in same_size]
-        fitted = [fit_frames(stack, grid, self.preprocess) for stack in stacks]
+        fitted = []
+        for shape, run in groupby(frames, key=lambda f: f.shape):
+            # a few large frames at a time: in float32 they take four times their bytes
+            for part in torch.stack(list(run)).split(max(1, _PIXELS_AT_ONCE // shape.numel())):
+                stack = part.to(self.device, non_blocking=True)
+                fitted.append(fit_frames(stack, grid, self.preprocess))
         pixels = torch.cat(fitted)  # [n, 3, h, w]
         features, deepstack = self.vision(pixels.to(self._vision_dtype), grid)  # [n/p, Tv, D]
         blocks = []
