@@ -189,6 +189,9 @@ def decode(
             packet = next(packets)
         except StopIteration:
             return
+        except IndexError:  # PyAV's word for a packet of a stream that came up midway
+            packets = container.demux(stream)
+            continue
         except av.error.FFmpegError as error:
             damage.ended = explain(error)
             packet = None
