@@ -19,6 +19,7 @@ import pytest
 import mmkv
 from mmkv import Answer, FrameRef, Stats
 from mmkv.cli import errors, main
+from mmkv.models.tiny import SAMPLE_VIDEO
 
 
 @dataclass
@@ -105,7 +106,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
 @pytest.fixture
 def video(tmp_path: Path) -> str:
     path = tmp_path / "my video.mp4"
-    path.touch()
+    path.symlink_to(SAMPLE_VIDEO)
     return str(path)
 
 
@@ -157,6 +158,7 @@ def test_version(run: Run) -> None:
         (("ask", "{video}", "q", "--fps", "0"), "'0' is not a number above 0"),
         (("ask", "{video}", "q", "--since", "1:x"), "write seconds, m:ss or h:mm:ss"),
         (("ask", "{video}", "q", "--max-pixels", "0"), "--max-pixels"),
+        (("ask", "{video}", "q", "--dtype", "float13"), "'float13' is not one of auto, bfloat16"),
         (("ask", "{video}", "q", "--reader", "vlc"), "'vlc' is not one of auto, pyav"),
         (("ask", "{video}", "q", "--duration", "5"), "--duration is for live sources"),
         (("ask", "{video}", "q", "--nonsense"), "--nonsense"),
@@ -180,6 +182,17 @@ def test_a_missing_file_is_told_before_the_model_loads(run: Run, engine: Engine)
     assert (code, out) == (1, "")
     assert err.startswith("error: missing.mp4: no such file or folder")
     assert err.count("\n") == 1
+    assert engine.calls == []
+
+
+def test_a_file_that_is_no_video_is_told_before_the_model_loads(
+    run: Run, engine: Engine, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("no video")
+    code, _, err = run("ask", str(tmp_path / "notes.txt"), "q", "--quiet")
+    assert code == 1
+    assert err.startswith("error: ")
+    assert "notes.txt" in err
     assert engine.calls == []
 
 
@@ -224,7 +237,7 @@ def test_options_reach_the_engine(run: Run, engine: Engine, video: str) -> None:
     )
     config = calls["stream"]
     assert (config.window_frames, config.recent_frames, config.retrieve_frames) == (9, 2, 5)
-    assert config.ram_limit == 10**9
+    assert config.max_ram == 10**9
     source, options = calls["encode"]
     assert source == video
     assert (options["fps"], options["reader"]) == (2.0, "decord")

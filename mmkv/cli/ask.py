@@ -11,7 +11,7 @@ import typer
 from mmkv.cli import options, session
 from mmkv.cli.source import Source
 from mmkv.cli.text import clock, moments, size, took
-from mmkv.models.tiny import SAMPLE_NOTES
+from mmkv.models.tiny import SAMPLE_NOTES, SAMPLE_VIDEO
 
 if TYPE_CHECKING:
     from mmkv import Answer, Stats, Stream
@@ -115,7 +115,7 @@ def ask(
             answers.append(as_dict(question, answer, seconds))
             if told and not quiet:
                 lines = remarks(answer, seconds, 1 / fps)
-                if video == "sample":
+                if source.value == str(SAMPLE_VIDEO):
                     lines += truth(question)
                 typer.echo("\n".join(f"  {line}" for line in lines))
         stats = stream.stats()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
+DTYPES = ("auto", "bfloat16", "float16", "float32")
 READERS = ("auto", "pyav", "decord", "opencv")
 
 
@@ -33,11 +35,15 @@ def moment(text: str) -> float:
     return sum(value * 60**power for power, value in enumerate(reversed(values)))
 
 
-def reader(text: str) -> str:
-    """What reads a video file."""
-    if text not in READERS:
-        raise typer.BadParameter(f"{text!r} is not one of {', '.join(READERS)}")
-    return text
+def one_of(*allowed: str) -> Callable[[str], str]:
+    """A parser that lets only these words through."""
+
+    def parse(text: str) -> str:
+        if text not in allowed:
+            raise typer.BadParameter(f"{text!r} is not one of {', '.join(allowed)}")
+        return text
+
+    return parse
 
 
 Model = Annotated[
@@ -49,7 +55,12 @@ Model = Annotated[
 ]  # fmt: skip
 Revision = Annotated[str | None, typer.Option(metavar="NAME", help="The model's branch or commit.")]
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1, mps.")]
-Dtype = Annotated[str, typer.Option(metavar="NAME", help="auto, bfloat16, float16, float32.")]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        parser=one_of(*DTYPES), metavar="NAME", help=f"Of keys and values: {', '.join(DTYPES)}."
+    ),
+]
 MaxPixels = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="Shrink frames to this many pixels: fewer tokens each."),
@@ -59,7 +70,9 @@ Fps = Annotated[
 ]
 Reader = Annotated[
     str,
-    typer.Option(parser=reader, metavar="NAME", help=f"What reads a file: {', '.join(READERS)}."),
+    typer.Option(
+        parser=one_of(*READERS), metavar="NAME", help=f"What reads a file: {', '.join(READERS)}."
+    ),
 ]
 Window = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Frames that a new frame sees.")

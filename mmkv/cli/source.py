@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import typer
 
 from mmkv.models.tiny import SAMPLE_VIDEO
 
-LIVE = {"rtsp", "rtsps", "rtmp", "rtmps", "rtp", "udp", "srt", "tcp"}
-EITHER = {"http", "https"}  # a file, or a stream that never ends: --duration says which
+FILES = {"file", "http", "https"}  # --duration says that the last two are a stream without end
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +27,13 @@ class Source:
 
     @classmethod
     def parse(cls, text: str, *, duration: float | None) -> Source:
-        """Understand `text`; raises FileNotFoundError if it names nothing."""
+        """Understand `text`; raises ValueError or OSError if it names no video."""
+        from mmkv.video import open_source
         from mmkv.video.redact import redact
 
-        path = Path(text).expanduser()
+        path, scheme = Path(text).expanduser(), text.partition("://")[0].lower()
         if path.exists() and not path.is_char_device():
+            path = path.absolute() if text.isdigit() else path  # a file named 0 is no webcam
             source = cls(str(path), text, live=False)
         elif text == "sample":
             source = cls(str(SAMPLE_VIDEO), text, live=False)
@@ -41,8 +41,8 @@ class Source:
             source = cls(int(text), f"webcam {text}", live=True)
         elif text.startswith("/dev/video") and text[10:].isdigit():
             source = cls(int(text[10:]), text, live=True)
-        elif (scheme := urlsplit(text).scheme.lower()) in LIVE | EITHER:
-            live = scheme in LIVE or duration is not None
+        elif "://" in text:
+            live = scheme not in FILES or (scheme != "file" and duration is not None)
             source = cls(text, redact(text), live=live)
         else:
             raise FileNotFoundError(
@@ -54,5 +54,7 @@ class Source:
                 f"--duration is for live sources, and {source.name} ends by itself; "
                 "--until limits what a question may look at"
             )
+        if not source.live and scheme not in FILES:
+            open_source(source.value).close()  # a bad file is told before a model is loaded
         return source
 
