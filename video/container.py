@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -67,10 +68,14 @@ def open_container(
 
     settings = {"protocol_whitelist": protocols, "max_pixels": str(MAX_PIXELS), **(options or {})}
     secret = address.secret if isinstance(address, Address) else address
+    patience = timeout[0] if isinstance(timeout, tuple) else timeout
+    start = time.monotonic()
     try:
         return av.open(secret, options=settings, timeout=timeout)
     except (av.error.FFmpegError, ValueError, UnicodeError) as error:
         cause = explain(error)
+    if patience is not None and time.monotonic() - start >= patience:
+        cause = f"no answer within {patience:g} s"  # some demuxers call this invalid data
     # outside the except block, so that PyAV's error, which prints the address, is not attached
     raise VideoError(f"{name}: cannot be opened as a video: {cause}")
 

@@ -160,13 +160,13 @@ class _Worker:
                     return cause
                 return VideoError(
                     f"{self.name}: the connection was lost and {limit} attempts to reconnect "
-                    f"failed: {cause or 'the stream ended'}"
+                    f"failed: {_reason(self.name, cause)}"
                 )
             wait = self._reconnect.wait(failures)
             log.warning(
                 "%s: the connection was lost (%s); attempt %d in %.1f s",
                 self.name,
-                cause or "the stream ended",
+                _reason(self.name, cause),
                 failures,
                 wait,
             )
@@ -197,3 +197,7 @@ class _Worker:
             if close is not None:
                 close()
         return count, None
+
+
+def _reason(name: str, cause: VideoError | None) -> str:
+    return str(cause).removeprefix(f"{name}: ") if cause else "the stream ended"
