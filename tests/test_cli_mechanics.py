@@ -318,7 +318,8 @@ def test_a_webcam_is_watched_for_the_duration(run: Run, engine: Engine, name: st
     assert code == 0
     names = [name for name, _ in engine.calls]
     assert names == ["load", "stream", "start", "stop", "ask", "close"]
-    assert dict(engine.calls)["start"] == (0, {"fps": 2.0})
+    assert "2 dropped" in out
+    assert dict(engine.calls)["start"] == (0, {"fps": 2.0, "reader": "auto"})
     assert "a red circle" in out
 
 

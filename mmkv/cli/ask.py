@@ -121,7 +121,8 @@ def ask(
         stats = stream.stats()
         memory = session.peak_gpu_bytes(vlm)
         if json:
-            cost = {**stats.to_dict(), "watch_seconds": watched, "peak_gpu_bytes": memory}
+            cost = stats.to_dict() | {"watch_seconds": watched.seconds, "dropped": watched.dropped}
+            cost |= {"peak_gpu_bytes": memory}
             found = {"video": source.name, "model": vlm.name, "answers": answers, "stats": cost}
             typer.echo(jsonlib.dumps(found, ensure_ascii=False))
         elif not quiet:
@@ -173,11 +174,13 @@ def truth(question: str) -> list[str]:
     return []
 
 
-def cost_line(stats: Stats, watched: float, memory: int | None) -> str:
+def cost_line(stats: Stats, watched: session.Watched, memory: int | None) -> str:
     """What watching cost."""
+    rate = f"{stats.frames / watched.seconds:.1f} frames/s"
+    dropped = f", {watched.dropped} dropped" if watched.dropped else ""
     per_hour = f", {stats.gb_per_hour:.3g} GB per hour of video" if stats.gb_per_hour else ""
     parts = [
-        f"watched {stats.frames} frames in {took(watched)} ({stats.frames / watched:.1f} frames/s)",
+        f"watched {stats.frames} frames in {took(watched.seconds)} ({rate}){dropped}",
         f"{stats.tokens_per_frame:g} tokens per frame",
         f"window {size(stats.window_bytes)}",
         f"archive {size(stats.archive_bytes)}{per_hour}",

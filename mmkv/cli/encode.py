@@ -56,7 +56,8 @@ def encode(
                     stream, source, fps=fps, reader=reader, duration=duration, show=show
                 )
                 cost = {"video": source.name, **stream.stats().to_dict(), "fps": fps}
-                cost |= {"watch_seconds": watched, "peak_gpu_bytes": session.peak_gpu_bytes(vlm)}
+                cost |= {"watch_seconds": watched.seconds, "dropped": watched.dropped}
+                cost |= {"peak_gpu_bytes": session.peak_gpu_bytes(vlm)}
         except Exception as error:  # the other videos are still worth watching
             if debug or len(sources) == 1:
                 raise
@@ -76,8 +77,9 @@ def report(cost: dict[str, Any]) -> str:
     """The cost of one video, a line for each thing that costs."""
     frames, watched = cost["frames"], cost["watch_seconds"]
     per_hour = f", {cost['gb_per_hour']:.3g} GB per hour" if cost["gb_per_hour"] else ""
+    dropped = f", {cost['dropped']} dropped" if cost["dropped"] else ""
     rows = [
-        ("frames", f"{frames} ({cost['fps']:g} per second of video)"),
+        ("frames", f"{frames} ({cost['fps']:g} per second of video){dropped}"),
         ("time", f"{took(watched)}, {frames / watched:.1f} frames/s"),
         ("tokens", f"{cost['tokens_per_frame']:g} per frame"),
         ("archive", f"{size(cost['bytes_per_frame'])} per frame{per_hour}"),

@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -104,6 +105,17 @@ def bar(text: str, total: float | None, show: bool) -> Iterator[Any]:
         yield update
 
 
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What watching took.
+
+    seconds: of wall clock. dropped: frames that a live source gave and that were not looked at.
+    """
+
+    seconds: float
+    dropped: int
+
+
 def watch(
     stream: Stream,
     source: Source,
@@ -112,11 +124,12 @@ def watch(
     reader: str,
     duration: float | None,
     show: bool,
-) -> float:
-    """Show the source to the stream; returns how many seconds that took."""
-    begin = time.perf_counter()
+) -> Watched:
+    """Show the source to the stream."""
+    begin, dropped = time.perf_counter(), 0
     if source.live:
-        watch_live(stream, source, fps=fps, duration=duration, show=show)
+        how = {"fps": fps, "reader": reader}
+        dropped = watch_live(stream, source, how, duration=duration, show=show)
     else:
         with bar(source.name, None, show) as update:
 
@@ -129,15 +142,20 @@ def watch(
             stream.encode(source.value, fps=fps, reader=reader, on_progress=report)
     if not stream.stats().frames:
         raise CommandError(f"{source.name}: no frame could be read")
-    return time.perf_counter() - begin
+    return Watched(time.perf_counter() - begin, dropped)
 
 
 def watch_live(
-    stream: Stream, source: Source, *, fps: float, duration: float | None, show: bool
-) -> None:
-    """Watch until the time is up, the source ends, or Ctrl-C; raises if nothing was seen."""
+    stream: Stream, source: Source, how: dict[str, Any], *, duration: float | None, show: bool
+) -> int:
+    """Watch until the time is up, the source ends, or Ctrl-C; raises if nothing was seen.
+
+    Returns:
+        how many frames were dropped.
+    """
+    with status(f"connecting to {source.name}", show):
+        feed = stream.start(source.value, **how)
     begin = time.monotonic()
-    feed = stream.start(source.value, fps=fps)
     try:
         with bar(source.name, duration, show) as update:
             while not ended(feed):
@@ -156,6 +174,7 @@ def watch_live(
         if not stream.stats().frames:
             raise feed.error
         say("warning", f"{feed.error}; going on with what was seen until then")
+    return feed.dropped
 
 
 def ended(feed: Feed) -> bool:
