@@ -297,6 +297,21 @@ def test_a_recording_on_a_web_server_is_read_in_full_like_a_file(tmp_path: Path)
         assert frames.dropped == 0
 
 
+def test_a_remote_playlist_opens_no_local_file(tmp_path: Path) -> None:
+    clip = write_video(tmp_path / "private.ts", steady(50))
+
+    def answer(handler: Any, visit: int) -> None:
+        text = "#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:2,\n"
+        text += f"{clip.as_uri()}\n#EXT-X-ENDLIST\n"
+        handler.send_response(200)
+        handler.send_header("Content-Type", "application/vnd.apple.mpegurl")
+        handler.end_headers()
+        handler.wfile.write(text.encode())
+
+    with Camera(answer) as camera, pytest.raises(VideoError):
+        list(open_source(f"http://127.0.0.1:{camera.port}/a.m3u8"))
+
+
 def test_an_endless_transport_stream_is_live(tmp_path: Path) -> None:
     data = write_video(tmp_path / "a.ts", steady(100)).read_bytes()
 

@@ -1,6 +1,6 @@
 """Frames from anything that can be iterated, such as a generator."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from numbers import Real
 from typing import Any
 
@@ -35,11 +35,12 @@ class IteratorSource(QueuedSource):
         self, frames: Iterable[Any], *, fps: float | None, rate: float, max_side: int | None = None
     ) -> None:
         super().__init__("iterator")
+        closing = self._closing
 
         def produce() -> Iterator[tuple[float, Frame]]:
             iterator = iter(frames)
             try:
-                yield from sample(timed(iterator, rate, max_side), fps)
+                yield from sample(timed(iterator, rate, closing.is_set, max_side), fps)
             finally:
                 close = getattr(iterator, "close", None)
                 if close is not None:
@@ -49,11 +50,16 @@ class IteratorSource(QueuedSource):
 
 
 def timed(
-    items: Iterator[Any], rate: float, max_side: int | None = None
+    items: Iterator[Any],
+    rate: float,
+    stopped: Callable[[], bool],
+    max_side: int | None = None,
 ) -> Iterator[tuple[float, Frame]]:
     """Checked ``(seconds, frame)`` pairs; plain frames are `rate` per second."""
     last: float | None = None
     for index, item in enumerate(items):
+        if stopped():
+            return
         seconds, value = index / rate, item
         if isinstance(item, (tuple, list)):
             if len(item) != 2 or not isinstance(item[0], Real):

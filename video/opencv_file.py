@@ -1,6 +1,6 @@
 """Video files through OpenCV, read forward only: its seeking by frame number is wrong."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -42,17 +42,19 @@ class OpenCvFile(QueuedSource):
         rate, count = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.duration = declared = count / rate if rate > 0 and count > 0 else None
         interval = 1 / rate if rate > 0 else 1 / 25
-        warnings = self.warnings
+        warnings, closing = self.warnings, self._closing
 
         def produce() -> Iterator[tuple[float, Frame]]:
             try:
                 clock = FileClock(0.0, interval)
                 found = 0
-                for seconds, frame in sample(_grab(capture, clock), fps):
+                for seconds, frame in sample(_grab(capture, clock, closing.is_set), fps):
                     found += 1
                     check_size(frame.shape[1], frame.shape[0], name)
                     rgb = np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), dtype=np.uint8)
                     yield seconds, shrink(rgb, max_side)
+                if closing.is_set():
+                    return
                 if not found:
                     raise VideoError(f"{name}: not a single frame could be decoded")
                 warnings.extend(f"{name}: {cause}" for cause in clock.warnings())
@@ -68,11 +70,13 @@ class OpenCvFile(QueuedSource):
         self._start(ReadAhead(produce, name))
 
 
-def _grab(capture: Any, clock: FileClock) -> Iterator[tuple[float, np.ndarray]]:
+def _grab(
+    capture: Any, clock: FileClock, stopped: Callable[[], bool]
+) -> Iterator[tuple[float, np.ndarray]]:
     import cv2
 
     first: float | None = None
-    while capture.grab():
+    while not stopped() and capture.grab():
         stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
         first = stamp if first is None else first
         seconds = clock.seconds(stamp - first)

@@ -26,10 +26,8 @@ class QueuedSource(FrameSource):
         weakref.finalize(self, ahead.close)
 
     def __iter__(self) -> Iterator[tuple[float, Frame]]:
-        while self._ahead is not None:
-            item = self._ahead.get()
-            if item is None:
-                return
+        ahead = self._ahead  # `close` may drop it at any moment
+        while ahead is not None and (item := ahead.get()) is not None:
             yield item
 
     def close(self) -> None:
