@@ -37,7 +37,8 @@ class LlavaOnevision(VideoModel):
 
     def vision(self, pixels: Tensor, grid: Grid) -> tuple[Tensor, tuple[Tensor, ...]]:
         output = self.model.model.get_video_features(pixels[None])
-        features = output.pooler_output[0, :-1]  # the newline that stock code adds at every call
+        count = pixels.shape[0] * grid.tokens
+        features = output.pooler_output[0, :count]  # newer versions add a newline at every call
         return features.reshape(pixels.shape[0], grid.tokens, -1), ()
 
     def layout(self, grid: Grid, seconds: Sequence[float]) -> Layout:
