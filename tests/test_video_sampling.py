@@ -32,7 +32,7 @@ def brute_force(times: list[float], fps: float, end: float) -> list[float]:
     for index, start in enumerate(exact[1:], 1):
         until = exact[index + 1] if index + 1 < len(exact) else Fraction(end)
         # the first grid time that is not before this frame
-        number = math.ceil((start - exact[0] - edge) * Fraction(fps))
+        number = max(1, math.ceil((start - exact[0] - edge) * Fraction(fps)))
         if exact[0] + number / Fraction(fps) + edge < until:
             chosen.append(times[index])
     return chosen

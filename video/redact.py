@@ -19,8 +19,8 @@ def redact(address: object) -> str:
     -------
     str
         For example ``rtsp://***@10.0.0.7/live?token=***``. Whatever stands before the last ``@``
-        is dropped, so that a password with ``/``, ``?`` or ``#`` in it, which no parser splits
-        off, stays hidden too.
+        is dropped, so that a password with ``/`` or ``@`` in it, which no parser splits off, stays
+        hidden too; where a ``?`` or ``#`` before it leaves open what is what, all but the scheme.
     """
     text = str(address)
     found = _SCHEME.match(text)
@@ -29,7 +29,10 @@ def redact(address: object) -> str:
     rest = text[found.end() :]
     user = ""
     if "@" in rest:
-        user, rest = _HIDDEN + "@", rest.rpartition("@")[2]
+        before, _, rest = rest.rpartition("@")
+        if "?" in before or "#" in before:  # the @ may be in the query, the ? in the password
+            return found.group(0) + _HIDDEN
+        user = _HIDDEN + "@"
     rest = rest.partition("#")[0]
     place, mark, query = rest.partition("?")
     if mark:
@@ -72,8 +75,9 @@ class Address:
         from urllib.parse import unquote
 
         rest = _SCHEME.sub("", self.secret)
-        user, _, place = rest.rpartition("@")
-        values = [part.rpartition("=")[2] for part in place.partition("?")[2].split("&")]
-        parts = {user, user.partition(":")[2], rest.partition("?")[2], *values}
+        user = rest.rpartition("@")[0]
+        query = rest.partition("?")[2]
+        values = [part.partition("=")[2] or part for part in query.split("&")]
+        parts = {user, user.partition(":")[2], query, *values}
         parts |= {unquote(part) for part in parts}
         return sorted((part for part in parts if len(part) > 2), key=len, reverse=True)

@@ -92,8 +92,10 @@ class OnScreenSampler(Generic[T]):
         return self._decide(self._grid, waiting, waiting[0] + (last_duration or self._gap))
 
     def _decide(self, grid: Grid, frame: tuple[float, T], until: float) -> tuple[float, T] | None:
-        is_first = frame[0] == grid.start
-        return frame if is_first or grid.before(until) > grid.before(frame[0]) else None
+        if frame[0] == grid.start:
+            return frame
+        # the first frame has used grid time 0, even where the second is within its tolerance
+        return frame if grid.before(until) > max(1, grid.before(frame[0])) else None
 
 
 class LiveSampler:
