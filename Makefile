@@ -3,6 +3,7 @@
 #   make demo [PYTHON=python3.12] [TORCH_INDEX=URL]
 #             [VIDEO=my.mp4 QUESTION="what happens?" MODEL=Qwen/Qwen3-VL-2B-Instruct]
 #
+# VENV=path uses an environment of your own, with the torch that is in it; `make clean` leaves it.
 # TORCH_INDEX is an index of PyTorch's own, as its installation page names them: CPU or CUDA builds.
 
 ifndef PYTHON
@@ -42,5 +43,5 @@ bench:          ## the measurements that the README quotes
 install:        ## only install (editable, with the tools for development)
 	@$(INSTALL) dev decord demo
 
-clean:          ## remove the environment and everything built
-	rm -rf "$(VENV)" "$(VENV).lock" build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+clean:          ## remove .venv and everything built
+	rm -rf .venv .venv.lock build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

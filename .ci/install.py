@@ -69,7 +69,9 @@ def version_of(python):
 def create(venv):
     shared = torch_of(sys.executable)
     command = [sys.executable, "-m", "venv", "--clear"]
-    if shared:
+    if shared and sys.prefix != sys.base_prefix:  # an environment cannot inherit from another
+        say("to use the torch {} of {}: make demo VENV={}".format(shared, sys.prefix, sys.prefix))
+    elif shared:
         say("using torch {} of {}".format(shared, sys.executable))
         command.append("--system-site-packages")
     say("creating {} with Python {}.{}".format(venv, *sys.version_info[:2]))
@@ -109,8 +111,7 @@ def main():
     check_python()
     venv, extras = Path(sys.argv[1]).absolute(), set(sys.argv[2:])
     python, stamp = venv / "bin" / "python", venv / "mmkv-installed.json"
-    venv.parent.mkdir(parents=True, exist_ok=True)
-    with open(str(venv) + ".lock", "w") as lock:
+    with open(str(ROOT / ".venv.lock"), "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

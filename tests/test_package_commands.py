@@ -97,6 +97,27 @@ def test_missing_torch_is_installed_first_and_pinned(
     assert installer.ran[0] == (*where, f"torch=={installer.TORCH}")
 
 
+@pytest.mark.parametrize(("torch", "shares"), [("2.13.0", True), (None, False)])
+def test_a_torch_that_the_python_has_is_shared(
+    installer: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    torch: str | None,
+    shares: bool,
+) -> None:
+    ran: list[list[str]] = []
+
+    def record(command: list[str], **_: object) -> subprocess.CompletedProcess[bytes]:
+        ran.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(installer, "torch_of", lambda python: torch)
+    monkeypatch.setattr(installer.subprocess, "run", record)
+    monkeypatch.setattr(sys, "prefix", sys.base_prefix)
+    installer.create(tmp_path / "venv")
+    assert ("--system-site-packages" in ran[0]) == shares
+
+
 def test_an_old_python_is_refused_in_one_sentence(
     installer: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,7 +128,7 @@ def test_an_old_python_is_refused_in_one_sentence(
 
 def test_two_installations_at_once_take_turns(installer: ModuleType, tmp_path: Path) -> None:
     venv = tmp_path / "venv"
-    with open(f"{venv}.lock", "w") as other:
+    with open(installer.ROOT / ".venv.lock", "w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         thread = threading.Thread(target=install, args=(installer, venv))
         thread.start()
