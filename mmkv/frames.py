@@ -23,9 +23,7 @@ def as_frames(frames: np.ndarray | Tensor, channels: str) -> Tensor:
     if not isinstance(frames, (np.ndarray, Tensor)):
         raise ValueError(f"frames are {type(frames).__name__}; pass a uint8 array or tensor")
     if isinstance(frames, np.ndarray):
-        # torch takes neither negative strides nor read-only arrays
-        given = np.require(frames, requirements=["C", "W"])
-        stack = torch.as_tensor(given) if given.dtype == np.uint8 else torch.empty(0)
+        stack = as_tensor(frames) if frames.dtype == np.uint8 else torch.empty(0)
     else:
         stack = frames
     if stack.ndim == 3:
@@ -36,6 +34,13 @@ def as_frames(frames: np.ndarray | Tensor, channels: str) -> Tensor:
             "pass uint8 [N, H, W, 3] or one frame [H, W, 3]"
         )
     return stack.flip(-1) if channels == "bgr" else stack
+
+
+def as_tensor(frames: np.ndarray | Tensor) -> Tensor:
+    """A tensor over the same memory where torch can have it: not reversed, not read-only."""
+    if isinstance(frames, np.ndarray):
+        return torch.as_tensor(np.require(frames, requirements=["C", "W"]))
+    return frames
 
 
 def as_times(times: float | Sequence[float], count: int) -> list[float]:

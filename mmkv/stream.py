@@ -18,7 +18,7 @@ from mmkv import seam
 from mmkv.answer import Answer
 from mmkv.config import CacheSizes
 from mmkv.context import capture
-from mmkv.frames import as_frames, as_times
+from mmkv.frames import as_frames, as_tensor, as_times
 from mmkv.ingest import Frame, Ingest
 from mmkv.models.prompt import Template, Turn
 from mmkv.reply import Reply
@@ -240,7 +240,7 @@ class Stream:
                         f"a frame at {seconds} s came after one at {last} s; times must rise"
                     )
                 last = seconds
-            ready: list[Frame] = [(s, torch.as_tensor(f)) for s, f in frames]
+            ready: list[Frame] = [(s, as_tensor(f)) for s, f in frames]
             if ready:
                 with self._vlm.turns.turn(), torch.inference_mode():
                     self._ingest.push(ready)
