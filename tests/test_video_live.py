@@ -312,6 +312,41 @@ def test_a_remote_playlist_opens_no_local_file(tmp_path: Path) -> None:
         list(open_source(f"http://127.0.0.1:{camera.port}/a.m3u8"))
 
 
+def test_a_live_playlist_is_played_in_real_time_and_drops_nothing(tmp_path: Path) -> None:
+    """Its segments come seconds at a time; frames are handed out when they are due."""
+    parts = []
+    for number in range(2):
+        times = [1000 * number + time for time in steady(25)]
+        frames = [numbered(25 * number + index) for index in range(25)]
+        path = write_video(tmp_path / f"{number}.ts", times, frames=frames)
+        parts.append(path.read_bytes())
+
+    def answer(handler: Any, visit: int) -> None:
+        handler.send_response(200)
+        text = "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:1\n#EXT-X-MEDIA-SEQUENCE:0\n"
+        text += "#EXTINF:1,\n0.ts\n#EXTINF:1,\n1.ts\n"
+        body = text.encode() if "m3u8" in handler.path else parts["1.ts" in handler.path]
+        kind = "application/vnd.apple.mpegurl" if "m3u8" in handler.path else "video/mp2t"
+        handler.send_header("Content-Type", kind)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    with (
+        Camera(answer) as camera,
+        open_source(f"http://127.0.0.1:{camera.port}/a.m3u8", fps=5.0, reconnect=FAST) as frames,
+    ):
+        assert frames.live
+        start, got = time.monotonic(), []
+        for _, frame in frames:
+            got.append(number_of(frame))
+            if got[-1] >= 40:
+                break
+        assert time.monotonic() - start > 0.02 * (got[-1] - got[0])  # 25 frames are a second
+    assert len(got) >= 3
+    assert set(np.diff(got)) <= {4, 5, 6}
+
+
 def test_an_endless_transport_stream_is_live(tmp_path: Path) -> None:
     data = write_video(tmp_path / "a.ts", steady(100)).read_bytes()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "udp", "rtp", "srt", "tcp")
 
 _NO_TIMESTAMPS = 0x80  # AVFMT_NOTIMESTAMPS
+_SEGMENTED = ("hls", "dash")
+_LONGEST_HOLD = 60.0  # seconds
 _OPTIONS = {
     "rtsp_transport": "tcp",  # UDP loses packets without a word
     "fflags": "nobuffer",
@@ -51,8 +54,11 @@ def connect_network(address: Address, timeout: float, max_side: int | None) -> C
             stream = video_stream(container, name)
             timed = not _makes_times_up(container)
             damage = Damage()
+            pace = _Pace() if container.format.name in _SEGMENTED else None
             for frame in decode(container, stream, damage, stopped):
                 flush()
+                if pace is not None:
+                    pace.wait(frame.time, stopped)
                 picture = partial(to_rgb, frame, name, max_side)
                 yield frame.time if timed else None, picture
             if damage.ended:
@@ -77,6 +83,30 @@ def _open(address: Address, timeout: float) -> InputContainer:
     return open_container(
         address, str(address), protocols=NETWORK_PROTOCOLS, options=_OPTIONS, timeout=timeout
     )
+
+
+class _Pace:
+    """Holds frames back until they are due.
+
+    HLS and DASH hand over seconds of video at once and then nothing: of each such burst only the
+    newest frame would be left.
+    """
+
+    def __init__(self) -> None:
+        self._lead: float | None = None
+
+    def wait(self, stamp: float | None, stopped: Callable[[], bool]) -> None:
+        """Return when the frame of stream time `stamp` is due, or soon after `stopped`."""
+        if stamp is None:
+            return
+        if self._lead is None:
+            self._lead = stamp - time.monotonic()
+        ahead = stamp - time.monotonic() - self._lead
+        if not 0 < ahead < _LONGEST_HOLD:  # late, or the stream's clock jumped
+            self._lead = stamp - time.monotonic()
+            return
+        while not stopped() and (left := stamp - time.monotonic() - self._lead) > 0:
+            time.sleep(min(left, 0.1))
 
 
 def _makes_times_up(container: InputContainer) -> bool:
