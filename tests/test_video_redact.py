@@ -30,7 +30,12 @@ from mmkv.video.redact import Address, redact
         ("http://cam/x?hunter2", "http://cam/x?***"),
         ("http://cam/x?auth=a=hunter2", "http://cam/x?auth=***"),
         ("http://cam/x#hunter2", "http://cam/x"),
+        ("admin:hunter2@cam/x", "***@cam/x"),
+        ("rtsp//admin:hunter2@cam/x", "***@cam/x"),
+        ("rtsp:/admin:hunter2@cam/x", "rtsp:/***@cam/x"),
         ("clip.mp4", "clip.mp4"),
+        ("talk: me@home.mp4", "***@home.mp4"),
+        ("folder/a:b@c.mp4", "folder/a:b@c.mp4"),
         ("/videos/a@b?c=d#e.mp4", "/videos/a@b?c=d#e.mp4"),
     ],
 )

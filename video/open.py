@@ -1,6 +1,7 @@
 """`open_source`: from whatever a user names to a `FrameSource`."""
 
 import math
+import os
 import re
 import stat
 from collections.abc import Iterable, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 from mmkv.video.errors import VideoError, VideoNotFoundError
 from mmkv.video.frames import describe, to_numpy
 from mmkv.video.live import LiveSource, Reconnect
-from mmkv.video.redact import Address
+from mmkv.video.redact import Address, redact
 from mmkv.video.sampling import check_fps
 from mmkv.video.source import FrameSource
 
@@ -83,8 +84,8 @@ def open_source(
         from mmkv.video.resample import ResampledSource
 
         return ResampledSource(source, fps=fps, max_side=max_side)
-    if isinstance(source, Path):
-        return _open_path(source, str(source), fps, rate, reader, max_side)
+    if isinstance(source, os.PathLike):
+        return _open_path(Path(source), fps, rate, reader, max_side)
     if isinstance(source, int) and not isinstance(source, bool):
         return _open_camera(source, fps, timeout, policy, max_side)
     if isinstance(source, str):
@@ -135,7 +136,7 @@ def _open_text(
         text = unquote(urlsplit(text).path)
     elif _SCHEME.match(text):
         return _open_address(Address(text), fps, reader, max_side, live, timeout, policy)
-    return _open_path(Path(text), text, fps, rate, reader, max_side)
+    return _open_path(Path(text), fps, rate, reader, max_side)
 
 
 def _open_camera(
@@ -189,8 +190,9 @@ def _open_address(
 
 
 def _open_path(
-    path: Path, name: str, fps: float | None, rate: float, reader: str, max_side: int | None
+    path: Path, fps: float | None, rate: float, reader: str, max_side: int | None
 ) -> FrameSource:
+    name = redact(path)  # a mistyped address comes here too
     _check_path(path, name)
     if path.is_dir():
         from mmkv.video.images import FolderSource
@@ -221,18 +223,19 @@ def _check_path(path: Path, name: str) -> None:
             with path.open("rb"):
                 pass
     except FileNotFoundError:
-        cause: str = "there is no such file or folder; check the path"
+        missing = f"{name}: there is no such file or folder; check the path"
     except PermissionError:
         raise VideoError(f"{name}: no permission to read it; check its access rights") from None
     except (OSError, ValueError) as error:
-        raise VideoError(f"{name!r}: cannot be opened as a path: {error}") from None
+        cause = getattr(error, "strerror", None) or str(error)
+        raise VideoError(f"{name[:200]!r}: cannot be opened as a path: {cause}") from None
     else:
         if stat.S_ISREG(status.st_mode) and status.st_size == 0:
             raise VideoError(f"{name}: the file is empty (0 bytes)")
         if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
             raise VideoError(f"{name}: it is neither a file nor a folder")
         return
-    raise VideoNotFoundError(f"{name}: {cause}")
+    raise VideoNotFoundError(missing)
 
 
 _PACKAGES = {

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, field
 
 _SCHEME = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]*):/{1,3}")
+_LOGIN = re.compile(r"^(?:[a-zA-Z]+//)?[^/@\s]+:.*@")  # an address whose scheme was forgotten
 _HIDDEN = "***"
 
 
@@ -25,7 +26,7 @@ def redact(address: object) -> str:
     text = str(address)
     found = _SCHEME.match(text)
     if found is None:
-        return text
+        return _LOGIN.sub(f"{_HIDDEN}@", text)
     rest = text[found.end() :]
     user = ""
     if "@" in rest:
