@@ -8,6 +8,7 @@ newline: what a question sees that is asked alone.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from random import Random
 
 import torch
@@ -15,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from mmkv.models.tiny.questions import Clip, Question, ask, random_clip
 from mmkv.models.tiny.tokenizer import END, START, SYSTEM
-from mmkv.models.tiny.world import EMPTY
+from mmkv.models.tiny.world import COLOUR_NAMES, EMPTY, SHAPES, object_name, object_number
 
 TOKENS = 16  # visual tokens per frame
 IGNORE = -100
@@ -61,6 +62,8 @@ class Batch:
     place: torch.Tensor  # int64 [B, L], position within the question
     probe: torch.Tensor  # bool [B, L], the user's own words
     needed: torch.Tensor  # bool [B, Q, F], frames of the retrieval loss (none: kind left out)
+    pointer: torch.Tensor  # int64 [B, Q], token (of L) that names the asked object, -1: none
+    pointed: torch.Tensor  # bool [B, Q, F, 4], quadrants where that object is
     questions: list[list[Question]]
 
     def first_part(self, prefix: int) -> int:
@@ -79,6 +82,25 @@ class Batch:
         """int64 `[B, T]`."""
         n = self.first_part(prefix)
         return torch.cat([torch.arange(n).expand(len(self.ids), n), n + self.place], dim=1)
+
+
+def named(q: Question, clip: Clip) -> tuple[int, int, int] | None:
+    """Which object a question is about: index of its last word (turns joined), scene, place."""
+    words = " ".join([t for t, _ in q.turns] + [q.text]).replace("?", "").split()
+    for i, (a, b) in enumerate(pairwise(words)):
+        if a in COLOUR_NAMES and b in SHAPES:
+            spots = clip.found.get(object_number(f"{a} {b}"), [])
+            return (i + 1, *spots[0]) if len(spots) == 1 else None
+    for i, word in enumerate(words):
+        if q.kind in ("colour", "shape") and word in (*COLOUR_NAMES, *SHAPES):
+            hits = [s for o, spots in clip.found.items() if word in name_words(o) for s in spots]
+            return (i, *hits[0]) if len(hits) == 1 else None
+    return None
+
+
+def name_words(number: int) -> list[str]:
+    """`["red", "circle"]`."""
+    return object_name(number).split()
 
 
 def questions_for(rng: Random, clip: Clip, weights: dict[str, float], count: int) -> list[Question]:
@@ -104,7 +126,7 @@ def make_batch(
     repeat_frames: bool = False,
 ) -> Batch:
     """Draw a batch; with `repeat_frames` about half of the scenes last two frames."""
-    rows, spans, all_questions = [], [], []
+    rows, spans, all_questions, all_clips = [], [], [], []
     for _ in range(clips):
         lengths: list[int] = []
         while sum(lengths) < frames:
@@ -112,6 +134,7 @@ def make_batch(
             lengths.append(2 if double else 1)
         clip = random_clip(rng, len(lengths))
         all_questions.append(questions_for(rng, clip, weights, questions))
+        all_clips.append(clip)
         spans.append([t for t, n in enumerate(lengths) for _ in range(n)])
         rows.append([clip.scenes[t] for t in spans[-1]])
     scenes = torch.tensor(rows)
@@ -128,6 +151,8 @@ def make_batch(
     place = torch.zeros(clips, length, dtype=torch.long)
     probe = torch.zeros(clips, length, dtype=torch.bool)
     needed = torch.zeros(clips, questions, frames, dtype=torch.bool)
+    pointer = torch.full((clips, questions), -1)
+    pointed = torch.zeros(clips, questions, frames, 4, dtype=torch.bool)
     for b, es in enumerate(encoded):
         ids[b, : sum(len(e[0]) for e in es)] = torch.tensor([i for e in es for i in e[0]])
         at = 0
@@ -137,11 +162,17 @@ def make_batch(
             block[b, at:end] = k
             place[b, at:end] = torch.arange(len(tokens))
             probe[b, at:end] = torch.tensor(own, dtype=torch.bool)
-            at = end
             q = all_questions[b][k]
+            if (found := named(q, all_clips[b])) is not None:
+                word, scene, corner = found
+                pointer[b, k] = at + [i for i, mine in enumerate(own) if mine][word]
+                pointed[b, k, :, corner] = torch.tensor([t == scene for t in spans[b]])
+            at = end
             if q.kind in IN_RETRIEVAL_LOSS and " now" not in q.text:
                 needed[b, k] = torch.tensor([t in q.scenes for t in spans[b]])
-    return Batch(scenes, base, ids, labels, block, place, probe, needed, all_questions)
+    return Batch(
+        scenes, base, ids, labels, block, place, probe, needed, pointer, pointed, all_questions
+    )  # fmt: skip
 
 
 def torch_generator(rng: Random) -> torch.Generator:

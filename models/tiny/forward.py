@@ -9,11 +9,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import LlavaOnevisionForConditionalGeneration
+from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
 from mmkv.models.tiny.batches import IGNORE, TOKENS, Batch, Encoder
 from mmkv.models.tiny.build import PREPROCESSOR
 from mmkv.models.tiny.world import COLOUR_NAMES, NOTHING, PLACES, SHAPES, Bank
 
+QUADRANT_OF_TOKEN = [0, 0, 1, 1, 0, 0, 1, 1, 2, 2, 3, 3, 2, 2, 3, 3]
+POINTING = (1, 2)  # layers whose first head learns to point in the early stages
 FULL_COVER = 0.22  # a token covered this much shows its shape fully
 
 
@@ -41,8 +44,7 @@ def spoken_tokens(
     places = torch.stack([table[encoder(p)].sum(0) for p in PLACES])
     number = scenes.clamp(min=0)
     thing = colours[number // len(SHAPES)] + shapes[number % len(SHAPES)]  # [N, 4, D]
-    quadrant = torch.tensor([[0, 1], [2, 3]]).repeat_interleave(2, 0).repeat_interleave(2, 1)
-    quadrant = quadrant.reshape(-1)
+    quadrant = torch.tensor(QUADRANT_OF_TOKEN)
     shown = token_cover(scenes, variant, bank)[..., None]
     nothing = table[encoder.ids[NOTHING]]
     return shown * thing[:, quadrant] + (1 - shown) * nothing + places[quadrant]
@@ -152,5 +154,39 @@ def retrieval_loss(
         score = score.amax(-1) / 16
         log = score.log_softmax(-1)
         hit = log.masked_fill(~batch.needed, float("-inf"))[used].logsumexp(-1)
+        losses.append(-hit.mean())
+    return torch.stack(losses).mean()
+
+
+def pointer_loss(
+    model: LlavaOnevisionForConditionalGeneration,
+    heard: list[tuple[str, torch.Tensor]],
+    batch: Batch,
+    bank: Bank,
+    prefix: int,
+) -> torch.Tensor:
+    """Teach one head of `POINTING` layers to look from an object's name to its visual tokens.
+
+    Cross entropy of that head's attention logits over the visual tokens; without it, matching
+    colour and shape together is found late. Only the early stages use it.
+    """
+    n = batch.first_part(prefix)
+    row, ask = (batch.pointer >= 0).nonzero(as_tuple=True)
+    shown = token_cover(batch.scenes.flatten(0, 1), batch.variant.flatten(0, 1), bank) > 0.3
+    shown = shown.view(len(batch.ids), 1, -1, TOKENS)
+    corners = batch.pointed[..., QUADRANT_OF_TOKEN]
+    target = (shown & corners).flatten(2)[row, ask]  # [P, F * 16]
+    good = target.any(-1)
+    row, ask, target = row[good], ask[good], target[good]
+    positions = batch.positions(prefix)
+    cos, sin = model.model.language_model.rotary_emb(heard[0][1].float(), positions)
+    losses = []
+    for layer in POINTING:
+        q = heard[2 * layer][1][..., None, :64].transpose(1, 2).float()
+        k = heard[2 * layer + 1][1][..., None, :64].transpose(1, 2).float()
+        q, k = apply_rotary_pos_emb(q, k, cos, sin)
+        probe = q[row, 0, n + batch.pointer[row, ask]]  # [P, 64]
+        logits = torch.einsum("pd,ptd->pt", probe, k[row, 0, prefix : n - 1]) / 8
+        hit = logits.log_softmax(-1).masked_fill(~target, float("-inf")).logsumexp(-1)
         losses.append(-hit.mean())
     return torch.stack(losses).mean()

@@ -26,18 +26,20 @@ class Stage:
     clips: int = 32
     questions: int = 12
     retrieval: float = 0.0  # weight of the retrieval loss
+    pointer: float = 0.0  # weight of the pointer loss
     repeat_frames: bool = False
     leave_out: tuple[str, ...] = ()
     train_words: bool = False  # whether word embeddings move
 
 
 STAGES: tuple[Stage, ...] = (
-    Stage("words-1", "words", (1, 2), 900, 2e-3, 0.90, leave_out=("follow",), train_words=True),
-    Stage("words-4", "words", (2, 3, 4), 900, 2e-3, 0.93, leave_out=("follow",)),
-    Stage("words-8", "words", (4, 6, 8), 700, 2e-3, 0.94, retrieval=0.2),
-    Stage("words-16", "words", (3, 8, 12, 16), 700, 2e-3, clips=24, retrieval=0.2),
     Stage(
-        "video-16", "frames", (4, 8, 12, 16), 700, 1.5e-3, clips=24, retrieval=0.2,
+        "words-2", "words", (1, 2, 3), 900, 2e-3, 0.92, clips=16, pointer=0.3,
+        leave_out=("follow",), train_words=True,
+    ),
+    Stage("video-6", "frames", (2, 3, 4, 6), 700, 2e-3, 0.95, clips=16, pointer=0.3),
+    Stage(
+        "video-16", "frames", (3, 6, 10, 16), 1200, 2e-3, clips=20, pointer=0.1, retrieval=0.2,
         repeat_frames=True,
     ),
 )  # fmt: skip

@@ -20,7 +20,7 @@ from random import Random
 import torch
 from transformers import LlavaOnevisionForConditionalGeneration
 
-from mmkv.models.tiny import forward, stages, vision
+from mmkv.models.tiny import forward, parallel, stages, vision
 from mmkv.models.tiny.batches import Batch, Encoder, make_batch
 from mmkv.models.tiny.build import build_model, save_checkpoint
 from mmkv.models.tiny.questions import CAPTION_SCENES, KINDS
@@ -45,7 +45,7 @@ class Scores:
             for right, q in zip(row, questions, strict=False):
                 seen.setdefault(q.kind, []).append(right)
         for kind, rights in seen.items():
-            keep = MEMORY ** (len(rights) / 24)
+            keep = MEMORY ** (len(rights) / 12)
             self.right[kind] = keep * self.right[kind] + (1 - keep) * sum(rights) / len(rights)
 
     @property
@@ -117,7 +117,7 @@ def train_stage(
     log: Path,
 ) -> float:
     """Run one stage; returns its seconds."""
-    rng = Random(f"{seed} {stage.name}")
+    rng = Random(f"{seed} {stage.name} {parallel.rank()}")
     generator = torch.Generator().manual_seed(rng.getrandbits(62))
     scores = Scores([k for k in KINDS if k not in stage.leave_out])
     groups = optimisers(model, stage)
@@ -132,7 +132,7 @@ def train_stage(
         batch = make_batch(
             rng,
             encoder,
-            clips=stage.clips,
+            clips=stage.clips // parallel.workers(),
             frames=frames,
             questions=stage.questions,
             weights=scores.weights(frames),
@@ -143,17 +143,21 @@ def train_stage(
             tokens = visual_tokens(model, stage, batch, bank, encoder, generator)
             states = forward.hidden_states(model, batch, tokens, encoder)
             loss, exact = forward.answer_loss(model, batch, states)
-            total, found = loss, 0.0
+            total, found, point = loss, 0.0, 0.0
+            if stage.pointer and bool((batch.pointer >= 0).any()):
+                extra = forward.pointer_loss(model, heard, batch, bank, prefix)
+                total, point = total + stage.pointer * extra, extra.item()
             if stage.retrieval and frames > 1 and bool(batch.needed.any()):
                 extra = forward.retrieval_loss(heard, batch, prefix, retrieval_kind)
-                total, found = loss + stage.retrieval * extra, extra.item()
+                total, found = total + stage.retrieval * extra, extra.item()
         total.backward()
+        scores.add(batch, exact)
+        mean = parallel.average(list(model.parameters()), scores.mean)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for group in groups:
             group.step()
         model.zero_grad(set_to_none=True)
-        scores.add(batch, exact)
-        if step % 25 == 24:
+        if step % 25 == 24 and parallel.rank() == 0:
             line = {
                 "stage": stage.name,
                 "step": step + 1,
@@ -161,29 +165,22 @@ def train_stage(
                 "frames": frames,
                 "loss": round(loss.item(), 3),
                 "retrieval": round(found, 3),
-                "mean": round(scores.mean, 3),
+                "pointer": round(point, 3),
+                "mean": round(mean, 3),
                 **{k: round(v, 2) for k, v in scores.right.items()},
             }
             with log.open("a") as out:
                 out.write(json.dumps(line) + "\n")
-        if step % 100 == 99:
+        if step % 100 == 99 and parallel.rank() == 0:
             torch.save({"model": model.state_dict()}, log.with_name("snapshot.pt"))
-        if scores.mean >= stage.goal and step > 100:
+        if mean >= stage.goal and step > 100:
             break
     return time.time() - started
 
 
-def main() -> None:
+def run(args: argparse.Namespace) -> None:
     """Run the stages that the work folder does not hold yet, then write the checkpoint."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--work", type=Path, default=Path("runs/tiny"))
-    parser.add_argument("--out", type=Path, help="folder of the final checkpoint")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--retrieval-loss", choices=("mean", "max"), default="mean")
-    args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    args.work.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer()
     encoder = Encoder(tokenizer)
     model = build_model(tokenizer, args.seed)
@@ -191,27 +188,42 @@ def main() -> None:
     log = args.work / "log.jsonl"
     seconds: dict[str, float] = {}
     for stage in stages.STAGES:
-        if stage.sees == "frames" and "vision" not in seconds:
+        if not stage.train_words and "vision" not in seconds:  # the words are settled
             seconds |= vision.fit_or_load(model, bank, encoder, args.work, log, args.seed)
         done = args.work / f"{stage.name}.pt"
-        if done.exists():
-            saved = torch.load(done)
-            model.load_state_dict(saved["model"])
-            seconds[stage.name] = saved["seconds"]
-            continue
-        seconds[stage.name] = train_stage(
-            model,
-            stage,
-            bank,
-            encoder,
-            seed=args.seed,
-            retrieval_kind=args.retrieval_loss,
-            log=log,
-        )
-        torch.save({"model": model.state_dict(), "seconds": seconds[stage.name]}, done)
-    if args.out:
+        if not done.exists():
+            taken = train_stage(
+                model,
+                stage,
+                bank,
+                encoder,
+                seed=args.seed,
+                retrieval_kind=args.retrieval_loss,
+                log=log,
+            )
+            if parallel.rank() == 0:
+                torch.save({"model": model.state_dict(), "seconds": taken}, done)
+            parallel.barrier()
+        saved = torch.load(done)
+        model.load_state_dict(saved["model"])
+        seconds[stage.name] = saved["seconds"]
+    if args.out and parallel.rank() == 0:
         save_checkpoint(model, tokenizer, args.out)
         (args.work / "seconds.json").write_text(json.dumps(seconds, indent=2))
+
+
+def main() -> None:
+    """Read the options and start the workers."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--work", type=Path, default=Path("runs/tiny"))
+    parser.add_argument("--out", type=Path, help="folder of the final checkpoint")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2, help="processes")
+    parser.add_argument("--threads", type=int, default=1, help="threads of each process")
+    parser.add_argument("--retrieval-loss", choices=("mean", "max"), default="mean")
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    parallel.launch(run, args, args.workers)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,12 @@ from random import Random
 import torch
 from transformers import LlavaOnevisionForConditionalGeneration
 
-from mmkv.models.tiny import forward
+from mmkv.models.tiny import forward, parallel
 from mmkv.models.tiny.batches import Encoder, torch_generator
 from mmkv.models.tiny.questions import random_clip
 from mmkv.models.tiny.world import Bank, draw
 
-STEPS = 1600
+STEPS = 1300
 FRAMES = 96
 RATE = 2e-3
 
@@ -40,16 +40,17 @@ def fit(
     steps: int = STEPS,
 ) -> None:
     """Regress every visual token onto the words of what it shows (word embeddings stay)."""
-    rng = Random(f"{seed} vision")
+    rng = Random(f"{seed} vision {parallel.rank()}")
     generator = torch_generator(rng)
     table = forward.word_table(model).detach()
     parts = [model.model.vision_tower, model.model.multi_modal_projector]
     parameters = [p for part in parts for p in part.requires_grad_(True).parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=RATE, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, steps, pct_start=0.05)
+    count = FRAMES // parallel.workers()
     started = time.time()
     for step in range(steps):
-        scenes = torch.tensor([random_clip(rng, 1).scenes[0] for _ in range(FRAMES)])
+        scenes = torch.tensor([random_clip(rng, 1).scenes[0] for _ in range(count)])
         variant = torch.randint(bank.variants, scenes.shape, generator=generator)
         target = forward.spoken_tokens(scenes, variant, bank, table, encoder)
         with torch.autocast("cpu", torch.bfloat16):
@@ -57,10 +58,11 @@ def fit(
         loss = (tokens - target).square().mean() / target.var()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        parallel.average(parameters, 0.0)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         schedule.step()
-        if step % 50 == 49:
+        if step % 50 == 49 and parallel.rank() == 0:
             line = {"stage": "vision", "step": step + 1, "loss": round(loss.item(), 4)}
             line["seconds"] = round(time.time() - started)
             with log.open("a") as out:
@@ -85,7 +87,9 @@ def fit_or_load(
             for k, v in model.state_dict().items()
             if "vision_tower" in k or "multi_modal_projector" in k
         }
-        torch.save({"model": parts, "seconds": time.time() - started}, done)
+        if parallel.rank() == 0:
+            torch.save({"model": parts, "seconds": time.time() - started}, done)
+        parallel.barrier()
     saved = torch.load(done)
     model.load_state_dict(saved["model"], strict=False)
     return {"vision": saved["seconds"]}
