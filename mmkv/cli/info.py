@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from mmkv.cli import options, session
-from mmkv.cli.text import size, table
+from mmkv.cli.text import size, table, took
 from mmkv.models.tiny import CHECKPOINT
 
 PACKAGES = ("mmkv-video", "torch", "transformers", "accelerate", "triton", "av")
@@ -98,6 +98,7 @@ def cost_of(
     from mmkv.models.preprocess import read_preprocess
     from mmkv.models.registry import adapter_for
 
+    session.plain_transformers(bars=False)
     hub = options.given(revision=revision)
     path = str(CHECKPOINT) if name == session.BUNDLED else name
     config = transformers.AutoConfig.from_pretrained(path, **hub)
@@ -124,6 +125,7 @@ def cost_of(
         "tokens_per_frame": vlm.tokens_per_frame(),
         "bytes_per_frame": vlm.tokens_per_frame() * vlm.bytes_per_token,
         "gb_per_hour": vlm.gb_per_hour(fps),
+        "max_ram": mmkv.CacheConfig().max_ram,
     }
 
 
@@ -144,6 +146,9 @@ def report(found: dict[str, Any]) -> str:
             (cost["name"], f"{cost['family']}, {cost['dtype']}"),
             ("weights", size(cost["weight_bytes"])),
             ("1080p frame", f"{kv} of keys and values"),
-            ("archive", f"{cost['gb_per_hour']:.3g} GB per hour at {cost['fps']:g} frames/s"),
+            ("archive", f"{cost['gb_per_hour']:.3g} GB per hour at --fps {cost['fps']:g}"),
         ]
+        if cost["max_ram"]:
+            hours = cost["max_ram"] / 1e9 / cost["gb_per_hour"]
+            rows.append(("--max-ram", f"{size(cost['max_ram'])} hold {took(3600 * hours)} of it"))
     return table(rows)

@@ -53,16 +53,21 @@ def plain_messages(quiet: bool) -> None:
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # not each of its retries
 
 
+def plain_transformers(*, bars: bool) -> None:
+    """Only errors from transformers, and its progress bars only where ours are shown."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    if not bars:
+        transformers_logging.disable_progress_bar()
+
+
 def load(model: str | None, *, show: bool, **options: Any) -> VideoLM:
     """The model, with a line saying so while it loads if `show`."""
     import mmkv
 
     with status(f"loading {model or BUNDLED}", show):
-        from transformers.utils import logging as transformers_logging
-
-        transformers_logging.set_verbosity_error()
-        if not show:
-            transformers_logging.disable_progress_bar()
+        plain_transformers(bars=show)
         if model in (None, BUNDLED):  # so small that on a busy machine threads only cost
             import torch
 

@@ -22,12 +22,13 @@ def size(n: float) -> str:
 
 
 def took(seconds: float) -> str:
-    """How long something took: 12 ms, 3.4 s, 2 min 5 s."""
+    """How long something took: 12 ms, 3.4 s, 2 min 5 s, 13 h 36 min."""
     if seconds < 1:
         return f"{1000 * seconds:.0f} ms"
     if seconds < 100:
         return f"{seconds:.1f} s"
-    return f"{int(seconds) // 60} min {int(seconds) % 60} s"
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 100 else f"{minutes} min {rest} s"
 
 
 def moments(times: Sequence[float], gap: float) -> list[str]:
