@@ -7,6 +7,7 @@ Outside of one both do what they did before. Attached while a session lives, rem
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
 from collections import deque
@@ -24,6 +25,7 @@ _inside: ContextVar[bool] = ContextVar("mmkv_inside", default=False)
 _lock = threading.Lock()
 _attached: weakref.WeakKeyDictionary[nn.Module, _Attached] = weakref.WeakKeyDictionary()
 _abandoned: deque[nn.Module] = deque()
+_stock: dict[int, str] = {}  # attention that an attached model's configuration named before
 
 
 class Pass(Protocol):
@@ -124,6 +126,7 @@ def _attach(language_model: Any) -> None:
         original,
         "forward" in vars(rotary),
     )
+    _stock[id(language_model.config)] = before.implementation
     language_model.set_attn_implementation(NAME)
     rotary.forward = _deferred(original, language_model)
     _attached[language_model] = before
@@ -143,6 +146,7 @@ def _detach(language_model: Any) -> None:
     else:
         del rotary.forward
     language_model.set_attn_implementation(known.implementation)
+    _stock.pop(id(language_model.config), None)
 
 
 def _deferred(original: Callable[..., Any], model: Any) -> Callable[..., Any]:
@@ -159,8 +163,6 @@ def _deferred(original: Callable[..., Any], model: Any) -> Callable[..., Any]:
 
 def _register() -> None:
     from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-    from transformers.masking_utils import sdpa_mask
 
     def attention(
         module: nn.Module,
@@ -170,14 +172,31 @@ def _register() -> None:
         attention_mask: Tensor | None,
         mmkv: Pass | None = None,
         **kwargs: Any,
-    ) -> tuple[Tensor, None]:
+    ) -> tuple[Tensor, Tensor | None]:
         if mmkv is None:
-            return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+            stock = _stock_attention(module)
+            out: tuple[Tensor, Tensor | None] = stock(
+                module, query, key, value, attention_mask, **kwargs
+            )
+            return out
         layer: Any = module.layer_idx
         return mmkv.attend(layer, query, key, value, kwargs["scaling"]), None
 
-    def mask(*args: Any, **kwargs: Any) -> Tensor | None:
-        return None if _inside.get() else sdpa_mask(*args, **kwargs)
+    def mask(*args: Any, **kwargs: Any) -> Any:
+        if _inside.get():
+            return None
+        stock: Any = AttentionMaskInterface()[_stock.get(id(kwargs.get("config")), "sdpa")]
+        return stock(*args, **kwargs)
 
     AttentionInterface.register(NAME, attention)
     AttentionMaskInterface.register(NAME, mask)
+
+
+def _stock_attention(module: Any) -> Any:
+    """The attention that a plain forward of this module had before."""
+    from transformers import AttentionInterface
+
+    name = _stock.get(id(module.config), "sdpa")
+    if name == "eager":  # every modeling file has its own
+        return sys.modules[type(module).__module__].eager_attention_forward
+    return AttentionInterface()[name]

@@ -223,3 +223,22 @@ def test_a_closed_stream_says_so() -> None:
     ):
         with pytest.raises(ValueError, match="the stream is closed"):
             use()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_plain_forward_beside_a_session_keeps_the_attention_it_was_loaded_with(
+    family: str,
+) -> None:
+    vlm = small_vlm(family)
+    language_model = vlm.adapter.language_model
+    language_model.set_attn_implementation("eager")
+    try:
+        before = plain(vlm)
+        with vlm.stream(CONFIG) as stream:
+            stream.feed(clip(4), np.arange(4.0))
+            assert torch.equal(plain(vlm), before)
+        assert language_model.config._attn_implementation == "eager"
+        assert torch.equal(plain(vlm), before)
+    finally:
+        language_model.set_attn_implementation("sdpa")
+    assert not torch.equal(plain(vlm), before)
