@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shlex
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +20,7 @@ import pytest
 
 import mmkv
 from mmkv import Answer, FrameRef, Stats
-from mmkv.cli import errors, main
+from mmkv.cli import errors, main, session
 from mmkv.models.tiny import SAMPLE_VIDEO
 
 
@@ -291,6 +293,17 @@ def test_without_a_model_the_same_command_with_one_is_shown(
     ]  # fmt: skip
 
 
+def test_the_shown_command_can_be_typed_where_mmkv_is_not_on_the_path(
+    run: Run, engine: Engine, video: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert "otherwise: mmkv ask" in run("ask", video, "q")[2]
+    monkeypatch.setattr(sys, "argv", [".venv/bin/mmkv", "ask"])
+    assert session.program() == [".venv/bin/mmkv"]
+    monkeypatch.setattr(sys, "argv", ["/lib/mmkv/__main__.py", "ask"])
+    assert session.program() == [sys.executable, "-m", "mmkv"]
+
+
 def test_a_chosen_model_brings_no_such_note(
     run: Run, engine: Engine, video: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -395,6 +408,22 @@ def test_errors_are_one_line_without_a_traceback(
     assert err.startswith("error: ")
     assert words in err
     assert err.count("\n") == 1
+
+
+def test_warnings_are_lines_too_and_only_while_a_command_runs(
+    run: Run, engine: Engine, video: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(source: str, **_: Any) -> None:
+        logging.getLogger("mmkv.video").warning("%s ends early", "it")
+        warnings.warn("slow\ndisk", UserWarning, stacklevel=1)
+
+    monkeypatch.setattr(engine, "encode", damaged)
+    before = list(logging.getLogger("mmkv").handlers)
+    ask = ("ask", video, "q", "--model", "some/model")
+    assert run(*ask)[2] == "warning: it ends early\nwarning: slow disk\n"
+    assert run(*ask, "--quiet")[2] == ""
+    assert logging.getLogger("mmkv").handlers == before
+    assert logging.getLogger("mmkv").propagate
 
 
 def test_debug_shows_the_traceback_too(run: Run, engine: Engine, video: str) -> None:

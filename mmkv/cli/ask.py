@@ -73,7 +73,6 @@ def ask(
             raise typer.BadParameter("no question given: mmkv ask VIDEO 'what happens?'")
         questions = [sample_questions()[0]["question"]]
     source = Source.parse(video, duration=duration)
-    session.plain_messages(quiet)
     if model is None and not quiet:
         session.note_tiny()
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from mmkv.cli import errors, options, session
+from mmkv.cli.messages import say
 from mmkv.cli.source import Source
 from mmkv.cli.text import size, table, took
 
@@ -38,7 +39,6 @@ def encode(
       mmkv encode my.mp4 --fps 2 --model Qwen/Qwen3-VL-2B-Instruct
     """
     sources = [Source.parse(video, duration=duration) for video in videos]
-    session.plain_messages(quiet)
     if model is None and not quiet:
         session.note_tiny()
 
@@ -61,7 +61,7 @@ def encode(
         except Exception as error:  # the other videos are still worth watching
             if debug or len(sources) == 1:
                 raise
-            errors.say("error", errors.in_words(error, model=model))
+            say("error", errors.in_words(error, model=model))
             failed = True
             continue
         costs.append(cost)

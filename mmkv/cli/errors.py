@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import typer
+
+from mmkv.cli.messages import plain, say
 
 EXIT_FAILED, EXIT_USAGE, EXIT_STOPPED, EXIT_PIPE = 1, 2, 130, 141
 
@@ -25,8 +26,9 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
-            command(*args, **kwargs)
-            sys.stdout.flush()
+            with plain(quiet=bool(kwargs.get("quiet"))):
+                command(*args, **kwargs)
+                sys.stdout.flush()
         except typer.Exit:
             raise
         except BrokenPipeError as error:  # whoever read our output has left: nothing to report to
@@ -43,20 +45,6 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(EXIT_FAILED) from error
 
     return run
-
-
-def say(kind: str, text: str) -> None:
-    """One line on stderr, without the password of any address in it."""
-    typer.echo(f"{kind}: {' '.join(without_secrets(text).split())}", err=True)
-
-
-def without_secrets(text: str) -> str:
-    """`text` with every network address in it redacted."""
-    if "://" not in text:
-        return text
-    from mmkv.video.redact import redact
-
-    return re.sub(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s'\"]+", lambda found: redact(found[0]), text)
 
 
 def stopped() -> int:

@@ -38,7 +38,6 @@ def info(
     Example:
       mmkv info --model Qwen/Qwen3-VL-2B-Instruct --fps 2
     """
-    session.plain_messages(quiet=json)
     found: dict[str, Any] = {
         "python": platform.python_version(),
         "packages": {name: installed(name) for name in PACKAGES},

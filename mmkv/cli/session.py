@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import shlex
+import shutil
 import sys
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from mmkv.cli.errors import CommandError, say, without_secrets
+from mmkv.cli.errors import CommandError
+from mmkv.cli.messages import say, without_secrets
 from mmkv.cli.source import Source
 from mmkv.cli.text import clock
 
@@ -30,27 +31,16 @@ def note_tiny() -> None:
     words = sys.argv[1:]
     end = words.index("--") if "--" in words else len(words)
     words[end:end] = ["--model", SUGGESTED]
-    command = shlex.join(["mmkv", *map(without_secrets, words)])
+    command = shlex.join([*program(), *map(without_secrets, words)])
     typer.echo(f"note: {BUNDLED} knows only coloured shapes; otherwise: {command}", err=True)
 
 
-def plain_messages(quiet: bool) -> None:
-    """Warnings as one line each, from here and from the libraries below."""
-
-    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-        if issubclass(category, UserWarning) and not quiet:
-            say("warning", str(message))
-
-    class Lines(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            say(record.levelname.lower(), record.getMessage())
-
-    warnings.showwarning = show
-    logger = logging.getLogger("mmkv")
-    logger.handlers = [Lines(logging.ERROR if quiet else logging.WARNING)]
-    logger.propagate = False
-    logging.getLogger("mmkv.feed").setLevel(logging.CRITICAL)  # told by `watch_live`
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # not each of its retries
+def program() -> list[str]:
+    """What to type for `mmkv` here: it may be in an environment that is not active."""
+    if shutil.which("mmkv"):
+        return ["mmkv"]
+    typed = Path(sys.argv[0])
+    return [str(typed)] if typed.name == "mmkv" else [sys.executable, "-m", "mmkv"]
 
 
 def plain_transformers(*, bars: bool) -> None:

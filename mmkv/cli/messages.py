@@ -1,0 +1,62 @@
+"""What goes to stderr: one line each, and never a password."""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+
+
+def say(kind: str, text: str) -> None:
+    """One line on stderr, without the password of any address in it."""
+    typer.echo(f"{kind}: {' '.join(without_secrets(text).split())}", err=True)
+
+
+def without_secrets(text: str) -> str:
+    """`text` with every network address in it redacted."""
+    if "://" not in text:
+        return text
+    from mmkv.video.redact import redact
+
+    return re.sub(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s'\"]+", lambda found: redact(found[0]), text)
+
+
+@contextmanager
+def plain(*, quiet: bool) -> Iterator[None]:
+    """While a command runs: warnings and log messages, its own and the libraries', as one line."""
+
+    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        if issubclass(category, UserWarning) and not quiet:
+            say("warning", str(message))
+
+    ours = logging.getLogger("mmkv")
+    levels = {
+        ours: logging.ERROR if quiet else logging.WARNING,
+        logging.getLogger("mmkv.feed"): logging.CRITICAL,  # told by `session.watch_live`
+        logging.getLogger("huggingface_hub"): logging.ERROR,  # not each of its retries
+    }
+    before = {logger: logger.level for logger in levels}
+    handlers, propagate = ours.handlers, ours.propagate
+    ours.handlers, ours.propagate = [Lines()], False
+    for logger, level in levels.items():
+        logger.setLevel(level)
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        try:
+            yield
+        finally:
+            ours.handlers, ours.propagate = handlers, propagate
+            for logger, level in before.items():
+                logger.setLevel(level)
+
+
+class Lines(logging.Handler):
+    """Log records as lines on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.levelname.lower(), record.getMessage())
