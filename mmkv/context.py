@@ -45,6 +45,7 @@ def capture(
     Raises:
         ValueError: there is no frame in that span.
     """
+    ingest.settle()
     past = ingest.archive.snapshot()
     low = float("-inf") if since is None else since
     high = float("inf") if until is None else until

@@ -79,12 +79,20 @@ class Ingest:
             self.grid = self.adapter.grid(height, width)
             self.window = None
             self._first_seconds = frames[0][0]
+        self.settle()
         waiting = self.pending + frames
         ready = len(waiting) - len(waiting) % self.adapter.temporal_patch
         if ready:
             self._encode(self._blocks(waiting[:ready]))
         # copies: the caller may use its buffer again
         self.pending = [(seconds, frame.clone()) for seconds, frame in waiting[ready:]]
+
+    def settle(self) -> None:
+        """Make what is archived part of the stream, also where an interrupt came in between."""
+        last = self.archive.last
+        if last is not None and self.window is not None:
+            self.window.seen = last.start + last.tokens
+            self.pending = [p for p in self.pending if p[0] > last.seconds[1]]
 
     def peek(self) -> tuple[EncodePass, list[ArchivedBlock]] | None:
         """Encode what waits, padded, without making it part of the stream.
@@ -137,8 +145,7 @@ class Ingest:
             done, archived = self._forward(blocks[:take], keep=True)
             started = time.perf_counter()
             self.archive.append(archived, done.summaries)
-            done.commit()
-            self.pending = []  # they were in the first of these blocks
+            self.settle()
             self.timings["archive"] += time.perf_counter() - started
             blocks = blocks[take:]
 

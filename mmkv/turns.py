@@ -27,9 +27,8 @@ class Turns:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._queue: deque[object] = deque()
-        self._owner: int | None = None
-        self._depth = 0
+        # the first has the turn; weak, so that whoever an interrupt tore out of here leaves it
+        self._queue: deque[weakref.ref[_Ticket]] = deque()
 
     @contextmanager
     def turn(self, cancel: threading.Event | None = None) -> Iterator[None]:
@@ -38,42 +37,53 @@ class Turns:
         Raises:
             Cancelled: `cancel` was set before the turn came.
         """
-        me = threading.get_ident()
-        again = self._owner == me
-        if again:
-            self._depth += 1
+        with self._changed:
+            first = self._first()
+        if first is not None and first.thread == threading.get_ident():
+            yield  # the outer one gives it back
+            return
+        del first
+        ticket = _Ticket()
         try:
-            if not again:
-                self._take(me, cancel)
+            self._take(ticket, cancel)
             yield
         finally:
-            # not ours where the wait was given up
-            if self._owner == me:
-                with self._changed:
-                    self._depth -= 1
-                    if self._depth == 0:
-                        self._owner = None
-                        self._changed.notify_all()
+            self._leave(ticket)
 
     @property
     def waiting(self) -> int:
         """How many wait behind the one that has the turn."""
-        return len(self._queue)
+        return max(0, len(self._queue) - 1)
 
-    def _take(self, me: int, cancel: threading.Event | None) -> None:
-        ticket = object()
+    def _take(self, ticket: _Ticket, cancel: threading.Event | None) -> None:
         with self._changed:
-            self._queue.append(ticket)
-            try:
-                while self._owner is not None or self._queue[0] is not ticket:
-                    if cancel is not None and cancel.is_set():
-                        raise Cancelled
-                    # a cancel event notifies nobody, so look at it now and then
-                    self._changed.wait(0.05 if cancel is not None else None)
-                self._owner, self._depth = me, 1
-            finally:
-                self._queue.remove(ticket)
-                self._changed.notify_all()
+            self._queue.append(weakref.ref(ticket))
+            while self._first() is not ticket:
+                if cancel is not None and cancel.is_set():
+                    raise Cancelled
+                # neither a cancel event nor a lost ticket notifies, so look now and then
+                self._changed.wait(0.05 if cancel is not None else 0.5)
+
+    def _leave(self, ticket: _Ticket) -> None:
+        with self._changed:
+            kept = [held for held in self._queue if held() not in (ticket, None)]
+            self._queue = deque(kept)
+            self._changed.notify_all()
+
+    def _first(self) -> _Ticket | None:
+        while self._queue:
+            ticket = self._queue[0]()
+            if ticket is not None:
+                return ticket
+            self._queue.popleft()
+        return None
+
+
+class _Ticket:
+    """A thread's place in the queue."""
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
 
 
 def turns_of(model: nn.Module) -> Turns:

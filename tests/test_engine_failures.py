@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from typing import Any
@@ -206,6 +207,26 @@ def test_an_error_inside_a_turn_frees_it() -> None:
     turns = Turns()
     with pytest.raises(KeyboardInterrupt), turns.turn(), turns.turn():
         raise KeyboardInterrupt
-    assert turns._owner is None
+    assert turns._first() is None
     with turns.turn():
         assert turns.waiting == 0
+
+
+def test_a_turn_that_was_never_given_back_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns, ran = Turns(), []
+
+    def interrupted() -> None:
+        with turns.turn():
+            monkeypatch.setattr(turns, "_leave", Bomb(turns._leave, 1, KeyboardInterrupt))
+
+    with contextlib.suppress(KeyboardInterrupt):
+        interrupted()
+
+    def work() -> None:
+        with turns.turn():
+            ran.append(True)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(10)
+    assert ran == [True]
