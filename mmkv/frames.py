@@ -1,9 +1,9 @@
-"""Pushed frames and their times, checked at the edge."""
+"""Frames on their way in: checked at the edge, grouped for encoding."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -63,3 +63,22 @@ def as_times(times: float | Sequence[float], count: int) -> list[float]:
             raise ValueError(f"a frame at {t} s came after one at {last} s; times must rise")
         last = t
     return listed
+
+
+def chunks(
+    frames: Iterable[tuple[float, np.ndarray]], size: int
+) -> Iterator[list[tuple[float, np.ndarray]]]:
+    """Frames in lists of `size`; what was read before a source failed comes before its error."""
+    chunk: list[tuple[float, np.ndarray]] = []
+    try:
+        for item in frames:
+            chunk.append(item)
+            if len(chunk) == size:
+                yield chunk
+                chunk = []
+    except Exception:
+        if chunk:
+            yield chunk
+        raise
+    if chunk:
+        yield chunk

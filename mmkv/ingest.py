@@ -64,9 +64,9 @@ class Ingest:
     @property
     def span(self) -> tuple[float, float] | None:
         """Times of the stream's first and newest frame; None before the first."""
-        last = self.archive.last
-        if self.pending:
-            return self._first_seconds, self.pending[-1][0]
+        last, pending = self.archive.last, self.pending  # once: other threads read this
+        if pending:
+            return self._first_seconds, pending[-1][0]
         return None if last is None else (self._first_seconds, last.seconds[1])
 
     def push(self, frames: list[Frame]) -> None:

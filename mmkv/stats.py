@@ -44,7 +44,7 @@ class Stats:
 
 def collect(ingest: Ingest) -> Stats:
     """The stats of a stream as it is now."""
-    archive, shape = ingest.archive, ingest.adapter.shape
+    archive, window, shape = ingest.archive, ingest.window, ingest.adapter.shape
     newest = archive.last
     per_frame = newest.tokens / ingest.adapter.temporal_patch if newest else 0.0
     element = torch.empty((), dtype=ingest.adapter.dtype).element_size()
@@ -61,7 +61,7 @@ def collect(ingest: Ingest) -> Stats:
         fps=fps,
         bytes_per_frame=int(per_frame * token),
         gb_per_hour=None if fps is None else per_frame * token * fps * 3600 / 1e9,
-        window_bytes=0 if ingest.window is None else ingest.window.nbytes,
+        window_bytes=0 if window is None else window.nbytes,
         archive_bytes=archive.nbytes,
         index_bytes=archive.index_bytes,
         archived_frames=kept,

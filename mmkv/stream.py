@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,7 +18,7 @@ from mmkv import seam
 from mmkv.answer import Answer
 from mmkv.config import CacheSizes
 from mmkv.context import capture
-from mmkv.frames import as_frames, as_tensor, as_times
+from mmkv.frames import as_frames, as_tensor, as_times, chunks
 from mmkv.ingest import Frame, Ingest
 from mmkv.models.prompt import Template, Turn
 from mmkv.reply import Reply
@@ -119,7 +119,7 @@ class Stream:
         shift: float | None = None
         count, seconds = 0, 0.0
         with open_source(source, fps=fps, reader=reader) as frames:
-            for chunk in _chunks(frames, 1 if frames.live else self.config.chunk_frames):
+            for chunk in chunks(frames, 1 if frames.live else self.config.chunk_frames):
                 if shift is None:
                     shift = self.continue_from(chunk[0][0], fps)
                 self._push([(at + shift, frame) for at, frame in chunk])
@@ -165,7 +165,8 @@ class Stream:
         Args:
             question: any text.
             max_new_tokens, temperature, top_p, seed: see `Sampling`.
-            since, until: seconds; only frames in between are used.
+            since, until: seconds; only frames in between are used. Where a model takes frames in
+                pairs, a pair counts by its second frame.
 
         Raises:
             ValueError: no frames to answer from, or an option is out of range.
@@ -255,21 +256,3 @@ class Stream:
     def _check_open(self) -> None:
         if self._closed:
             raise ValueError("the stream is closed; open a new one with VideoLM.stream()")
-
-
-def _chunks(
-    frames: Iterable[tuple[float, np.ndarray]], size: int
-) -> Iterator[list[tuple[float, np.ndarray]]]:
-    chunk: list[tuple[float, np.ndarray]] = []
-    try:
-        for item in frames:
-            chunk.append(item)
-            if len(chunk) == size:
-                yield chunk
-                chunk = []
-    except Exception:
-        if chunk:
-            yield chunk  # what was read before the source failed
-        raise
-    if chunk:
-        yield chunk
