@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from small_models import FAMILIES, clip, small_vlm
 
 import mmkv
+from mmkv.kernels.window_attention import naive
 from mmkv.models.base import Shape
 from mmkv.window import EncodePass, Window
 
@@ -107,6 +108,31 @@ def test_a_streams_keys_equal_a_slow_forward_over_everything(
         want = slow_stream(stream, frames, times)
         got = archived_kv(stream)
     assert (got - want).abs().max() <= 1e-4 * want.abs().max()
+
+
+@pytest.mark.parametrize("scores", [1, 500, 1 << 25])
+@pytest.mark.parametrize("group", [1, 2, 7])
+def test_every_way_to_compute_attention_gives_the_same(
+    group: int, scores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(group)
+    n, m, sinks, heads = 7, 23, 3, 2 * group
+    query, far_query = torch.randn(2, 1, heads, n, 8)
+    key, value = torch.randn(2, 1, 2, m, 8)
+    far_key, far_value = torch.randn(2, 1, 2, sinks, 8)
+    seen, gone = torch.rand(n, m) < 0.4, torch.rand(n, sinks) < 0.5
+    seen[:, 0], gone[2] = True, False
+    bias, far_bias = (torch.zeros(s.shape).masked_fill(~s, -torch.inf) for s in (seen, gone))
+    near = (query.double() @ key.double().repeat_interleave(group, 1).mT) * 0.3 + bias
+    away = (far_query.double() @ far_key.double().repeat_interleave(group, 1).mT) * 0.3 + far_bias
+    both = torch.cat([value, far_value], dim=2).double().repeat_interleave(group, 1)
+    want = (torch.cat([near, away], dim=-1).softmax(dim=-1) @ both).transpose(1, 2)
+    far = naive.FarSinks(far_query, far_key, far_value, far_bias)
+    monkeypatch.setattr(naive, "_MAX_SCORES", scores)
+    for fused in {naive._HAS_FUSED, False}:
+        monkeypatch.setattr(naive, "_HAS_FUSED", fused)
+        got = naive.window_attention(query, key, value, bias, far, 0.3)
+        assert torch.allclose(got.double(), want, atol=1e-5)
 
 
 def encoded(family: str, chunk: int, feeds: list[int], n: int = 26) -> mmkv.Stream:
