@@ -37,6 +37,19 @@ def test_there_are_examples() -> None:
     assert len(commands()) >= 5
 
 
+@pytest.mark.skipif(not blocks("console"), reason="the README shows no output yet")
+def test_the_shown_output_of_the_demo_is_the_real_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["mmkv", "ask", "sample", "--model", "mmkv-tiny"])
+    with pytest.raises(SystemExit):
+        main()
+    told = capsys.readouterr().out.splitlines()
+    shown = [line for line in blocks("console")[0].splitlines() if not line.startswith("$")]
+    assert shown[:2] == told[:2]  # question and answer; what it cost differs on every machine
+    assert shown[2].partition(";")[0] == told[2].partition(";")[0]  # where it was found
+
+
 @pytest.mark.parametrize("code", blocks("python"), ids=range(len(blocks("python"))))
 def test_python_example_runs(code: str, capsys: pytest.CaptureFixture[str]) -> None:
     exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
