@@ -64,6 +64,7 @@ class Batch:
     needed: torch.Tensor  # bool [B, Q, F], frames of the retrieval loss (none: kind left out)
     pointer: torch.Tensor  # int64 [B, Q], token (of L) that names the asked object, -1: none
     pointed: torch.Tensor  # bool [B, Q, F, 4], quadrants where that object is
+    told: torch.Tensor  # bool [B, Q, F], frames whose last tokens know the answer
     questions: list[list[Question]]
 
     def first_part(self, prefix: int) -> int:
@@ -153,6 +154,7 @@ def make_batch(
     needed = torch.zeros(clips, questions, frames, dtype=torch.bool)
     pointer = torch.full((clips, questions), -1)
     pointed = torch.zeros(clips, questions, frames, 4, dtype=torch.bool)
+    told = torch.zeros(clips, questions, frames, dtype=torch.bool)
     for b, es in enumerate(encoded):
         ids[b, : sum(len(e[0]) for e in es)] = torch.tensor([i for e in es for i in e[0]])
         at = 0
@@ -167,11 +169,17 @@ def make_batch(
                 word, scene, corner = found
                 pointer[b, k] = at + [i for i, mine in enumerate(own) if mine][word]
                 pointed[b, k, :, corner] = torch.tensor([t == scene for t in spans[b]])
+                answers = scene + (q.kind == "after")
+                knows = [t == answers for t in spans[b]]
+                if q.kind in ("before", "after"):
+                    knows = [t == spans[b].index(answers) for t in range(frames)]
+                told[b, k] = torch.tensor(knows)
             at = end
             if q.kind in IN_RETRIEVAL_LOSS and " now" not in q.text:
                 needed[b, k] = torch.tensor([t in q.scenes for t in spans[b]])
     return Batch(
-        scenes, base, ids, labels, block, place, probe, needed, pointer, pointed, all_questions
+        scenes, base, ids, labels, block, place, probe, needed, pointer, pointed, told,
+        all_questions,
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from transformers import DynamicCache, LlavaOnevisionForConditionalGeneration, Q
 from transformers.cache_utils import DynamicLayer
 from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
-from mmkv.models.tiny import forward
+from mmkv.models.tiny import forward, losses
 from mmkv.models.tiny.batches import TOKENS, Batch, Encoder
 
 GROUP = 64  # tokens that share one scale per channel
@@ -106,7 +106,7 @@ def exact_answers(
     config = model.config.text_config
     assert isinstance(config, Qwen2Config)
     cache = DynamicCache(config=config)
-    with forward.listen(model) as heard:
+    with losses.listen(model) as heard:
         language(
             inputs_embeds=torch.cat([start, visual, newline], 1),
             attention_mask=mask[:, :, :first, :first],
@@ -117,7 +117,7 @@ def exact_answers(
     seen = slice(prefix, first - 1)
     if quantize:
         cos, sin = language.rotary_emb(visual, positions[:, :first])
-        for layer, (_, keys) in zip(cache.layers, heard[1::2], strict=True):
+        for layer, keys in zip(cache.layers, heard.keys, strict=True):
             assert isinstance(layer, DynamicLayer)
             assert layer.values is not None
             raw = keys.clone()

@@ -1,7 +1,7 @@
 """Draw the bundled sample video and its notes: `python -m mmkv.models.tiny.sample`.
 
-75 scenes of 2 seconds, 256 x 256 pixels, 10 frames per second. Scenes change half a second before
-an even second, so that samples at whole seconds (1 fps, 0.5 fps) never fall on a change. Some
+150 scenes of 1 second, 256 x 256 pixels, 10 frames per second. Scenes change between whole seconds,
+so that the default sampling of 1 fps sees every scene once, in its middle. Some
 objects ("needles") appear in one scene only; the notes list the scenes and questions about them.
 """
 
@@ -33,24 +33,24 @@ from mmkv.models.tiny.world import (
 )
 
 SEED = 7
-SCENES, SECONDS, LEAD, RATE, SCALE = 75, 2.0, 0.5, 10, 4
-# Scene -> the object seen there and nowhere else; the first tenth ends with scene 7.
+SCENES, SECONDS, LEAD, RATE, SCALE = 150, 1.0, 0.5, 10, 4
+# Scene -> the object seen there and nowhere else; the first tenth ends with scene 14.
 NEEDLES = {
-    2: "red circle",
-    5: "purple star",
-    7: "white ring",
-    22: "green cross",
-    41: "yellow triangle",
-    63: "blue square",
-    73: "cyan star",
+    3: "red circle",
+    8: "purple star",
+    12: "white ring",
+    44: "green cross",
+    82: "yellow triangle",
+    126: "blue square",
+    147: "cyan star",
 }
 ABSENT = ("orange ring", "white cross")
 # Asked about the needle of a scene; the first question is the demo's.
 ASKED = (
-    ("with", 2), ("place", 2), ("count", 2), ("exists", 2), ("before", 2), ("after", 2),
-    ("place", 5), ("with", 5), ("after", 5), ("colour", 5), ("place", 7), ("shape", 7),
-    ("place", 22), ("with", 22), ("place", 41), ("before", 41), ("after", 41),
-    ("place", 63), ("with", 63), ("place", 73), ("count", 73),
+    ("with", 3), ("place", 3), ("count", 3), ("exists", 3), ("before", 3), ("after", 3),
+    ("place", 8), ("with", 8), ("after", 8), ("colour", 8), ("place", 12), ("shape", 12),
+    ("place", 44), ("with", 44), ("place", 82), ("before", 82), ("after", 82),
+    ("place", 126), ("with", 126), ("place", 147), ("count", 147),
 )  # fmt: skip
 
 
@@ -128,7 +128,7 @@ def notes(clip: Clip) -> dict[str, Any]:
     return {
         "video": SAMPLE_VIDEO.name,
         "duration": start_of(len(clip.scenes)),
-        "fps": [1.0, 0.5],
+        "fps": 1.0,
         "scenes": scenes,
         "questions": questions,
     }

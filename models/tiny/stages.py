@@ -27,6 +27,7 @@ class Stage:
     questions: int = 12
     retrieval: float = 0.0  # weight of the retrieval loss
     pointer: float = 0.0  # weight of the pointer loss
+    company: float = 0.0  # weight of what visual tokens should know of their frames
     repeat_frames: bool = False
     leave_out: tuple[str, ...] = ()
     train_words: bool = False  # whether word embeddings move
@@ -37,9 +38,12 @@ STAGES: tuple[Stage, ...] = (
         "words-2", "words", (1, 2, 3), 900, 2e-3, 0.92, clips=16, pointer=0.3,
         leave_out=("follow",), train_words=True,
     ),
-    Stage("video-6", "frames", (2, 3, 4, 6), 700, 2e-3, 0.95, clips=16, pointer=0.3),
+    Stage("video-6", "frames", (2, 3, 4, 6), 500, 2e-3, 0.95, clips=16, pointer=0.3),
     Stage(
-        "video-16", "frames", (3, 6, 10, 16), 1200, 2e-3, clips=20, pointer=0.1, retrieval=0.2,
-        repeat_frames=True,
+        "video-8", "frames", (2, 4, 8), 500, 2e-3, 0.95, clips=16, pointer=0.4, company=0.5,
+    ),
+    Stage(
+        "video-16", "frames", (3, 6, 10, 16), 1000, 2e-3, clips=20, pointer=0.1, company=0.2,
+        retrieval=0.2,
     ),
 )  # fmt: skip

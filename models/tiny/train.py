@@ -20,7 +20,7 @@ from random import Random
 import torch
 from transformers import LlavaOnevisionForConditionalGeneration
 
-from mmkv.models.tiny import forward, parallel, stages, vision
+from mmkv.models.tiny import forward, losses, parallel, stages, vision
 from mmkv.models.tiny.batches import Batch, Encoder, make_batch
 from mmkv.models.tiny.build import build_model, save_checkpoint
 from mmkv.models.tiny.questions import CAPTION_SCENES, KINDS
@@ -120,14 +120,19 @@ def train_stage(
     rng = Random(f"{seed} {stage.name} {parallel.rank()}")
     generator = torch.Generator().manual_seed(rng.getrandbits(62))
     scores = Scores([k for k in KINDS if k not in stage.leave_out])
+    torch.manual_seed(seed)
+    company = losses.Company(model.config.text_config.hidden_size)
+    parameters = [*model.parameters(), *company.parameters()]
     groups = optimisers(model, stage)
+    groups[1].add_param_group({"params": list(company.parameters())})
     prefix = len(encoder.prefix)
     started = time.time()
     for step in range(stage.steps):
         warm = min(1.0, (step + 1) / 30)
         slow = 0.05 + 0.95 * (0.5 + 0.5 * math.cos(math.pi * step / stage.steps))
         for i, group in enumerate(groups):
-            group.param_groups[0]["lr"] = stage.rate * warm * slow / (1 + i)
+            for part in group.param_groups:
+                part["lr"] = stage.rate * warm * slow / (1 + i)
         frames = rng.choice(stage.frames)
         batch = make_batch(
             rng,
@@ -139,24 +144,28 @@ def train_stage(
             variants=bank.variants,
             repeat_frames=stage.repeat_frames,
         )
-        with torch.autocast("cpu", torch.bfloat16), forward.listen(model) as heard:
+        with torch.autocast("cpu", torch.bfloat16), losses.listen(model) as heard:
             tokens = visual_tokens(model, stage, batch, bank, encoder, generator)
             states = forward.hidden_states(model, batch, tokens, encoder)
             loss, exact = forward.answer_loss(model, batch, states)
-            total, found, point = loss, 0.0, 0.0
+            total, found, point, known = loss, 0.0, 0.0, 0.0
+            if stage.company:
+                extra = company(heard, batch, prefix)
+                total, known = total + stage.company * extra, extra.item()
             if stage.pointer and bool((batch.pointer >= 0).any()):
-                extra = forward.pointer_loss(model, heard, batch, bank, prefix)
+                extra = losses.pointer_loss(model, heard, batch, bank, prefix)
                 total, point = total + stage.pointer * extra, extra.item()
             if stage.retrieval and frames > 1 and bool(batch.needed.any()):
-                extra = forward.retrieval_loss(heard, batch, prefix, retrieval_kind)
+                extra = losses.retrieval_loss(heard, batch, prefix, retrieval_kind)
                 total, found = total + stage.retrieval * extra, extra.item()
         total.backward()
         scores.add(batch, exact)
-        mean = parallel.average(list(model.parameters()), scores.mean)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        mean = parallel.average(parameters, scores.mean)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         for group in groups:
             group.step()
         model.zero_grad(set_to_none=True)
+        company.zero_grad(set_to_none=True)
         if step % 25 == 24 and parallel.rank() == 0:
             line = {
                 "stage": stage.name,
@@ -166,6 +175,7 @@ def train_stage(
                 "loss": round(loss.item(), 3),
                 "retrieval": round(found, 3),
                 "pointer": round(point, 3),
+                "company": round(known, 3),
                 "mean": round(mean, 3),
                 **{k: round(v, 2) for k, v in scores.right.items()},
             }
