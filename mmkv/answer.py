@@ -84,24 +84,28 @@ def rank(
     A recent block is shown in every layer; it counts as a layer's match where its score is among
     the layer's `retrieve` best (or among the best half, when nothing is retrieved).
     """
-    blocks = [*candidates, *recent]
-    if not choices or not blocks or not choices[0].scores.size:
-        return tuple(FrameRef(b.frame, b.seconds[0], 0.0, (), recent=True) for b in recent)
-    scores = np.stack([c.scores for c in choices])  # [L, N]
-    scored = scores.shape[1]
-    enough = max(1, min(retrieve or scored // 2, scored))
-    bar = np.partition(scores, scored - enough, axis=1)[:, scored - enough]
-    frames = []
-    for i, block in enumerate(blocks[:scored]):
-        shown = i >= len(candidates)
-        layers = tuple(
-            layer
-            for layer, choice in enumerate(choices)
-            if (scores[layer, i] >= bar[layer] if shown else block.index in choice.chosen)
+    scored = [*candidates, *recent]
+    scores = np.stack([c.scores for c in choices]) if choices else np.empty((0, 0))  # [L, N]
+    scored, unscored = scored[: scores.shape[1]], scored[scores.shape[1] :]
+    matches: dict[int, list[int]] = {}  # place among the scored -> layers
+    for layer, choice in enumerate(choices):
+        for index in choice.chosen:
+            matches.setdefault(index - scored[0].index, []).append(layer)
+    if scored:
+        enough = max(1, min(retrieve or len(scored) // 2, len(scored)))
+        bar = np.partition(scores, -enough, axis=1)[:, -enough]
+        for i in range(len(candidates), len(scored)):
+            matches[i] = np.flatnonzero(scores[:, i] >= bar).tolist()
+    frames = [
+        FrameRef(
+            index=scored[i].frame,
+            seconds=scored[i].seconds[0],
+            score=float(scores[:, i].mean()),
+            layers=tuple(layers),
+            recent=i >= len(candidates),
         )
-        if layers or shown:
-            score = float(scores[:, i].mean())
-            frames.append(FrameRef(block.frame, block.seconds[0], score, layers, shown))
+        for i, layers in matches.items()
+    ]
     frames.sort(key=lambda f: (-len(f.layers), -f.score))
-    frames += [FrameRef(b.frame, b.seconds[0], 0.0, (), True) for b in blocks[scored:]]
+    frames += [FrameRef(b.frame, b.seconds[0], 0.0, (), recent=True) for b in unscored]
     return tuple(frames)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,7 +55,8 @@ def capture(
     if ingest.pending and low <= pending <= high:
         peeked = ingest.peek()
         tail = peeked[1] if peeked else []
-    inside = [b for b in past.blocks if b.seconds[1] >= low and b.seconds[1] <= high]
+    begin = bisect_left(past.blocks, low, key=_end)
+    inside = past.blocks[begin : bisect_right(past.blocks, high, key=_end)]
     if not inside and not tail:
         raise ValueError(_nothing(ingest, since, until))
     patch = ingest.adapter.temporal_patch
@@ -105,6 +107,10 @@ def block_positions(blocks: list[ArchivedBlock], origins: list[np.ndarray]) -> n
     """Positions int64 `[A, n]` of these blocks' tokens when they start at these origins."""
     parts = [b.layout.offsets + o[:, None] for b, o in zip(blocks, origins, strict=True)]
     return np.concatenate(parts, axis=1)
+
+
+def _end(block: ArchivedBlock) -> float:
+    return block.seconds[1]
 
 
 def _after(block: ArchivedBlock) -> np.ndarray:
