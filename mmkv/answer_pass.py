@@ -1,8 +1,8 @@
 """One question through the language model: retrieve, layer by layer, then decode.
 
 At each layer the question's own words choose blocks, these are loaded and rotated next to the
-recent ones, and the prompt attends. The layer's keys then live in one buffer of fixed capacity
-that the generated tokens extend; the ring is not read again.
+recent ones, and the prompt attends. The layer's keys then live in one contiguous buffer that the
+generated tokens extend; the ring is not read again.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from mmkv.archive import ArchivedBlock
 from mmkv.context import Context, block_positions
 from mmkv.rotary import Rotary, rotate
 
+_ROOM = 512  # tokens that a buffer is made for before it grows
+
 
 @dataclass(slots=True)
 class LayerBuffer:
@@ -33,6 +35,16 @@ class LayerBuffer:
     length: int
     prompt: int
     start: np.ndarray
+
+    def extend(self, key: Tensor, value: Tensor) -> None:
+        """Write the next tokens, into twice the room where the answer outgrows it."""
+        end = self.length + key.shape[2]
+        if end > self.key.shape[2]:
+            more = (0, 0, 0, max(end, 2 * self.key.shape[2]) - self.key.shape[2])
+            self.key, self.value = F.pad(self.key, more), F.pad(self.value, more)
+        self.key[:, :, self.length : end] = key
+        self.value[:, :, self.length : end] = value
+        self.length = end
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +70,7 @@ class AnswerPass:
         self._rotary = rotary
         self._words = words
         self._retrieve = retrieve
-        self._room = room
+        self._room = min(room, _ROOM)
         self._buffers: list[LayerBuffer] = []
         self._tables: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
         self.choices: list[LayerChoice] = []
@@ -81,14 +93,11 @@ class AnswerPass:
         buffer = self._buffers[layer]
         table = self._text_table(buffer, n, query)
         query, key = rotate(query, table), rotate(key, table)
-        end = buffer.length + n
-        buffer.key[:, :, buffer.length : end] = key
-        buffer.value[:, :, buffer.length : end] = value
-        buffer.length = end
+        buffer.extend(key, value)
         out = F.scaled_dot_product_attention(
             query,
-            buffer.key[:, :, :end],
-            buffer.value[:, :, :end],
+            buffer.key[:, :, : buffer.length],
+            buffer.value[:, :, : buffer.length],
             attn_mask=mask,
             scale=scaling,
             enable_gqa=query.shape[1] != key.shape[1],

@@ -164,3 +164,20 @@ def test_frames_name_every_block_when_all_are_chosen(family: str) -> None:
     blocks = 12 // vlm.adapter.temporal_patch
     assert len(frames) == blocks
     assert sorted(f.index for f in frames) == list(range(0, 12, vlm.adapter.temporal_patch))
+
+
+def test_an_answer_that_outgrows_its_buffer_still_equals_plain_transformers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mmkv.answer_pass._ROOM", 1)
+    vlm = small_vlm("qwen3_vl")
+    frames, times = clip(6, seed=5), [float(i) for i in range(6)]
+    with vlm.stream(mmkv.CacheConfig(window_frames=16, retrieve_frames=8)) as stream:
+        stream.feed(frames, times)
+        rows, ids = teacher_forced(stream, 12)
+    with torch.inference_mode():
+        expected = Stock(vlm, frames, times).logits(QUESTION, ids)
+    assert len(ids) == 12
+    for step, row in enumerate(rows[:12]):
+        want = expected[-1 - 12 + step]
+        assert (row - want).abs().max() <= 1e-4 * max(1.0, want.abs().max().item())
