@@ -15,12 +15,13 @@ from torch.nn import functional as F
 from transformers import LlavaOnevisionForConditionalGeneration
 from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
-from mmkv.models.tiny.batches import TOKENS, Batch
+from mmkv.models.tiny.batches import IGNORE, TOKENS, Batch
 from mmkv.models.tiny.forward import QUADRANT_OF_TOKEN, token_cover
 from mmkv.models.tiny.world import COLOUR_NAMES, SHAPES, Bank
 
-POINTING = (1, 2)  # layers whose first head learns to look from a name to what it names
-SUMMING = 3  # layer whose first head learns to look from a name to the end of the right frame
+THING, FRAME, TOLD = 1, 2, 3  # layers that look from a name to its object, frame, answer
+HEADS = (0, 2)  # the heads that learn it, one of each kv head
+ANSWERING = ((3, 0), (4, 0), (4, 2))  # (layer, head) that look from the answer to the name
 OWN, PREVIOUS = 1, 2  # layers after which a visual token knows its frame, and the one before
 ENDS = (14, 15)  # tokens that have seen their whole frame
 LAST_CELL = (5, 7, 13, 14)  # per quadrant, the token from which on it is known
@@ -83,6 +84,15 @@ def retrieval_loss(heard: Heard, batch: Batch, prefix: int, kind: str = "mean") 
     return torch.stack(losses).mean()
 
 
+def attention_loss(
+    query: torch.Tensor, keys: torch.Tensor, allowed: torch.Tensor, target: torch.Tensor
+) -> torch.Tensor:
+    """Cross entropy of attention on a set: `[P, 64]`, `[P, K, 64]`, bool `[P, K]` twice."""
+    logits = torch.einsum("pd,pkd->pk", query, keys).float() / 8
+    log = logits.masked_fill(~allowed, float("-inf")).log_softmax(-1)
+    return -log.masked_fill(~target, float("-inf")).logsumexp(-1).mean()
+
+
 def pointer_loss(
     model: LlavaOnevisionForConditionalGeneration,
     heard: Heard,
@@ -90,33 +100,49 @@ def pointer_loss(
     bank: Bank,
     prefix: int,
 ) -> torch.Tensor:
-    """Teach one head of a few layers where to look from the name of an object.
-
-    Cross entropy of that head's attention logits over the visual tokens: in `POINTING` layers the
-    tokens that show the object, in layer `SUMMING` the end of the frame that knows the answer.
-    """
+    """Teach some heads where to look: from an object's name to its tokens, then to the last tokens
+    of its frame, then of the frame that knows the answer, and from the answer to the name."""
     n = batch.first_part(prefix)
     rows, asks = (batch.pointer >= 0).nonzero(as_tuple=True)
+    frames = batch.pointed.any(-1)
     shown = token_cover(batch.scenes.flatten(0, 1), batch.variant.flatten(0, 1), bank) > 0.3
     shown = shown.view(len(batch.ids), 1, -1, TOKENS)
     things = (shown & batch.pointed[..., QUADRANT_OF_TOKEN]).flatten(2)
     end = torch.zeros(TOKENS, dtype=torch.bool)
     end[list(ENDS)] = True
-    ends = (batch.told[..., None] & end).flatten(2)
+    aims = {
+        THING: things,
+        FRAME: (frames[..., None] & end).flatten(2),
+        TOLD: (batch.told[..., None] & end).flatten(2),
+    }
     rotary = model.model.language_model.rotary_emb
     cos, sin = rotary(heard.keys[0].float(), batch.positions(prefix))
+
+    def turned(layer: int, head: int) -> tuple[torch.Tensor, torch.Tensor]:
+        q = heard.queries[layer].unflatten(-1, (-1, 64))[:, :, head, :][:, None].float()
+        k = heard.keys[layer].unflatten(-1, (-1, 64))[:, :, head // 2, :][:, None].float()
+        q, k = apply_rotary_pos_emb(q, k, cos, sin)
+        return q[:, 0], k[:, 0]  # [B, T, 64]
+
     losses = []
-    for layer in (*POINTING, SUMMING):
-        target = (ends if layer == SUMMING else things)[rows, asks]  # [P, F * 16]
+    for layer, aim in aims.items():
+        target = aim[rows, asks]  # [P, F * 16]
         good = target.any(-1)
         row, ask, target = rows[good], asks[good], target[good]
-        q = heard.queries[layer][..., None, :64].transpose(1, 2).float()
-        k = heard.keys[layer][..., None, :64].transpose(1, 2).float()
-        q, k = apply_rotary_pos_emb(q, k, cos, sin)
-        probe = q[row, 0, n + batch.pointer[row, ask]]  # [P, 64]
-        logits = torch.einsum("pd,ptd->pt", probe, k[row, 0, prefix : n - 1]) / 8
-        hit = logits.float().log_softmax(-1).masked_fill(~target, float("-inf")).logsumexp(-1)
-        losses.append(-hit.mean())
+        for head in HEADS:
+            q, k = turned(layer, head)
+            name = q[row, n + batch.pointer[row, ask]]
+            seen = k[row, prefix : n - 1]
+            losses.append(attention_loss(name, seen, torch.ones_like(target), target))
+    spot = batch.pointer.gather(1, batch.block.clamp(min=0))  # [B, L]
+    says = F.pad(batch.labels[:, 1:] != IGNORE, (0, 1)) & (batch.block >= 0) & (spot >= 0)
+    row, at = says.nonzero(as_tuple=True)
+    place = torch.arange(batch.ids.shape[1])
+    allowed = (batch.block[row] == batch.block[row, at][:, None]) & (place <= at[:, None])
+    target = place == spot[row, at][:, None]
+    for layer, head in ANSWERING:
+        q, k = turned(layer, head)
+        losses.append(attention_loss(q[row, n + at], k[row, n:], allowed, target))
     return torch.stack(losses).mean()
 
 

@@ -43,7 +43,10 @@ STAGES: tuple[Stage, ...] = (
         "video-8", "frames", (2, 4, 8), 500, 2e-3, 0.95, clips=16, pointer=0.4, company=0.5,
     ),
     Stage(
-        "video-16", "frames", (3, 6, 10, 16), 1000, 2e-3, clips=20, pointer=0.1, company=0.2,
+        "video-8b", "frames", (2, 3, 5, 8), 400, 2e-3, 0.95, clips=16, pointer=0.5, company=0.3,
+    ),
+    Stage(
+        "video-16", "frames", (2, 4, 8, 16), 700, 2e-3, clips=16, pointer=0.2, company=0.15,
         retrieval=0.2,
     ),
 )  # fmt: skip

@@ -27,7 +27,7 @@ from mmkv.models.tiny.questions import CAPTION_SCENES, KINDS
 from mmkv.models.tiny.tokenizer import build_tokenizer
 from mmkv.models.tiny.world import Bank, make_bank
 
-BASE_WEIGHT = {"before": 1.6, "after": 1.6, "with": 1.3, "caption": 0.5}
+BASE_WEIGHT = {"before": 2.0, "after": 2.0, "with": 1.8, "caption": 0.5}
 TOKEN_NOISE = 0.15  # of a written token's size: what is seen is never exact
 MEMORY = 0.97  # of the running means
 
@@ -61,7 +61,7 @@ class Scores:
                 continue
             if kind in ("before", "after") and frames == 1:
                 continue
-            chosen[kind] = BASE_WEIGHT.get(kind, 1.0) * (0.25 + 1 - right)
+            chosen[kind] = BASE_WEIGHT.get(kind, 1.0) * (0.2 + 1 - right)
         return chosen
 
 
