@@ -8,7 +8,7 @@ from random import Random
 import pytest
 import torch
 
-from mmkv.models.tiny import questions, world
+from mmkv.models.tiny import phrases, questions, world
 
 
 def clips(n: int, scenes: int) -> list[questions.Clip]:
@@ -40,7 +40,7 @@ def solve(q: questions.Question, clip: questions.Clip) -> str:
     else:
         scene = max(clip.scenes, key=lambda s: any(w in q.text for o in s for w in own_words(o)))
     if "how many" in q.text:
-        return questions.NUMBERS[len(questions.shapes_of(scene))]
+        return phrases.NUMBERS[len(questions.shapes_of(scene))]
     if "where" in q.text or "corner" in q.text:
         return world.PLACES[scene.index(objects[0])]
     if q.kind in ("colour", "shape"):

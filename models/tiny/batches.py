@@ -65,6 +65,7 @@ class Batch:
     pointer: torch.Tensor  # int64 [B, Q], token (of L) that names the asked object, -1: none
     pointed: torch.Tensor  # bool [B, Q, F, 4], quadrants where that object is
     told: torch.Tensor  # bool [B, Q, F], frames whose last tokens know the answer
+    asked: torch.Tensor  # int64 [B, Q], the object named by colour and shape, -1: none
     questions: list[list[Question]]
 
     def first_part(self, prefix: int) -> int:
@@ -154,6 +155,7 @@ def make_batch(
     needed = torch.zeros(clips, questions, frames, dtype=torch.bool)
     pointer = torch.full((clips, questions), -1)
     pointed = torch.zeros(clips, questions, frames, 4, dtype=torch.bool)
+    asked = torch.full((clips, questions), EMPTY)
     told = torch.zeros(clips, questions, frames, dtype=torch.bool)
     for b, es in enumerate(encoded):
         ids[b, : sum(len(e[0]) for e in es)] = torch.tensor([i for e in es for i in e[0]])
@@ -169,6 +171,8 @@ def make_batch(
                 word, scene, corner = found
                 pointer[b, k] = at + [i for i, mine in enumerate(own) if mine][word]
                 pointed[b, k, :, corner] = torch.tensor([t == scene for t in spans[b]])
+                number = all_clips[b].scenes[scene][corner]
+                asked[b, k] = number if object_name(number) in q.text else EMPTY
                 answers = scene + (q.kind == "after")
                 knows = [t == answers for t in spans[b]]
                 if q.kind in ("before", "after"):
@@ -178,7 +182,7 @@ def make_batch(
             if q.kind in IN_RETRIEVAL_LOSS and " now" not in q.text:
                 needed[b, k] = torch.tensor([t in q.scenes for t in spans[b]])
     return Batch(
-        scenes, base, ids, labels, block, place, probe, needed, pointer, pointed, told,
+        scenes, base, ids, labels, block, place, probe, needed, pointer, pointed, told, asked,
         all_questions,
     )  # fmt: skip
 

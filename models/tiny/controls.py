@@ -1,8 +1,8 @@
 """What is lost when the frames' keys and values are damaged: is detail in few tokens?
 
-Two controls say whether the world can measure eviction and quantization at all. Dropping a random
-fifth-kept set of each frame's tokens should lose at least 15 points, and 1-bit keys with ternary
-values at least 5. Frames are always encoded whole; only what questions see is damaged.
+Two controls say whether the world can measure eviction and quantization at all. Keeping a random
+20 % of each frame's tokens should lose at least 15 points, 1-bit keys with ternary values at
+least 5. Frames are always encoded whole; only what questions see is damaged.
 """
 
 from __future__ import annotations

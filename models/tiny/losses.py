@@ -60,6 +60,7 @@ def listen(model: LlavaOnevisionForConditionalGeneration) -> Iterator[Heard]:
 def retrieval_loss(heard: Heard, batch: Batch, prefix: int, kind: str = "mean") -> torch.Tensor:
     """Contrastive loss between a question's mean query and the frames' keys, over all layers.
 
+    Frames of the batch's other clips count too, where they do not hold the asked object.
     `kind="mean"` scores a frame by its mean key, `"max"` by its best token.
     """
     frames = batch.scenes.shape[1]
@@ -68,6 +69,11 @@ def retrieval_loss(heard: Heard, batch: Batch, prefix: int, kind: str = "mean") 
     own = F.one_hot(batch.block.clamp(min=0), count) * batch.probe[..., None]  # [B, L, Q]
     own = own.float() / own.sum(1, keepdim=True).clamp(min=1)
     used = batch.needed.any(-1)
+    rows = torch.arange(len(batch.ids))
+    own_clip = (rows[:, None] == rows)[:, None, :, None]  # [B, 1, B, 1]
+    holds = (batch.scenes == batch.asked[..., None, None, None]).any(-1)  # [B, Q, B, F]
+    allowed = own_clip | (~holds & (batch.asked >= 0)[..., None, None])
+    needed = own_clip & batch.needed[:, :, None]
     losses = []
     for q, k in zip(heard.queries, heard.keys, strict=True):
         probe = torch.einsum("blq,bld->bqd", own, q[:, n:].float())
@@ -76,10 +82,10 @@ def retrieval_loss(heard: Heard, batch: Batch, prefix: int, kind: str = "mean") 
             keys = keys.mean(2, keepdim=True)
         kv_heads = keys.shape[-1] // 64
         probe = probe.unflatten(-1, (kv_heads, -1, 64)).sum(-2)  # query heads of one kv head
-        score = torch.einsum("bqhd,bfthd->bqft", probe, keys.unflatten(-1, (kv_heads, 64)))
-        score = score.amax(-1) / 16
-        log = score.log_softmax(-1)
-        hit = log.masked_fill(~batch.needed, float("-inf"))[used].logsumexp(-1)
+        score = torch.einsum("bqhd,cfthd->bqcft", probe, keys.unflatten(-1, (kv_heads, 64)))
+        score = score.float().amax(-1) / 16
+        log = score.masked_fill(~allowed, float("-inf"))[used].flatten(1).log_softmax(-1)
+        hit = log.masked_fill(~needed[used].flatten(1), float("-inf")).logsumexp(-1)
         losses.append(-hit.mean())
     return torch.stack(losses).mean()
 

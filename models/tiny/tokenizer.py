@@ -5,7 +5,7 @@ from __future__ import annotations
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from mmkv.models.tiny import questions, world
+from mmkv.models.tiny import phrases, world
 
 PAD, UNK, START, END, IMAGE, VIDEO = (
     "<pad>", "<unk>", "<|im_start|>", "<|im_end|>", "<image>", "<video>",
@@ -42,10 +42,10 @@ CHAT_TEMPLATE = (
 def words() -> list[str]:
     """Every word the model knows, in a fixed order."""
     texts = [SYSTEM, "system user assistant yes no and then nothing grey"]
-    texts += [" ".join(questions.NUMBERS), " ".join(world.PLACES)]
+    texts += [" ".join(phrases.NUMBERS), " ".join(world.PLACES)]
     texts += [" ".join(world.COLOURS), " ".join(world.SHAPES)]
-    for phrases in questions.PHRASES.values():
-        texts += [p.replace("?", "").format(o="", p="", c="", s="") for p in phrases]
+    for worded in phrases.PHRASES.values():
+        texts += [p.replace("?", "").format(o="", p="", c="", s="") for p in worded]
     return list(dict.fromkeys(" ".join(texts).split()))
 
 

@@ -3,7 +3,7 @@
 1. The language model learns the questions on scenes written in words (`words-*` stages): what a
    visual token shows is the sum of its words' embeddings, so no frame has to be drawn or seen.
 2. The vision tower and projector learn to say those same sums for drawn frames (`vision.py`).
-3. The language model goes on with the tokens the vision tower really delivers (`video-*`).
+3. The language model goes on with the tokens that the tower delivers, clips growing (`video-*`).
 
 Every finished stage lies in the work folder and is not repeated; the seeds are fixed.
 """
@@ -121,7 +121,7 @@ def train_stage(
     generator = torch.Generator().manual_seed(rng.getrandbits(62))
     scores = Scores([k for k in KINDS if k not in stage.leave_out])
     torch.manual_seed(seed)
-    company = losses.Company(model.config.text_config.hidden_size)
+    company = losses.Company(forward.word_table(model).shape[1])
     parameters = [*model.parameters(), *company.parameters()]
     groups = optimisers(model, stage)
     groups[1].add_param_group({"params": list(company.parameters())})
