@@ -58,9 +58,11 @@ def listen(model: LlavaOnevisionForConditionalGeneration) -> Iterator[Heard]:
 
 
 def retrieval_loss(heard: Heard, batch: Batch, prefix: int, kind: str = "mean") -> torch.Tensor:
-    """Contrastive loss between a question's mean query and the frames' keys, over all layers.
+    """Contrastive loss between a question's mean query and the frames' keys, over the layers.
 
-    Frames of the batch's other clips count too, where they do not hold the asked object.
+    The first layer is left out: there, queries are single words and cannot tell a red circle from
+    a red star beside a blue circle. Frames of the batch's other clips count too, where they do not
+    hold the asked object.
     `kind="mean"` scores a frame by its mean key, `"max"` by its best token.
     """
     frames = batch.scenes.shape[1]
@@ -75,7 +77,7 @@ def retrieval_loss(heard: Heard, batch: Batch, prefix: int, kind: str = "mean") 
     allowed = own_clip | (~holds & (batch.asked >= 0)[..., None, None])
     needed = own_clip & batch.needed[:, :, None]
     losses = []
-    for q, k in zip(heard.queries, heard.keys, strict=True):
+    for q, k in zip(heard.queries[1:], heard.keys[1:], strict=True):
         probe = torch.einsum("blq,bld->bqd", own, q[:, n:].float())
         keys = k[:, prefix : n - 1].float().unflatten(1, (frames, TOKENS))
         if kind == "mean":

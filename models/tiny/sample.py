@@ -47,8 +47,8 @@ NEEDLES = {
 ABSENT = ("orange ring", "white cross")
 # Asked about the needle of a scene; the first question is the demo's.
 ASKED = (
-    ("with", 3), ("place", 3), ("count", 3), ("exists", 3), ("before", 3), ("after", 3),
-    ("place", 8), ("with", 8), ("after", 8), ("colour", 8), ("place", 12), ("shape", 12),
+    ("place", 12), ("with", 3), ("place", 3), ("count", 3), ("exists", 3), ("before", 3),
+    ("after", 3), ("place", 8), ("with", 8), ("after", 8), ("colour", 8), ("shape", 12),
     ("place", 44), ("with", 44), ("place", 82), ("before", 82), ("after", 82),
     ("place", 126), ("with", 126), ("place", 147), ("count", 147),
 )  # fmt: skip

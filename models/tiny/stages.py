@@ -46,7 +46,11 @@ STAGES: tuple[Stage, ...] = (
         "video-8b", "frames", (2, 3, 5, 8), 400, 2e-3, 0.95, clips=16, pointer=0.5, company=0.3,
     ),
     Stage(
-        "video-16", "frames", (2, 4, 8, 16), 720, 2e-3, clips=16, pointer=0.2, company=0.15,
+        "video-16", "frames", (2, 4, 8, 16), 400, 2e-3, clips=16, pointer=0.2, company=0.15,
         retrieval=0.3,
+    ),
+    Stage(
+        "video-16b", "frames", (2, 5, 10, 16), 430, 1.5e-3, clips=16, pointer=0.2, company=0.1,
+        retrieval=1.0,
     ),
 )  # fmt: skip
