@@ -61,7 +61,9 @@ def measure(
     tables: dict[str, Table] = {c: {} for c in columns}
     first = tables[columns[0]]
     while min((first.get(k, [0, 0])[1] for k in kinds), default=0) < n:
-        open_kinds = {k: 1.0 for k in kinds if first.get(k, [0, 0])[1] < n}
+        # A clip may not allow the kinds that still lack questions, so every kind stays possible.
+        open_kinds = {k: 1.0 if first.get(k, [0, 0])[1] < n else 0.02 for k in kinds}
+        open_kinds.setdefault("now", 0.02)
         batch = make_batch(
             rng, encoder, clips=CLIPS, frames=frames, questions=QUESTIONS, weights=open_kinds,
             variants=bank.variants, repeat_frames=repeat_frames,
@@ -137,7 +139,7 @@ def main() -> None:
                 model, bank, encoder, frames=frames, kinds=["caption"], n=args.n, seed=args.seed,
                 columns=["whole"], words=args.words,
             )  # fmt: skip
-            tables["whole"] |= extra["whole"]
+            tables["whole"]["caption"] = extra["whole"]["caption"]
         lengths[f"{frames} frames"] = tables["whole"]
         if frames == longest:
             controls = tables
