@@ -1,0 +1,152 @@
+"""The contract of a codec: one layer of one page as bytes, and back.
+
+A page is a whole number of consecutive blocks. What its blocks share (scales, means, channel
+lists) is stored once; every block's codes can be decoded on their own, given that.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmkv.models.base import Shape
+
+
+@dataclass(frozen=True, slots=True)
+class PackedLayer:
+    """One layer of one page.
+
+    shared: uint8 `[S]`, what the page's blocks share. blocks: uint8, the codes of each block's
+    keys, then of its values.
+    """
+
+    shared: np.ndarray
+    blocks: list[np.ndarray]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of everything that decoding needs."""
+        return int(self.shared.nbytes) + sum(int(block.nbytes) for block in self.blocks)
+
+
+class Part(NamedTuple):
+    """Blocks of one page that are to be decoded; `lengths` are their tokens."""
+
+    shared: np.ndarray
+    blocks: Sequence[np.ndarray]
+    lengths: Sequence[int]
+
+
+class Codec(ABC):
+    """How keys (before RoPE) and values of the past are stored. One codec, one file.
+
+    name: what a configuration calls it.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def encode(
+        self,
+        key: Tensor,
+        value: Tensor,
+        lengths: Sequence[int],
+        layer: int,
+        salience: Tensor | None = None,
+    ) -> PackedLayer:
+        """Pack one layer of a page.
+
+        Args:
+            key, value: `[H_kv, sum(lengths), D]`, keys before RoPE.
+            lengths: tokens of each block; a block may be empty.
+            salience: `[sum(lengths)]`, how much each token matters; for codecs that spend more
+                bits on some tokens, None lets them judge by the keys.
+
+        Raises:
+            ValueError: keys or values are not finite, or their shape is not this codec's.
+        """
+
+    @abstractmethod
+    def decode(
+        self,
+        parts: Sequence[Part],
+        layer: int,
+        shape: Shape,
+        device: torch.device,
+        dtype: torch.dtype,
+        rotation: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """Unpack blocks of one layer, of any number of pages at once.
+
+        Args:
+            rotation: cosines and sines `[n, R]`; given these the keys come out rotated.
+
+        Returns:
+            keys and values `[2, H_kv, n, D]` on `device`, in the order of `parts`.
+        """
+
+    @abstractmethod
+    def split(self, packed: PackedLayer, lengths: Sequence[int], layer: int) -> tuple[int, int]:
+        """Bytes that belong to the keys and to the values, counted from what is stored."""
+
+    @abstractmethod
+    def spec(self) -> dict[str, Any]:
+        """What `from_spec` needs to decode these bytes, as JSON types."""
+
+    def __repr__(self) -> str:
+        inside = ", ".join(f"{k}={v!r}" for k, v in self.spec().items() if k != "name")
+        return f"<codec {self.name}: {inside}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Codec) and self.spec() == other.spec()
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+
+def bits_per_element(stored: Iterable[tuple[PackedLayer, int]]) -> float:
+    """Stored bytes times eight over elements of keys and values; 0.0 where nothing is stored.
+
+    Args:
+        stored: packed layers, each with its elements, `2 * H_kv * tokens * D`.
+    """
+    nbytes = elements = 0
+    for packed, count in stored:
+        nbytes += packed.nbytes
+        elements += count
+    return 8 * nbytes / elements if elements else 0.0
+
+
+def check_input(key: Tensor, value: Tensor, lengths: Sequence[int], layer: int) -> None:
+    """Refuse what no codec can store.
+
+    Raises:
+        ValueError: shapes differ, lengths do not add up, or an element is NaN or infinite.
+    """
+    if key.shape != value.shape or key.ndim != 3 or key.shape[1] != sum(lengths):
+        raise ValueError(
+            f"keys {tuple(key.shape)} and values {tuple(value.shape)} do not fit blocks of "
+            f"{list(lengths)} tokens; pass two tensors [heads, {sum(lengths)}, head size]"
+        )
+    for name, states in (("keys", key), ("values", value)):
+        if not torch.isfinite(states).all():
+            raise ValueError(
+                f"the {name} of layer {layer} hold NaN or infinity, which no codec can store; "
+                "load the model in a wider dtype (bfloat16 or float32)"
+            )
+
+
+def to_numpy(states: Tensor) -> np.ndarray:
+    """A contiguous tensor's bytes, uint8 `[bytes]`."""
+    return states.detach().contiguous().cpu().view(-1).view(torch.uint8).numpy()
+
+
+def to_tensor(stored: np.ndarray) -> Tensor:
+    """Stored bytes as a tensor; a read-only array (a file mapped into memory) is copied."""
+    return torch.from_numpy(stored if stored.flags.writeable else stored.copy())

@@ -1,0 +1,78 @@
+"""Keys and values as they are: no loss, or 16 bits where that is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmkv.codecs.base import Codec, PackedLayer, Part, check_input, to_numpy, to_tensor
+from mmkv.models.base import Shape
+from mmkv.rotary import rotate
+
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+class Fp16(Codec):
+    """Raw elements, decoded bit for bit where `dtype` is the model's.
+
+    Args:
+        dtype: "float16", "bfloat16" or "float32", what an element is stored as.
+    """
+
+    name: ClassVar[str] = "fp16"
+
+    def __init__(self, dtype: str) -> None:
+        if dtype not in DTYPES:
+            raise ValueError(
+                f"dtype={dtype!r} is not one that is stored; use {', '.join(map(repr, DTYPES))}"
+            )
+        self._dtype = DTYPES[dtype]
+        self._size = torch.empty((), dtype=self._dtype).element_size()
+
+    def encode(
+        self,
+        key: Tensor,
+        value: Tensor,
+        lengths: Sequence[int],
+        layer: int,
+        salience: Tensor | None = None,
+    ) -> PackedLayer:
+        check_input(key, value, lengths, layer)
+        both = torch.stack([key, value]).to(self._dtype).cpu()
+        if self._dtype == torch.float16 and key.dtype != torch.float16:
+            check_input(both[0], both[1], lengths, layer)  # past 65504 it would be infinite
+        blocks = [to_numpy(block) for block in both.split(list(lengths), dim=2)]
+        return PackedLayer(np.empty(0, dtype=np.uint8), blocks)
+
+    def decode(
+        self,
+        parts: Sequence[Part],
+        layer: int,
+        shape: Shape,
+        device: torch.device,
+        dtype: torch.dtype,
+        rotation: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        size = (2, shape.kv_heads, -1, shape.head_dim)
+        blocks = [
+            to_tensor(block).view(self._dtype).view(size)
+            for part in parts
+            for block, length in zip(part.blocks, part.lengths, strict=True)
+            if length
+        ]
+        if not blocks:
+            return torch.empty((2, shape.kv_heads, 0, shape.head_dim), device=device, dtype=dtype)
+        both = torch.cat(blocks, dim=2).to(device).to(dtype)
+        return both if rotation is None else torch.stack([rotate(both[0], rotation), both[1]])
+
+    def split(self, packed: PackedLayer, lengths: Sequence[int], layer: int) -> tuple[int, int]:
+        half = sum(int(block.nbytes) for block in packed.blocks) // 2
+        return half, half
+
+    def spec(self) -> dict[str, Any]:
+        names = {kind: name for name, kind in DTYPES.items()}
+        return {"name": self.name, "dtype": names[self._dtype]}
