@@ -8,10 +8,9 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlavaOnevisionForConditionalGeneration
 
-from mmkv.models.tiny import CHECKPOINT
+from mmkv.models.tiny import CHECKPOINT, forward, streaming
 from mmkv.models.tiny.batches import TOKENS, Batch, Encoder, make_batch
 from mmkv.models.tiny.controls import exact_answers
-from mmkv.models.tiny.forward import hidden_states, pixels_of
 from mmkv.models.tiny.questions import KINDS
 from mmkv.models.tiny.tokenizer import VIDEO
 from mmkv.models.tiny.world import Bank, draw, make_bank
@@ -54,7 +53,7 @@ def visual(
     model: LlavaOnevisionForConditionalGeneration, frames: torch.Tensor, clips: int
 ) -> torch.Tensor:
     """Visual tokens by the stock method, without the newline."""
-    pixels = pixels_of(frames).unflatten(0, (clips, FRAMES))
+    pixels = forward.pixels_of(frames).unflatten(0, (clips, FRAMES))
     out = model.model.get_video_features(pixels, vision_feature_layer=-1).pooler_output
     return out[:, :-1]
 
@@ -71,7 +70,7 @@ def test_plain_generate_gives_the_right_answers(
     video = [encoder.ids[VIDEO]] * (FRAMES * TOKENS + 1)
     right = 0
     for b, questions in enumerate(batch.questions):
-        pixels = pixels_of(frames[b * FRAMES : (b + 1) * FRAMES])[None]
+        pixels = forward.pixels_of(frames[b * FRAMES : (b + 1) * FRAMES])[None]
         for q in questions:
             text = encoder(q.text + " {e} {s} assistant")
             ids = torch.tensor([[*encoder.prefix, *video, *text]])
@@ -82,24 +81,24 @@ def test_plain_generate_gives_the_right_answers(
 
 
 @torch.no_grad()
-def test_questions_side_by_side_are_answered_as_if_asked_alone(
+def test_training_gives_each_question_what_the_stock_model_gives_it_alone(
     model: LlavaOnevisionForConditionalGeneration, encoder: Encoder, bank: Bank
 ) -> None:
-    batch, frames = held_out(encoder, bank, clips=1, questions=5)
-    tokens = visual(model, frames, 1)
-    together = hidden_states(model, batch, tokens, encoder)
-    for k in range(5):
-        own = batch.block[0] == k
-        alone = Batch(
-            batch.scenes, batch.variant, batch.ids[:, own], batch.labels[:, own],
-            batch.block[:, own], batch.place[:, own], batch.probe[:, own],
-            batch.needed[:, k : k + 1],
-            batch.pointer[:, k : k + 1], batch.pointed[:, k : k + 1], batch.told[:, k : k + 1],
-            batch.asked[:, k : k + 1],
-            [[batch.questions[0][k]]],
-        )  # fmt: skip
-        single = hidden_states(model, alone, tokens, encoder)
-        torch.testing.assert_close(together[:, own], single, atol=1e-4, rtol=1e-4)
+    batch, frames = held_out(encoder, bank, clips=2, questions=5)
+    tokens = visual(model, frames, 2)
+    past = streaming.watch(model, forward.opening(model, tokens, encoder), len(encoder.prefix))
+    everything = torch.arange(FRAMES).expand(2, 5, FRAMES)
+    states, _ = streaming.answer(model, batch, past, encoder, lambda *_: everything)
+    ours = model.lm_head(states)
+    video = [encoder.ids[VIDEO]] * (FRAMES * TOKENS + 1)
+    pixels = forward.pixels_of(frames).unflatten(0, (2, FRAMES))
+    for b in range(2):
+        for k in range(5):
+            own = batch.ids[b, batch.block[b] == k]
+            ids = torch.tensor([[*encoder.prefix, *video, *own.tolist()]])
+            stock = model(input_ids=ids, pixel_values_videos=pixels[b : b + 1]).logits
+            mine = ours[b, batch.block[b] == k]
+            torch.testing.assert_close(mine, stock[0, -len(own) :], atol=2e-4, rtol=1e-4)
 
 
 @torch.no_grad()

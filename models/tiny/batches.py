@@ -1,9 +1,4 @@
-"""Training batches: clips, many questions per clip side by side, and the mask between them.
-
-A row is `[prefix | 16 tokens per frame | newline | question 1 | question 2 | ...]`. Every question
-sees the prefix, the frames, the newline and itself, at positions that start right after the
-newline: what a question sees that is asked alone.
-"""
+"""Training batches: clips and many questions on each, side by side."""
 
 from __future__ import annotations
 
@@ -61,29 +56,13 @@ class Batch:
     block: torch.Tensor  # int64 [B, L], number of the question, -1 is padding
     place: torch.Tensor  # int64 [B, L], position within the question
     probe: torch.Tensor  # bool [B, L], the user's own words
+    required: torch.Tensor  # bool [B, Q, F], frames that the answer needs
     needed: torch.Tensor  # bool [B, Q, F], frames of the retrieval loss (none: kind left out)
     pointer: torch.Tensor  # int64 [B, Q], token (of L) that names the asked object, -1: none
     pointed: torch.Tensor  # bool [B, Q, F, 4], quadrants where that object is
     told: torch.Tensor  # bool [B, Q, F], frames whose last tokens know the answer
     asked: torch.Tensor  # int64 [B, Q], the object named by colour and shape, -1: none
     questions: list[list[Question]]
-
-    def first_part(self, prefix: int) -> int:
-        """Tokens before the questions: prefix, frames, newline."""
-        return prefix + self.scenes.shape[1] * TOKENS + 1
-
-    def mask(self, prefix: int) -> torch.Tensor:
-        """Who sees whom, bool `[B, 1, T, T]`."""
-        n, length = self.first_part(prefix), self.ids.shape[1]
-        total = n + length
-        mask = torch.ones(total, total, dtype=torch.bool).tril().repeat(len(self.ids), 1, 1)
-        mask[:, n:, n:] &= self.block[:, :, None] == self.block[:, None, :]
-        return mask[:, None]
-
-    def positions(self, prefix: int) -> torch.Tensor:
-        """int64 `[B, T]`."""
-        n = self.first_part(prefix)
-        return torch.cat([torch.arange(n).expand(len(self.ids), n), n + self.place], dim=1)
 
 
 def named(q: Question, clip: Clip) -> tuple[int, int, int] | None:
@@ -125,26 +104,12 @@ def make_batch(
     questions: int,
     weights: dict[str, float],
     variants: int,
-    repeat_frames: bool = False,
 ) -> Batch:
-    """Draw a batch; with `repeat_frames` about half of the scenes last two frames."""
-    rows, spans, all_questions, all_clips = [], [], [], []
-    for _ in range(clips):
-        lengths: list[int] = []
-        while sum(lengths) < frames:
-            double = repeat_frames and rng.random() < 0.5 and sum(lengths) + 2 <= frames
-            lengths.append(2 if double else 1)
-        clip = random_clip(rng, len(lengths))
-        all_questions.append(questions_for(rng, clip, weights, questions))
-        all_clips.append(clip)
-        spans.append([t for t, n in enumerate(lengths) for _ in range(n)])
-        rows.append([clip.scenes[t] for t in spans[-1]])
-    scenes = torch.tensor(rows)
+    """Draw a batch of clips whose scenes last one frame each."""
+    all_clips = [random_clip(rng, frames) for _ in range(clips)]
+    all_questions = [questions_for(rng, clip, weights, questions) for clip in all_clips]
+    scenes = torch.tensor([clip.scenes for clip in all_clips])
     base = torch.randint(variants, scenes.shape, generator=torch_generator(rng))
-    for b, span in enumerate(spans):
-        for f in range(1, frames):
-            if span[f] == span[f - 1]:
-                base[b, f] = base[b, f - 1]
     encoded = [[encoder.question(q) for q in qs] for qs in all_questions]
     length = max(sum(len(e[0]) for e in es) for es in encoded)
     ids = torch.zeros(clips, length, dtype=torch.long)
@@ -152,6 +117,7 @@ def make_batch(
     block = torch.full((clips, length), EMPTY)
     place = torch.zeros(clips, length, dtype=torch.long)
     probe = torch.zeros(clips, length, dtype=torch.bool)
+    required = torch.zeros(clips, questions, frames, dtype=torch.bool)
     needed = torch.zeros(clips, questions, frames, dtype=torch.bool)
     pointer = torch.full((clips, questions), -1)
     pointed = torch.zeros(clips, questions, frames, 4, dtype=torch.bool)
@@ -170,20 +136,18 @@ def make_batch(
             if (found := named(q, all_clips[b])) is not None:
                 word, scene, corner = found
                 pointer[b, k] = at + [i for i, mine in enumerate(own) if mine][word]
-                pointed[b, k, :, corner] = torch.tensor([t == scene for t in spans[b]])
+                pointed[b, k, :, corner] = torch.tensor([t == scene for t in range(frames)])
                 number = all_clips[b].scenes[scene][corner]
                 asked[b, k] = number if object_name(number) in q.text else EMPTY
                 answers = scene + (q.kind == "after")
-                knows = [t == answers for t in spans[b]]
-                if q.kind in ("before", "after"):
-                    knows = [t == spans[b].index(answers) for t in range(frames)]
-                told[b, k] = torch.tensor(knows)
+                told[b, k] = torch.tensor([t == answers for t in range(frames)])
             at = end
+            required[b, k] = torch.tensor([t in q.scenes for t in range(frames)])
             if q.kind in IN_RETRIEVAL_LOSS and " now" not in q.text:
-                needed[b, k] = torch.tensor([t in q.scenes for t in spans[b]])
+                needed[b, k] = required[b, k]
     return Batch(
-        scenes, base, ids, labels, block, place, probe, needed, pointer, pointed, told, asked,
-        all_questions,
+        scenes, base, ids, labels, block, place, probe, required, needed, pointer, pointed, told,
+        asked, all_questions,
     )  # fmt: skip
 
 

@@ -7,20 +7,14 @@ least 5. Frames are always encoded whole; only what questions see is damaged.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
-
 import torch
-from transformers import DynamicCache, LlavaOnevisionForConditionalGeneration, Qwen2Config
-from transformers.cache_utils import DynamicLayer
-from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
+from transformers import LlavaOnevisionForConditionalGeneration
 
-from mmkv.models.tiny import forward, losses
+from mmkv.models.tiny import forward, streaming
 from mmkv.models.tiny.batches import TOKENS, Batch, Encoder
+from mmkv.models.tiny.streaming import KV_HEADS
 
 GROUP = 64  # tokens that share one scale per channel
-Kept = Callable[[int, tuple[int, ...]], torch.Tensor]
 
 
 def one_bit(x: torch.Tensor, group: int = GROUP) -> torch.Tensor:
@@ -53,30 +47,6 @@ def keep_random(
     return (order < count).flatten(-2)
 
 
-@contextmanager
-def masks_per_layer(
-    model: LlavaOnevisionForConditionalGeneration, masks: list[torch.Tensor]
-) -> Iterator[None]:
-    """Give every layer's attention its own mask, `[B, heads, L, T]`."""
-
-    def hook_for(mask: torch.Tensor) -> Callable[..., Any]:
-        def hook(_module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-            return args, {**kwargs, "attention_mask": mask}
-
-        return hook
-
-    layers = model.model.language_model.layers
-    hooks = [
-        layer.self_attn.register_forward_pre_hook(hook_for(mask), with_kwargs=True)
-        for layer, mask in zip(layers, masks, strict=True)
-    ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
 @torch.no_grad()
 def exact_answers(
     model: LlavaOnevisionForConditionalGeneration,
@@ -88,64 +58,29 @@ def exact_answers(
     quantize: bool = False,
     generator: torch.Generator | None = None,
 ) -> torch.Tensor:
-    """Which questions are answered exactly, bool `[B, Q]`.
+    """Which questions are answered exactly, bool `[B, Q]`, where they see all frames.
 
     `keep`: `"all"`, `"per frame"` (20 % of a frame's tokens, the same ones in every layer and
     head) or `"per head"` (drawn anew for each layer and kv head). An answer is exact when every
     one of its tokens is the most likely one after the right tokens before it: what greedy decoding
     would produce.
     """
-    language = model.model.language_model
-    table = forward.word_table(model)
     generator = generator or torch.Generator().manual_seed(0)
-    rows, prefix = len(batch.ids), len(encoder.prefix)
-    first = batch.first_part(prefix)
-    start = table[encoder.prefix].expand(rows, -1, -1)
-    newline = model.model.image_newline.expand(rows, 1, -1)
-    mask, positions = batch.mask(prefix), batch.positions(prefix)
-    config = model.config.text_config
-    assert isinstance(config, Qwen2Config)
-    cache = DynamicCache(config=config)
-    with losses.listen(model) as heard:
-        language(
-            inputs_embeds=torch.cat([start, visual, newline], 1),
-            attention_mask=mask[:, :, :first, :first],
-            position_ids=positions[:, :first],
-            past_key_values=cache,
-            use_cache=True,
-        )
-    seen = slice(prefix, first - 1)
-    if quantize:
-        cos, sin = language.rotary_emb(visual, positions[:, :first])
-        for layer, keys in zip(cache.layers, heard.keys, strict=True):
-            assert isinstance(layer, DynamicLayer)
-            assert layer.values is not None
-            raw = keys.clone()
-            raw[:, seen] = one_bit(raw[:, seen])
-            raw = raw.unflatten(-1, (-1, 64)).transpose(1, 2)
-            layer.keys = apply_rotary_pos_emb(raw, raw, cos, sin)[1]
-            flat = layer.values.transpose(1, 2).flatten(2)
-            flat[:, seen] = ternary(flat[:, seen])
-            layer.values = flat.unflatten(-1, (-1, 64)).transpose(1, 2)
-    asks = mask[:, :, first:]
-    kv_heads = int(config.num_key_value_heads or 1)
-    repeat = config.num_attention_heads // kv_heads
-    frames = batch.scenes.shape[1]
-    masks = []
-    for i in range(len(cache.layers)):
-        if keep == "per head" or i == 0:
-            heads, times = (kv_heads, repeat) if keep == "per head" else (1, 1)
-            kept = keep_random((rows, heads), frames, generator).repeat_interleave(times, 1)
-        own = asks.expand(-1, kept.shape[1], -1, -1).clone()
-        if keep != "all":
-            own[..., seen] &= kept[:, :, None]
-        masks.append(own)
-    with masks_per_layer(model, masks):
-        states = language(
-            inputs_embeds=table[batch.ids],
-            attention_mask=asks,
-            position_ids=positions[:, first:],
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state
+    prefix = len(encoder.prefix)
+    rows, count, frames = batch.required.shape
+    past = streaming.watch(model, forward.opening(model, visual, encoder), prefix)
+    kept = []
+    for layer, (keys, values) in enumerate(zip(past.keys, past.values, strict=True)):
+        if quantize:
+            keys[:, prefix:] = one_bit(keys[:, prefix:].flatten(2)).view_as(keys[:, prefix:])
+            values[:, prefix:] = ternary(values[:, prefix:].flatten(2)).view_as(keys[:, prefix:])
+        if keep == "per head" or layer == 0:
+            heads = KV_HEADS if keep == "per head" else 1
+            kept.append(keep_random((rows, heads), frames, generator))
+        else:
+            kept.append(kept[0])
+    everything = torch.arange(frames).expand(rows, count, frames)
+    states, _ = streaming.answer(
+        model, batch, past, encoder, lambda *_: everything, kept if keep != "all" else None
+    )
     return forward.answer_loss(model, batch, states)[1]

@@ -53,7 +53,6 @@ def measure(
     seed: int,
     columns: list[str],
     words: bool = False,
-    repeat_frames: bool = False,
 ) -> dict[str, Table]:
     """Tables of one clip length, one per column of `CONTROLS`, all on the same questions."""
     rng = Random(f"held out {seed} {frames} {len(kinds)}")
@@ -66,7 +65,7 @@ def measure(
         open_kinds.setdefault("now", 0.02)
         batch = make_batch(
             rng, encoder, clips=CLIPS, frames=frames, questions=QUESTIONS, weights=open_kinds,
-            variants=bank.variants, repeat_frames=repeat_frames,
+            variants=bank.variants,
         )  # fmt: skip
         scenes, variant = batch.scenes.flatten(0, 1), batch.variant.flatten(0, 1)
         with torch.no_grad():

@@ -64,38 +64,33 @@ def see(model: LlavaOnevisionForConditionalGeneration, frames: torch.Tensor) -> 
     return inner.apply_pooling(inner.multi_modal_projector(states))
 
 
-def hidden_states(
-    model: LlavaOnevisionForConditionalGeneration,
-    batch: Batch,
-    visual: torch.Tensor,
-    encoder: Encoder,
+def opening(
+    model: LlavaOnevisionForConditionalGeneration, visual: torch.Tensor, encoder: Encoder
 ) -> torch.Tensor:
-    """Language model states of the questions' tokens, `[B, L, D]`; `visual` is `[B, F*16, D]`."""
-    table = model.get_input_embeddings()
-    rows = len(batch.ids)
-    prefix = table(torch.tensor(encoder.prefix)).expand(rows, -1, -1)
-    newline = model.model.image_newline.expand(rows, 1, -1)
-    embeds = torch.cat([prefix, visual, newline, table(batch.ids)], dim=1)
-    n = len(encoder.prefix)
-    states = model.model.language_model(
-        inputs_embeds=embeds,
-        attention_mask=batch.mask(n),
-        position_ids=batch.positions(n),
-        use_cache=False,
-    ).last_hidden_state
-    return states[:, batch.first_part(n) :]
+    """Embeddings of the prefix and of visual tokens `[B, F*16, D]`."""
+    prefix = word_table(model)[encoder.prefix].expand(len(visual), -1, -1)
+    return torch.cat([prefix, visual], dim=1)
 
 
 def answer_loss(
-    model: LlavaOnevisionForConditionalGeneration, batch: Batch, states: torch.Tensor
+    model: LlavaOnevisionForConditionalGeneration,
+    batch: Batch,
+    states: torch.Tensor,
+    counted: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cross entropy of the answers, and which questions are answered exactly, bool `[B, Q]`."""
+    """Cross entropy of the answers, and which questions are answered exactly, bool `[B, Q]`.
+
+    `counted`: bool `[B, Q]`, questions that enter the loss.
+    """
     target = batch.labels[:, 1:]
     chosen = target != IGNORE
-    logits = model.lm_head(states[:, :-1][chosen]).float()
-    loss = F.cross_entropy(logits, target[chosen])
-    wrong = torch.zeros(len(batch.ids), int(batch.block.max()) + 1)
+    logits = model.lm_head(states[:, :-1][chosen].float())
     rows = torch.arange(len(batch.ids))[:, None].expand_as(target)[chosen]
+    block = batch.block[:, 1:][chosen]
+    loss = F.cross_entropy(logits, target[chosen], reduction="none")
+    if counted is not None:
+        loss = loss[counted[rows, block]]
+    wrong = torch.zeros(batch.required.shape[:2])
     miss = (logits.detach().argmax(-1) != target[chosen]).float()
-    wrong.index_put_((rows, batch.block[:, 1:][chosen]), miss, accumulate=True)
-    return loss, wrong == 0
+    wrong.index_put_((rows, block), miss, accumulate=True)
+    return loss.sum() / max(1, len(loss)), wrong == 0

@@ -28,7 +28,8 @@ class Stage:
     retrieval: float = 0.0  # weight of the retrieval loss
     pointer: float = 0.0  # weight of the pointer loss
     company: float = 0.0  # weight of what visual tokens should know of their frames
-    repeat_frames: bool = False
+    retrieve: tuple[int, ...] = (12,)  # frames chosen in clips longer than this and the recent
+    helped: float = 0.5  # share of questions that are shown what they need all the same
     leave_out: tuple[str, ...] = ()
     train_words: bool = False  # whether word embeddings move
 
@@ -52,5 +53,13 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "video-16b", "frames", (2, 5, 10, 16), 430, 1.5e-3, clips=16, pointer=0.2, company=0.1,
         retrieval=1.0,
+    ),
+    Stage(
+        "video-16d", "frames", (3, 4, 8, 16), 700, 2e-3, clips=16, pointer=0.2, company=0.1,
+        retrieval=0.3,
+    ),
+    Stage(
+        "stream-32", "frames", (3, 4, 8, 16, 24, 32), 1000, 2e-3, clips=16, pointer=0.15,
+        company=0.05, retrieval=1.0, retrieve=(6, 8, 12),
     ),
 )  # fmt: skip

@@ -20,10 +20,11 @@ from random import Random
 import torch
 from transformers import LlavaOnevisionForConditionalGeneration
 
-from mmkv.models.tiny import forward, losses, parallel, stages, vision
+from mmkv.models.tiny import forward, losses, parallel, recall, stages, streaming, vision
 from mmkv.models.tiny.batches import Batch, Encoder, make_batch
 from mmkv.models.tiny.build import build_model, save_checkpoint
 from mmkv.models.tiny.questions import CAPTION_SCENES, KINDS
+from mmkv.models.tiny.streaming import WINDOW
 from mmkv.models.tiny.tokenizer import build_tokenizer
 from mmkv.models.tiny.world import Bank, make_bank
 
@@ -38,12 +39,15 @@ class Scores:
     def __init__(self, kinds: list[str]) -> None:
         self.right = dict.fromkeys(kinds, 0.0)
 
-    def add(self, batch: Batch, exact: torch.Tensor) -> None:
-        """Count the answers of one batch."""
+    def add(self, batch: Batch, exact: torch.Tensor, fine: torch.Tensor) -> None:
+        """Count the answers of one batch to questions that could be answered."""
         seen: dict[str, list[bool]] = {}
-        for row, questions in zip(exact.tolist(), batch.questions, strict=True):
-            for right, q in zip(row, questions, strict=False):
-                seen.setdefault(q.kind, []).append(right)
+        for row, possible, questions in zip(
+            exact.tolist(), fine.tolist(), batch.questions, strict=True
+        ):
+            for right, counts, q in zip(row, possible, questions, strict=True):
+                if counts:
+                    seen.setdefault(q.kind, []).append(right)
         for kind, rights in seen.items():
             keep = MEMORY ** (len(rights) / 12)
             self.right[kind] = keep * self.right[kind] + (1 - keep) * sum(rights) / len(rights)
@@ -113,7 +117,6 @@ def train_stage(
     encoder: Encoder,
     *,
     seed: int,
-    retrieval_kind: str,
     log: Path,
 ) -> float:
     """Run one stage; returns its seconds."""
@@ -126,6 +129,7 @@ def train_stage(
     groups = optimisers(model, stage)
     groups[1].add_param_group({"params": list(company.parameters())})
     prefix = len(encoder.prefix)
+    found: list[float] = []  # per layer, in the last long clips
     started = time.time()
     for step in range(stage.steps):
         warm = min(1.0, (step + 1) / 30)
@@ -142,24 +146,33 @@ def train_stage(
             questions=stage.questions,
             weights=scores.weights(frames),
             variants=bank.variants,
-            repeat_frames=stage.repeat_frames,
         )
-        with torch.autocast("cpu", torch.bfloat16), losses.listen(model) as heard:
+        choice = recall.Choice(
+            batch,
+            rng.choice(stage.retrieve),
+            neighbours=rng.random() < 0.5,
+            helped=torch.rand(batch.required.shape[:2], generator=generator) < stage.helped,
+        )
+        with torch.autocast("cpu", torch.bfloat16):
             tokens = visual_tokens(model, stage, batch, bank, encoder, generator)
-            states = forward.hidden_states(model, batch, tokens, encoder)
-            loss, exact = forward.answer_loss(model, batch, states)
-            total, found, point, known = loss, 0.0, 0.0, 0.0
-            if stage.company:
-                extra = company(heard, batch, prefix)
-                total, known = total + stage.company * extra, extra.item()
-            if stage.pointer and bool((batch.pointer >= 0).any()):
-                extra = losses.pointer_loss(model, heard, batch, bank, prefix)
-                total, point = total + stage.pointer * extra, extra.item()
-            if stage.retrieval and frames > 1 and bool(batch.needed.any()):
-                extra = losses.retrieval_loss(heard, batch, prefix, retrieval_kind)
-                total, found = total + stage.retrieval * extra, extra.item()
+            past = streaming.watch(model, forward.opening(model, tokens, encoder), prefix)
+            states, passed = streaming.answer(model, batch, past, encoder, choice)
+        fine = choice.answerable(passed)
+        loss, exact = forward.answer_loss(model, batch, states, fine)
+        total, search, point, known = loss, 0.0, 0.0, 0.0
+        if stage.company:
+            extra = company(past, batch, prefix)
+            total, known = total + stage.company * extra, extra.item()
+        if stage.pointer and bool((batch.pointer >= 0).any()):
+            extra = recall.pointer_loss(batch, passed, bank, prefix)
+            total, point = total + stage.pointer * extra, extra.item()
+        if stage.retrieval and frames > 1 and bool(batch.needed.any()):
+            extra = recall.retrieval_loss(batch, past, passed, prefix)
+            total, search = total + stage.retrieval * extra, extra.item()
+        if frames > WINDOW:
+            found = recall.found(batch, passed)
         total.backward()
-        scores.add(batch, exact)
+        scores.add(batch, exact, fine)
         mean = parallel.average(parameters, scores.mean)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         for group in groups:
@@ -173,7 +186,8 @@ def train_stage(
                 "seconds": round(time.time() - started),
                 "frames": frames,
                 "loss": round(loss.item(), 3),
-                "retrieval": round(found, 3),
+                "retrieval": round(search, 3),
+                "found": [round(share, 2) for share in found],
                 "pointer": round(point, 3),
                 "company": round(known, 3),
                 "mean": round(mean, 3),
@@ -208,7 +222,6 @@ def run(args: argparse.Namespace) -> None:
                 bank,
                 encoder,
                 seed=args.seed,
-                retrieval_kind=args.retrieval_loss,
                 log=log,
             )
             if parallel.rank() == 0:
@@ -230,7 +243,6 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2, help="processes")
     parser.add_argument("--threads", type=int, default=1, help="threads of each process")
-    parser.add_argument("--retrieval-loss", choices=("mean", "max"), default="mean")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     parallel.launch(run, args, args.workers)

@@ -1,0 +1,142 @@
+"""Which frames a training question sees in each layer, and the losses on that choice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mmkv.models.tiny.batches import IGNORE, TOKENS, Batch
+from mmkv.models.tiny.forward import QUADRANT_OF_TOKEN, token_cover
+from mmkv.models.tiny.losses import ANSWERING, ENDS, FRAME, HEADS, THING, TOLD, attention_loss
+from mmkv.models.tiny.streaming import Asked, Past
+from mmkv.models.tiny.world import Bank
+
+RECENT = 4  # newest frames, shown to every question
+
+
+@dataclass
+class Choice:
+    """Each layer's own choice, as the engine makes it, with help for some of the questions.
+
+    retrieve: frames chosen besides the recent ones. neighbours: whether the frames around a hit
+    are shown too. helped: bool `[B, Q]`, questions that are shown the frames they need in all
+    layers but the first. Clips with no more than `retrieve + RECENT` frames are shown whole.
+    """
+
+    batch: Batch
+    retrieve: int
+    neighbours: bool
+    helped: Tensor
+    hits: list[Tensor] = field(default_factory=list)
+
+    def __call__(self, layer: int, probe: Tensor, summaries: Tensor) -> Tensor:
+        batch = self.batch
+        rows, count, frames = batch.required.shape
+        if frames <= self.retrieve + RECENT:
+            return torch.arange(frames).expand(rows, count, frames)
+        with torch.no_grad():
+            score = torch.einsum("bqhd,bfhd->bqf", probe, summaries)
+            old = frames - RECENT
+            wish = best(score[..., :old], self.retrieve, self.neighbours)
+            if layer:
+                wish[self.helped] += 1e4 * batch.required[self.helped][:, :old]
+            chosen = wish.topk(self.retrieve, dim=-1).indices
+            newest = torch.arange(old, frames).expand(rows, count, RECENT)
+            return torch.cat([chosen, newest], -1).sort(-1).values
+
+    def answerable(self, passed: list[Asked]) -> Tensor:
+        """Questions whose frames every layer that looks for them was shown, bool `[B, Q]`."""
+        fine = torch.ones(self.batch.required.shape[:2], dtype=torch.bool)
+        for layer in (THING, FRAME, TOLD):
+            seen = torch.zeros_like(self.batch.required).scatter(-1, passed[layer].shown, True)
+            fine &= (seen | ~self.batch.required).all(-1)
+        return fine
+
+
+def best(score: Tensor, retrieve: int, neighbours: bool) -> Tensor:
+    """What ranks frames, `[B, Q, F]`: the score, or nearness to one of the best third of it."""
+    rank = score.argsort(-1, descending=True).argsort(-1).float()
+    if not neighbours:
+        return -rank
+    hit = torch.where(rank < max(1, retrieve // 3), 1000 - rank, torch.zeros_like(rank))
+    around = F.max_pool1d(hit, 3, 1, 1) - 0.5
+    return torch.maximum(hit, torch.where(around > 0, around, -rank))
+
+
+def retrieval_loss(batch: Batch, past: Past, passed: list[Asked], prefix: int) -> Tensor:
+    """Contrastive loss in every layer between a question's mean query and the frames' mean keys.
+
+    Frames of the batch's other clips count too where they do not hold the asked object.
+    """
+    used = batch.needed.any(-1)
+    rows = torch.arange(len(batch.ids))
+    own_clip = (rows[:, None] == rows)[:, None, :, None]  # [B, 1, B, 1]
+    holds = (batch.scenes == batch.asked[..., None, None, None]).any(-1)  # [B, Q, B, F]
+    allowed = own_clip | (~holds & (batch.asked >= 0)[..., None, None])
+    needed = (own_clip & batch.needed[:, :, None])[used].flatten(1)
+    hidden = ~allowed[used].flatten(1)
+    losses = []
+    for layer, asked in enumerate(passed):
+        frames = past.summaries(layer, prefix)
+        score = torch.einsum("qhd,cfhd->qcf", asked.probe[used], frames).flatten(1) / 16
+        log = score.masked_fill(hidden, float("-inf")).log_softmax(-1)
+        losses.append(-log.masked_fill(~needed, float("-inf")).logsumexp(-1).mean())
+    return torch.stack(losses).mean()
+
+
+def pointer_loss(batch: Batch, passed: list[Asked], bank: Bank, prefix: int) -> Tensor:
+    """Teach some heads where to look: from an object's name to its tokens, then to the last tokens
+    of its frame, then of the frame that knows the answer, and from the answer to the name."""
+    word = batch.place + 1  # within the question, after the newline
+    rows, count = batch.required.shape[:2]
+    shown = token_cover(batch.scenes.flatten(0, 1), batch.variant.flatten(0, 1), bank) > 0.3
+    things = shown.view(rows, 1, -1, TOKENS) & batch.pointed[..., QUADRANT_OF_TOKEN]
+    end = torch.zeros(TOKENS, dtype=torch.bool)
+    end[list(ENDS)] = True
+    aims = {  # [B, Q, F, 16]
+        THING: things,
+        FRAME: batch.pointed.any(-1)[..., None] & end,
+        TOLD: batch.told[..., None] & end,
+    }
+    named = batch.pointer >= 0
+    name = word.gather(1, batch.pointer.clamp(min=0)).flatten()  # [BQ]
+    losses = []
+    for layer, aim in aims.items():
+        asked = passed[layer]
+        index = asked.shown[..., None].expand(-1, -1, -1, TOKENS)
+        target = aim.gather(2, index).flatten(2).flatten(0, 1)  # [BQ, K*16]
+        good = target.any(-1) & named.flatten()
+        if not bool(good.any()):
+            continue
+        target, at = target[good], name[good]
+        for head in HEADS:
+            query = asked.queries[good, at, head].float()
+            keys = asked.seen[good][:, prefix:, head // 2].float()
+            losses.append(attention_loss(query, keys, torch.ones_like(target), target))
+    spot = name.view(rows, count).gather(1, batch.block.clamp(min=0))  # [B, L]
+    says = F.pad(batch.labels[:, 1:] != IGNORE, (0, 1)) & (batch.block >= 0)
+    says &= named.gather(1, batch.block.clamp(min=0))
+    row, at = says.nonzero(as_tuple=True)
+    question, place = row * count + batch.block[row, at], word[row, at]
+    width = torch.arange(passed[0].own.shape[1])
+    allowed, target = width <= place[:, None], width == spot[row, at][:, None]
+    for layer, head in ANSWERING:
+        asked = passed[layer]
+        query = asked.queries[question, place, head].float()
+        keys = asked.own[question][:, :, head // 2].float()
+        losses.append(attention_loss(query, keys, allowed, target))
+    return torch.stack(losses).mean()
+
+
+def found(batch: Batch, passed: list[Asked]) -> list[float]:
+    """Share of old frames needed that each layer was shown."""
+    wanted = batch.required.clone()
+    wanted[..., -RECENT:] = False
+    shares = []
+    for asked in passed:
+        seen = torch.zeros_like(wanted).scatter(-1, asked.shown, True)
+        shares.append((seen & wanted).sum().item() / max(1, wanted.sum().item()))
+    return shares

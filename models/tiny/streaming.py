@@ -1,0 +1,225 @@
+"""The forward pass of training as the engine runs it: watch through a window, then ask.
+
+Frames attend to the last `WINDOW` frames and to the sinks, at a fixed distance once these are out
+of the window. Every question then sees, in each layer, frames chosen for it there and the most
+recent ones, numbered as one clip; their keys come from the stream, before RoPE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import LlavaOnevisionForConditionalGeneration
+from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, rotate_half
+
+from mmkv.models.tiny.batches import TOKENS, Batch, Encoder
+
+WINDOW = 16  # frames
+HEAD = 64  # size of a head
+KV_HEADS = 2
+
+Table = tuple[Tensor, Tensor]
+Choose = Callable[[int, Tensor, Tensor], Tensor]
+
+
+@dataclass
+class Past:
+    """A stream's layers: keys before RoPE, values `[B, P + F*16, 2, 64]`, outputs `[B, n, D]`."""
+
+    keys: list[Tensor] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
+    outputs: list[Tensor] = field(default_factory=list)
+
+    def summaries(self, layer: int, prefix: int) -> Tensor:
+        """Mean key of each frame, float32 `[B, F, 2, 64]`."""
+        return self.keys[layer][:, prefix:].float().unflatten(1, (-1, TOKENS)).mean(2)
+
+
+@dataclass
+class Asked:
+    """What questions do in a layer; `BQ` questions padded to `L` tokens.
+
+    queries: rotated `[BQ, L, 4, 64]`. own: rotated keys `[BQ, L, 2, 64]`. probe: mean query
+    of the words before RoPE, summed per kv head, float32 `[B, Q, 2, 64]`. seen: rotated keys of
+    the prefix and the shown frames `[BQ, P + K*16, 2, 64]`. shown: int64 `[B, Q, K]`.
+    """
+
+    queries: Tensor
+    own: Tensor
+    probe: Tensor
+    seen: Tensor
+    shown: Tensor
+
+
+def angles(model: LlavaOnevisionForConditionalGeneration, positions: Tensor) -> Table:
+    """Cosines and sines `[..., 1, 64]` of positions."""
+    rotary = model.model.language_model.rotary_emb
+    shape = positions.shape
+    cos, sin = rotary(torch.zeros(1), positions.reshape(1, -1))
+    return cos.view(*shape, 1, HEAD), sin.view(*shape, 1, HEAD)
+
+
+def turn(states: Tensor, table: Table) -> Tensor:
+    """Rotate `[..., heads, 64]`."""
+    cos, sin = (t.to(states.dtype) for t in table)
+    return states * cos + rotate_half(states) * sin
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, *far: Tensor) -> Tensor:
+    """Attention written out: `[B, n, 4, 64]` over `[B, m, 2, 64]`; `bias` broadcasts to
+    `[B, 2, 2, n, m]`. `far` is a second query and key with their bias, whose values are `value`'s
+    first ones; both share one softmax. Returns `[B, n, 256]`."""
+
+    def scores(query: Tensor, key: Tensor, bias: Tensor) -> Tensor:
+        grouped = query.unflatten(2, (KV_HEADS, -1)).permute(0, 2, 3, 1, 4)  # [B, 2, 2, n, 64]
+        keys = key.permute(0, 2, 3, 1)[:, :, None]  # [B, 2, 1, 64, m]
+        return grouped @ keys * HEAD**-0.5 + bias.to(query.dtype)
+
+    logits = scores(query, key, bias)
+    if far:
+        logits = torch.cat([logits, scores(*far)], -1)
+        value = torch.cat([value, value[:, : far[1].shape[1]]], 1)
+    weights = logits.softmax(-1)
+    out = weights @ value.transpose(1, 2)[:, :, None]  # [B, 2, 2, n, 64]
+    return out.permute(0, 3, 1, 2, 4).flatten(2)
+
+
+def project(layer: Qwen2DecoderLayer, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values before RoPE, `[B, n, heads, 64]`."""
+    normed, own = layer.input_layernorm(hidden), layer.self_attn
+    parts = (own.q_proj(normed), own.k_proj(normed), own.v_proj(normed))
+    q, k, v = (p.unflatten(-1, (-1, HEAD)) for p in parts)
+    return q, k, v
+
+
+def finish(layer: Qwen2DecoderLayer, hidden: Tensor, attended: Tensor) -> Tensor:
+    """The rest of a decoder layer after its attention."""
+    hidden = hidden + layer.self_attn.o_proj(attended)
+    return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+
+
+def hide(seen: Tensor) -> Tensor:
+    """0 where seen, else -inf."""
+    return torch.zeros(seen.shape).masked_fill(~seen, float("-inf"))
+
+
+def watch(model: LlavaOnevisionForConditionalGeneration, embeds: Tensor, prefix: int) -> Past:
+    """The language model over prefix and frames `[B, n, D]`, seen through the window."""
+    n, local = embeds.shape[1], WINDOW * TOKENS
+    at = torch.arange(n)
+    distance = at[:, None] - at
+    near = hide((distance >= 0) & (distance < local))
+    gone = hide(distance[:, :prefix] >= local)
+    table, fixed = angles(model, at), angles(model, torch.tensor([local - 1]))
+    past, hidden = Past(), embeds
+    for layer in model.model.language_model.layers:
+        q, k, v = project(layer, hidden)
+        far = (turn(q, fixed), k[:, :prefix], gone) if n > local else ()
+        with torch.autocast("cpu", enabled=False):
+            attended = attend(turn(q, table), turn(k, table), v, near, *far)
+        hidden = finish(layer, hidden, attended)
+        past.keys.append(k)
+        past.values.append(v)
+        past.outputs.append(hidden)
+    return past
+
+
+@dataclass
+class Layout:
+    """Where the questions' tokens are: rows `[B, Q + L]` (newlines first), questions `[BQ, M]`.
+
+    spot: int64 `[BQ, M]`, index into the flattened rows. there: bool `[BQ, M]`.
+    back: int64 `[B, Q + L]`, index into the flattened questions.
+    """
+
+    spot: Tensor
+    there: Tensor
+    back: Tensor
+
+    @classmethod
+    def of(cls, batch: Batch) -> Layout:
+        rows, count = batch.needed.shape[:2]
+        block = torch.cat([torch.arange(count).expand(rows, -1), batch.block], 1)
+        place = torch.cat([torch.zeros(rows, count, dtype=torch.long), batch.place + 1], 1)
+        number = torch.arange(rows)[:, None] * count + block  # [B, Q + L]
+        size = int(place[block >= 0].max()) + 1
+        used = (block >= 0).flatten()
+        index = (number * size + place).flatten()
+        spot = torch.zeros(rows * count * size, dtype=torch.long)
+        spot[index[used]] = torch.arange(len(index))[used]
+        there = torch.zeros(rows * count * size, dtype=torch.bool)
+        there[index[used]] = True
+        back = torch.where(used, index, 0).view(rows, -1)
+        return cls(spot.view(-1, size), there.view(-1, size), back)
+
+    def padded(self, states: Tensor) -> Tensor:
+        """`[B, Q + L, ...]` to `[BQ, M, ...]`."""
+        return states.flatten(0, 1)[self.spot]
+
+
+def answer(
+    model: LlavaOnevisionForConditionalGeneration,
+    batch: Batch,
+    past: Past,
+    encoder: Encoder,
+    choose: Choose,
+    kept: list[Tensor] | None = None,
+) -> tuple[Tensor, list[Asked]]:
+    """The questions over what `choose(layer, probe, summaries)` shows them, int64 `[B, Q, K]`.
+
+    `kept`: per layer bool `[B, 1 or 2 (kv heads), K*16]`, tokens of the shown frames that are
+    not hidden. Returns states `[B, L, D]` of the questions' tokens, and what happened in each
+    layer.
+    """
+    prefix = len(encoder.prefix)
+    rows, count = batch.needed.shape[:2]
+    layout = Layout.of(batch)
+    newline = model.model.image_newline.expand(rows, count, -1)
+    hidden = torch.cat([newline, model.get_input_embeddings()(batch.ids)], 1)
+    own = F.one_hot(batch.block.clamp(min=0), count) * batch.probe[..., None]  # [B, L, Q]
+    own = own.float() / own.sum(1, keepdim=True).clamp(min=1)
+    size = layout.spot.shape[1]
+    causal = torch.ones(size, size, dtype=torch.bool).tril() & layout.there[:, None]
+    causal |= torch.eye(size, dtype=torch.bool)  # padding sees itself
+    passed = []
+    for i, layer in enumerate(model.model.language_model.layers):
+        q, k, v = project(layer, hidden)
+        with torch.autocast("cpu", enabled=False):
+            probe = torch.einsum("blq,blhd->bqhd", own, q[:, count:].float())
+            probe = probe.unflatten(2, (KV_HEADS, -1)).sum(3)
+            shown = choose(i, probe, past.summaries(i, prefix))  # [B, Q, K]
+        keys, values = (recall(x[i], shown, prefix) for x in (past.keys, past.values))
+        table = angles(model, torch.arange(keys.shape[1] + size))
+        before, text = ([t[part] for t in table] for part in (
+            slice(0, keys.shape[1]), slice(keys.shape[1], None)))  # fmt: skip
+        seen = turn(keys, (before[0], before[1]))
+        query = turn(layout.padded(q), (text[0], text[1]))
+        mine = turn(layout.padded(k), (text[0], text[1]))
+        visible = causal.new_ones(len(keys), 1, size, keys.shape[1])
+        if kept is not None:
+            visible = visible.repeat(1, kept[i].shape[1], 1, 1)
+            visible[..., prefix:] &= kept[i].repeat_interleave(count, 0)[:, :, None]
+        bias = hide(torch.cat([visible, causal[:, None].expand(*visible.shape[:3], -1)], -1))
+        with torch.autocast("cpu", enabled=False):
+            attended = attend(
+                query, torch.cat([seen, mine], 1),
+                torch.cat([values, layout.padded(v)], 1), bias[:, :, None],
+            )  # fmt: skip
+        hidden = finish(layer, hidden, attended.flatten(0, 1)[layout.back])
+        passed.append(Asked(query, mine, probe, seen, shown))
+    return model.model.language_model.norm(hidden)[:, count:], passed
+
+
+def recall(states: Tensor, shown: Tensor, prefix: int) -> Tensor:
+    """Prefix and shown frames, `[BQ, P + K*16, 2, 64]`, of a stream's `[B, n, 2, 64]`."""
+    rows, count, many = shown.shape
+    frames = states[:, prefix:].unflatten(1, (-1, TOKENS))  # [B, F, 16, 2, 64]
+    index = shown + torch.arange(rows)[:, None, None] * frames.shape[1]
+    chosen = frames.flatten(0, 1).flatten(1).index_select(0, index.flatten())
+    chosen = chosen.view(rows * count, many * TOKENS, *states.shape[2:])
+    opening = states[:, :prefix].repeat_interleave(count, 0)
+    return torch.cat([opening, chosen], 1)
