@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from mmkv.answer_pass import LayerChoice
 from mmkv.archive import ArchivedBlock
+from mmkv.retrieval.retriever import LayerChoice
 
 
 @dataclass(frozen=True, slots=True)

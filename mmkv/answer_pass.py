@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mmkv.archive import ArchivedBlock
 from mmkv.context import Context, block_positions
+from mmkv.retrieval.retriever import LayerChoice, Retriever
 from mmkv.rotary import Rotary, rotate
 
 _ROOM = 512  # tokens that a buffer is made for before it grows
@@ -47,29 +48,21 @@ class LayerBuffer:
         self.length = end
 
 
-@dataclass(frozen=True, slots=True)
-class LayerChoice:
-    """What one layer chose: block numbers; standardised scores of candidates, then of recent."""
-
-    chosen: list[int]
-    scores: np.ndarray
-
-
 class AnswerPass:
     """State of one answer.
 
     Args:
         context: what may be seen. words: bool `[n]`, the prompt tokens that choose.
-        retrieve: blocks retrieved per layer. room: most tokens that will be generated.
+        retriever: chooses the blocks. room: most tokens that will be generated.
     """
 
     def __init__(
-        self, context: Context, rotary: Rotary, words: Tensor, retrieve: int, room: int
+        self, context: Context, rotary: Rotary, words: Tensor, retriever: Retriever, room: int
     ) -> None:
         self._context = context
         self._rotary = rotary
         self._words = words
-        self._retrieve = retrieve
+        self._retriever = retriever
         self._room = min(room, _ROOM)
         self._buffers: list[LayerBuffer] = []
         self._tables: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
@@ -107,7 +100,7 @@ class AnswerPass:
     def _gather(self, layer: int, query: Tensor, key: Tensor) -> LayerBuffer:
         context = self._context
         started = time.perf_counter()
-        choice, blocks = self._choose(layer, query, key.shape[1])
+        choice, blocks = self._retriever.choose(layer, self._asked(query, key.shape[1]))
         self.choices.append(choice)
         scored = time.perf_counter()
         origins, base, start = place(context, blocks)
@@ -135,30 +128,10 @@ class AnswerPass:
         self.timings["load"] += time.perf_counter() - scored
         return buffer
 
-    def _choose(
-        self, layer: int, query: Tensor, kv_heads: int
-    ) -> tuple[LayerChoice, list[ArchivedBlock]]:
-        context = self._context
-        candidates = context.candidates
-        known = [b for b in context.recent if b.index < self._archived]
-        words = self._words.to(query.device)
-        probe = query[0][:, words].float().mean(dim=1)  # [H, D]
-        probe = probe.view(kv_heads, -1, probe.shape[-1]).sum(dim=1)  # [H_kv, D]
-        everything = candidates + known
-        if not everything:
-            return LayerChoice([], np.empty(0)), []
-        scores = context.past.score(layer, probe, everything[0].index, everything[-1].index + 1)
-        count = min(self._retrieve, len(candidates))
-        top = scores[: len(candidates)].topk(count).indices.sort().values.tolist()
-        spread = scores.std(correction=0).clamp_min(1e-12)
-        standard = ((scores - scores.mean()) / spread).cpu().numpy()
-        blocks = [candidates[i] for i in top]
-        return LayerChoice([b.index for b in blocks], standard), blocks
-
-    @property
-    def _archived(self) -> int:
-        blocks = self._context.past.blocks
-        return blocks[-1].index + 1 if blocks else 0
+    def _asked(self, query: Tensor, kv_heads: int) -> Tensor:
+        """The words' queries `[w, H_kv, D]`, summed over the query heads of each key head."""
+        words = query[0][:, self._words.to(query.device)].float()  # [H, w, D]
+        return words.unflatten(0, (kv_heads, -1)).sum(dim=1).transpose(0, 1)
 
     def _text_table(self, buffer: LayerBuffer, n: int, like: Tensor) -> tuple[Tensor, Tensor]:
         first = buffer.length - buffer.prompt

@@ -6,6 +6,7 @@ One writer, the stream; a question works on a snapshot, which keeps what it refe
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -121,24 +122,19 @@ class Snapshot:
     blocks: list[ArchivedBlock]
     _pages: list[dict[int, Tensor]]
 
-    def score(self, layer: int, probe: Tensor, first: int, last: int) -> Tensor:
-        """ReKV's score of blocks first…last-1: the probe's dot product with their mean key.
-
-        Args:
-            probe: float32 `[H_kv, D]`, the question's mean query, summed over each key head's
-                queries.
-
-        Returns:
-            float32 `[last - first]` (arXiv 2503.00540).
-        """
-        pages, flat = self._pages[layer], probe.flatten()
+    def summaries(self, layer: int, first: int, last: int) -> Tensor:
+        """Mean keys `[last - first, 1, H_kv, D]` of blocks first…last-1 in one layer, float32."""
+        pages = self._pages[layer]
         parts = []
         while first < last:
             number, row = divmod(first, _PAGE)
             take = min(last - first, _PAGE - row)
-            parts.append(pages[number][row : row + take].flatten(1) @ flat)
+            parts.append(pages[number][row : row + take])
             first += take
-        return torch.cat(parts) if parts else flat.new_empty(0)
+        return torch.cat(parts)[:, None]
+
+    def prefetch(self, layer: int, blocks: Sequence[ArchivedBlock]) -> None:
+        """Begin to read what `load` will be asked for; here everything is in memory already."""
 
     def load(self, layer: int, chosen: list[ArchivedBlock], device: torch.device) -> Tensor:
         """Keys and values `[2, H_kv, sum of tokens, D]` of these blocks, on a device."""

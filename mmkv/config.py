@@ -6,6 +6,8 @@ import logging
 import re
 from dataclasses import dataclass
 
+from mmkv.retrieval.registry import check_score
+
 log = logging.getLogger("mmkv")
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -23,6 +25,10 @@ class CacheConfig:
         recent_frames: newest frames shown to every question, at most `window_frames`. None: 4.
         retrieve_frames: earlier frames a question retrieves in all; 0 answers from the window.
             None: 32, or as many as fit beside the recent ones.
+        neighbours: frames that each retrieved one brings along on either side; they count among
+            `retrieve_frames`. A question on what came after an event finds the event's frame.
+        score: how frames are compared with a question: "mean-key" (ReKV), "cosine", "best-word"
+            or "layer-sum"; see `mmkv.retrieval`.
         max_ram: bytes of host memory for frames that may be retrieved, or a text such as
             "8GB"; beyond it the oldest are forgotten. None: no limit.
         chunk_frames: frames encoded per forward pass, where that many are waiting.
@@ -34,6 +40,8 @@ class CacheConfig:
     window_frames: int | None = None
     recent_frames: int | None = None
     retrieve_frames: int | None = None
+    neighbours: int = 0
+    score: str = "mean-key"
     max_ram: int | str | None = "8GB"
     chunk_frames: int = 8
 
@@ -41,7 +49,9 @@ class CacheConfig:
         _whole(self, "window_frames", 1, optional=True)
         _whole(self, "recent_frames", 0, optional=True)
         _whole(self, "retrieve_frames", 0, optional=True)
+        _whole(self, "neighbours", 0)
         _whole(self, "chunk_frames", 1)
+        check_score(self.score)
         window, recent = self.window_frames, self.recent_frames
         if window is not None and recent is not None and recent > window:
             raise ValueError(
@@ -74,6 +84,8 @@ class CacheConfig:
             window_frames=window,
             recent_frames=recent if retrieve else window,
             retrieve_frames=retrieve,
+            neighbours=self.neighbours,
+            score=self.score,
             chunk_frames=self.chunk_frames,
             max_ram=None if self.max_ram is None else int(self.max_ram),
         )
@@ -89,6 +101,8 @@ class CacheSizes:
     window_frames: int
     recent_frames: int
     retrieve_frames: int
+    neighbours: int
+    score: str
     chunk_frames: int
     max_ram: int | None
 

@@ -16,6 +16,7 @@ from mmkv.answer import Answer, FrameRef, rank
 from mmkv.answer_pass import AnswerPass
 from mmkv.context import Context
 from mmkv.models.prompt import Prompt
+from mmkv.retrieval.retriever import Retriever
 from mmkv.sampling import Sampler, Sampling
 from mmkv.turns import Cancelled
 
@@ -38,7 +39,7 @@ class Reply:
         context: Context,
         prompt: Prompt,
         sampling: Sampling,
-        retrieve: int,
+        retriever: Retriever,
         asked: float,
     ) -> None:
         self._vlm = vlm
@@ -57,7 +58,7 @@ class Reply:
         seam.attach(vlm.adapter.language_model)
         self._attached = True
         try:
-            self._prefill(retrieve)
+            self._prefill(retriever)
         except BaseException:
             self._release()
             raise
@@ -116,7 +117,7 @@ class Reply:
             self._attached = False
             seam.abandon(self._vlm.adapter.language_model)
 
-    def _prefill(self, retrieve: int) -> None:
+    def _prefill(self, retriever: Retriever) -> None:
         adapter, context = self._vlm.adapter, self._context
         lead = adapter.prompt_lead()
         embeds = adapter.embed_text(self._prompt.ids)
@@ -127,7 +128,7 @@ class Reply:
         if not words.any():
             words = torch.ones_like(words)
         room = self._sampling.max_new_tokens
-        self._pass = AnswerPass(context, self._vlm.rotary, words, retrieve, room)
+        self._pass = AnswerPass(context, self._vlm.rotary, words, retriever, room)
         with self._vlm.turns.turn(self._cancel), torch.inference_mode():
             started = time.perf_counter()
             hidden = seam.run(adapter.language_model, self._pass, embeds)
@@ -135,7 +136,7 @@ class Reply:
             self._sampler = Sampler(self._sampling, self._logits.device)
             self._timings["prefill"] = time.perf_counter() - started
         self._timings.update(self._pass.timings)
-        self._frames = rank(self._pass.choices, context.candidates, context.recent, retrieve)
+        self._frames = rank(self._pass.choices, context.candidates, context.recent, retriever.count)
 
     def _advance(self) -> bool:
         """Generate one token; whether more may follow."""

@@ -22,6 +22,7 @@ from mmkv.frames import as_frames, as_tensor, as_times, chunks
 from mmkv.ingest import Frame, Ingest
 from mmkv.models.prompt import Template, Turn
 from mmkv.reply import Reply
+from mmkv.retrieval.make import make_retriever
 from mmkv.sampling import Sampling
 from mmkv.stats import Stats
 from mmkv.turns import Turns
@@ -199,15 +200,15 @@ class Stream:
                 f"the question has {len(prompt.ids)} tokens; at most {_MAX_PROMPT_TOKENS} are "
                 "allowed, so shorten it"
             )
-        config, patch = self.config, self._vlm.adapter.temporal_patch
-        retrieve = -(-config.retrieve_frames // patch)
+        config = self.config
         with self._turns.turn():
             self._check_open()
             with self._vlm.turns.turn(), torch.inference_mode():
                 context = capture(
                     self._ingest, self._vlm.rotary, config.recent_frames, since, until
                 )
-        return Reply(self._vlm, context, prompt, options, retrieve, asked)
+        retriever = make_retriever(config, context, self._vlm.adapter.temporal_patch)
+        return Reply(self._vlm, context, prompt, options, retriever, asked)
 
     def chat(self, *, max_turns: int = 8) -> Chat:
         """A conversation about this stream; several may go on at once."""

@@ -16,6 +16,7 @@ from mmkv import archive as archive_module
 from mmkv import seam
 from mmkv.archive import Archive, ArchivedBlock
 from mmkv.models.base import Layout
+from mmkv.retrieval.mean_key import MeanKey
 
 LAYOUT = Layout((), (), np.arange(2)[None], (2,))
 
@@ -165,8 +166,8 @@ def test_scores_do_not_depend_on_pages_or_on_what_was_forgotten(
         assert (len(archive), archive.first) == (at, kept[0])
         first = data.draw(st.sampled_from(kept))
         probe = torch.randn(1, 4)
-        got = snapshot.score(0, probe, first, at)
-        assert torch.allclose(got, (rows[first:] * probe).sum(dim=(1, 2)), atol=1e-5)
+        got = MeanKey().rows(probe[None], snapshot.summaries(0, first, at))
+        assert torch.allclose(got[:, 0], (rows[first:] * probe).sum(dim=(1, 2)), atol=1e-5)
         assert len(archive._summaries[0]) <= len(kept) // page + 2
     finally:
         archive_module._PAGE = before
@@ -179,7 +180,7 @@ def test_a_snapshot_outlives_what_the_archive_forgets() -> None:
     archive.append([block(i) for i in range(4, 12)], [torch.zeros(8, 1, 4)])
     assert [b.index for b in snapshot.blocks] == [0, 1, 2, 3]
     assert snapshot.load(0, snapshot.blocks[:1], torch.device("cpu")).sum() == 0
-    assert snapshot.score(0, torch.ones(1, 4), 0, 4).tolist() == [4.0] * 4
+    assert snapshot.summaries(0, 0, 4).sum(dim=(1, 2, 3)).tolist() == [4.0] * 4
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1,0 +1,44 @@
+"""What a score is: how well blocks of the past match a question, in one layer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from torch import Tensor
+
+
+class Score(ABC):
+    """Compares a question's words with the blocks' summaries. One object serves one question.
+
+    `rows` sees some blocks at a time, so that a long past need not be on the device at once;
+    `combine` then sees all of them.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def rows(self, words: Tensor, summaries: Tensor) -> Tensor:
+        """What can be said of each block by itself.
+
+        Args:
+            words: float32 `[w, H_kv, D]`, the words' queries before RoPE, summed over the query
+                heads of each key head.
+            summaries: float32 `[n, m, H_kv, D]`, mean keys before RoPE of each block's m parts.
+
+        Returns:
+            float32 `[n, c]`, columns of any meaning.
+        """
+
+    def combine(self, rows: Tensor) -> Tensor:
+        """Scores `[n]`, higher is better, from the rows `[n, c]` of all blocks.
+
+        Called once per layer, in the layers' order.
+        """
+        return rows.mean(dim=1)
+
+
+def standard(scores: Tensor) -> Tensor:
+    """`[n, ...]` less the mean over the n, over their spread: comparable between layers."""
+    spread = scores.std(dim=0, correction=0).clamp_min(1e-12)
+    return (scores - scores.mean(dim=0)) / spread

@@ -1,0 +1,101 @@
+"""Which blocks a question retrieves in each layer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmkv.archive import ArchivedBlock, Snapshot
+from mmkv.retrieval.base import Score, standard
+from mmkv.retrieval.choice import choose
+
+_ROWS = 4096  # summaries scored at a time
+
+
+@dataclass(frozen=True, slots=True)
+class LayerChoice:
+    """What one layer chose: block numbers; standardised scores of candidates, then of recent."""
+
+    chosen: list[int]
+    scores: np.ndarray
+
+
+class Retriever(ABC):
+    """Chooses for one question.
+
+    Args:
+        candidates: blocks that may be retrieved, numbered without gaps.
+        recent: the archive's blocks right after them, which are shown anyway; scored too.
+        count: blocks retrieved per layer. neighbours, chunk: see `choose`.
+    """
+
+    def __init__(
+        self,
+        candidates: Sequence[ArchivedBlock],
+        recent: Sequence[ArchivedBlock],
+        count: int,
+        *,
+        neighbours: int = 0,
+        chunk: int = 1,
+    ) -> None:
+        self.count = count
+        self._candidates = candidates
+        self._neighbours = neighbours
+        self._chunk = chunk
+        scored = [part for part in (candidates, recent) if part]
+        self._first = scored[0][0].index if scored else 0
+        self._last = scored[-1][-1].index + 1 if scored else 0
+
+    @abstractmethod
+    def scores(self, layer: int, words: Tensor, first: int, last: int) -> Tensor:
+        """Scores float32 `[last - first]` of blocks first…last-1 in one layer.
+
+        Args:
+            words: the question's words as `Score.rows` takes them.
+        """
+
+    def choose(self, layer: int, words: Tensor) -> tuple[LayerChoice, list[ArchivedBlock]]:
+        """The blocks of one layer, in time order. Call it once per layer, in order."""
+        if self._first == self._last:
+            return LayerChoice([], np.empty(0)), []
+        scores = self.scores(layer, words, self._first, self._last)
+        places = choose(
+            scores[: len(self._candidates)],
+            self.count,
+            neighbours=self._neighbours,
+            chunk=self._chunk,
+            first=self._first,
+        )
+        blocks = [self._candidates[place] for place in places]
+        return LayerChoice([b.index for b in blocks], standard(scores).cpu().numpy()), blocks
+
+
+class LayerRetriever(Retriever):
+    """Every layer chooses for itself, by its own keys (ReKV's internal retrieval)."""
+
+    def __init__(
+        self,
+        past: Snapshot,
+        score: Score,
+        candidates: Sequence[ArchivedBlock],
+        recent: Sequence[ArchivedBlock],
+        count: int,
+        *,
+        neighbours: int = 0,
+        chunk: int = 1,
+    ) -> None:
+        super().__init__(candidates, recent, count, neighbours=neighbours, chunk=chunk)
+        self._past = past
+        self._score = score
+
+    def scores(self, layer: int, words: Tensor, first: int, last: int) -> Tensor:
+        parts = []
+        for at in range(first, last, _ROWS):
+            rows = self._past.summaries(layer, at, min(at + _ROWS, last))
+            parts.append(self._score.rows(words.to(rows.device), rows).to(words.device))
+        return self._score.combine(torch.cat(parts))
