@@ -71,7 +71,7 @@ def capture(
         candidates=inside[:cut],
         recent=recent,
         recent_kv=[
-            _recent_kv(ingest, rotary, layer, inside[cut:], tail)
+            _recent_kv(ingest, past, rotary, layer, inside[cut:], tail)
             for layer in range(len(window.layers))
         ],
         anchor=anchor,
@@ -82,6 +82,7 @@ def capture(
 
 def _recent_kv(
     ingest: Ingest,
+    past: Snapshot,
     rotary: Rotary,
     layer: int,
     blocks: list[ArchivedBlock],
@@ -98,7 +99,7 @@ def _recent_kv(
     if gapless and window.holds(every[0].start):
         return window.read(layer, every[0].start, every[-1].start + every[-1].tokens)
     # asked about an earlier moment: the archive's copy, rotated to the same place
-    kv = torch.cat([b.kv[layer] for b in every], dim=2).to(ring.device)
+    kv = past.load(layer, every, ring.device)
     table = rotary(block_positions(every, [b.origin for b in every]), ring.device, ring.dtype)
     return rotate(kv[None, 0], table), kv[None, 1]
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from mmkv import seam
-from mmkv.archive import Archive, ArchivedBlock
+from mmkv.archive import Archive, ArchivedBlock, PageSize
+from mmkv.codecs import make_codec
 from mmkv.config import CacheSizes
 from mmkv.models.base import Block, Grid, VideoModel
 from mmkv.rotary import Rotary
@@ -38,7 +39,13 @@ class Ingest:
         self, adapter: VideoModel, rotary: Rotary, prefix: Sequence[int], config: CacheSizes
     ) -> None:
         self.adapter = adapter
-        self.archive = Archive(adapter.shape.layers, config.max_ram)
+        self.archive = Archive(
+            make_codec(None, adapter.shape, dtype=adapter.dtype),
+            adapter.shape,
+            adapter.dtype,
+            config.max_ram,
+            PageSize(),
+        )
         self.window: Window | None = None
         self.grid: Grid | None = None
         self.pending: list[Frame] = []

@@ -7,6 +7,7 @@ window. Along axes on which blocks do not follow each other distances stay what 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 
 import mmkv
 from mmkv import seam
+from mmkv.archive import ArchivedBlock
 
 
 def phases(states: Tensor, width: int) -> Tensor:
@@ -117,4 +119,11 @@ def slow_stream(stream: mmkv.Stream, frames: Tensor, times: list[float]) -> Tens
 
 def archived_kv(stream: mmkv.Stream) -> Tensor:
     """Keys before RoPE and values `[L, 2, H_kv, T, D]` that a stream archived."""
-    return torch.cat([b.kv for b in stream._ingest.archive.snapshot().blocks], dim=3)
+    return blocks_kv(stream, stream._ingest.archive.snapshot().blocks)
+
+
+def blocks_kv(stream: mmkv.Stream, blocks: Sequence[ArchivedBlock]) -> Tensor:
+    """The same of some blocks, as a question would load them."""
+    past, cpu = stream._ingest.archive.snapshot(), torch.device("cpu")
+    layers = range(stream._vlm.adapter.shape.layers)
+    return torch.stack([past.load(layer, blocks, cpu) for layer in layers])

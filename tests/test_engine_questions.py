@@ -24,10 +24,9 @@ def state(stream: mmkv.Stream) -> list[Any]:
     tokens = range(max(0, window.seen - window.local), window.seen)
     held = [window.read(i, tokens.start, tokens.stop) for i in range(len(window.layers))]
     sinks = [(layer.sink_key, layer.far_key, layer.sink_value) for layer in window.layers]
-    archive = ingest.archive
-    summaries = [
-        archive._summaries[i][0][: len(archive)].clone() for i in range(len(archive._summaries))
-    ]
+    past = ingest.archive.snapshot()
+    layers = range(len(window.layers))
+    summaries = [past.summaries(i, 0, len(past.blocks)).clone() for i in layers]
     waiting = [(seconds, frame.clone()) for seconds, frame in ingest.pending]
     return [held, sinks, archived_kv(stream), summaries, waiting, window.seen, window.far_distance]
 

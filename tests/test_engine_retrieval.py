@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from engine_reference import blocks_kv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import FAMILIES, clip, small_vlm
 
 import mmkv
-from mmkv import archive as archive_module
 from mmkv import seam
-from mmkv.archive import Archive, ArchivedBlock
-from mmkv.models.base import Layout
+from mmkv.archive import Archive, ArchivedBlock, PageSize, summaries
+from mmkv.codecs import make_codec
+from mmkv.models.base import Layout, Shape
 from mmkv.retrieval.mean_key import MeanKey
 
 LAYOUT = Layout((), (), np.arange(2)[None], (2,))
@@ -26,6 +27,12 @@ def block(index: int, layers: int = 1) -> ArchivedBlock:
     return ArchivedBlock(
         index, 2 * index, index, 1, (float(index), float(index)), LAYOUT, np.array([0]), kv
     )
+
+
+def small_archive(limit: int | None, page_tokens: int | None = None) -> Archive:
+    shape = Shape(layers=1, heads=1, kv_heads=1, head_dim=4)
+    codec = make_codec(None, shape, dtype=torch.float32)
+    return Archive(codec, shape, torch.float32, limit, PageSize(page_tokens))
 
 
 class Listener:
@@ -76,7 +83,8 @@ def test_every_layer_chooses_by_the_papers_score(
         for candidate in candidates:
             after = candidate.tokens - len(candidate.layout.after)
             start = len(candidate.layout.before)
-            mean_key = candidate.kv[layer, 0, :, start:after].double().mean(dim=1)  # [H_kv, D]
+            keys = blocks_kv(stream, [candidate])[layer, 0]
+            mean_key = keys[:, start:after].double().mean(dim=1)  # [H_kv, D]
             group = mean_query.shape[0] // mean_key.shape[0]
             scores.append(
                 sum(mean_query[h] @ mean_key[h // group] for h in range(mean_query.shape[0]))
@@ -117,7 +125,7 @@ def test_equal_scores_still_retrieve_as_many_as_asked(monkeypatch: pytest.Monkey
     config = mmkv.CacheConfig(window_frames=6, recent_frames=2, retrieve_frames=5)
     with small_vlm("llava_onevision").stream(config) as stream:
         stream.feed(clip(16), np.arange(16.0))
-        for pages in stream._ingest.archive._summaries:
+        for pages in stream._ingest.archive._summaries.chunks:
             pages[0] = torch.zeros_like(pages[0])
         _, engine_pass, _ = reply_and_queries(stream, monkeypatch)
     assert all(len(set(c.chosen)) == 5 for c in engine_pass.choices)
@@ -142,18 +150,19 @@ def test_retrieval_keeps_to_since_and_until(monkeypatch: pytest.MonkeyPatch) -> 
 
 @given(
     page=st.integers(1, 7),
+    tokens=st.one_of(st.none(), st.integers(1, 20)),
     sizes=st.lists(st.integers(1, 9), min_size=1, max_size=6),
     limit=st.one_of(st.none(), st.integers(1, 12)),
     data=st.data(),
 )
 @settings(max_examples=40, deadline=None)
 def test_scores_do_not_depend_on_pages_or_on_what_was_forgotten(
-    page: int, sizes: list[int], limit: int | None, data: st.DataObject
+    page: int, tokens: int | None, sizes: list[int], limit: int | None, data: st.DataObject
 ) -> None:
-    before, archive_module._PAGE = archive_module._PAGE, page
+    before, summaries.ROWS = summaries.ROWS, page
     try:
         bytes_each = block(0).kv.nbytes
-        archive = Archive(1, None if limit is None else limit * bytes_each)
+        archive = small_archive(None if limit is None else limit * bytes_each, tokens)
         rows = torch.randn(sum(sizes), 1, 4)
         at = 0
         for size in sizes:
@@ -168,13 +177,13 @@ def test_scores_do_not_depend_on_pages_or_on_what_was_forgotten(
         probe = torch.randn(1, 4)
         got = MeanKey().rows(probe[None], snapshot.summaries(0, first, at))
         assert torch.allclose(got[:, 0], (rows[first:] * probe).sum(dim=(1, 2)), atol=1e-5)
-        assert len(archive._summaries[0]) <= len(kept) // page + 2
+        assert len(archive._summaries.chunks[0]) <= len(kept) // page + 2
     finally:
-        archive_module._PAGE = before
+        summaries.ROWS = before
 
 
 def test_a_snapshot_outlives_what_the_archive_forgets() -> None:
-    archive = Archive(1, 4 * block(0).kv.nbytes)
+    archive = small_archive(4 * block(0).kv.nbytes)
     archive.append([block(i) for i in range(4)], [torch.ones(4, 1, 4)])
     snapshot = archive.snapshot()
     archive.append([block(i) for i in range(4, 12)], [torch.zeros(8, 1, 4)])
@@ -204,7 +213,7 @@ def test_a_stream_that_forgot_answers_like_one_asked_since_then(family: str) -> 
 
 
 def test_forgetting_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    archive = Archive(1, 2 * block(0).kv.nbytes)
+    archive = small_archive(2 * block(0).kv.nbytes)
     with caplog.at_level("WARNING", logger="mmkv"):
         for i in range(6):
             archive.append([block(i)], [torch.ones(1, 1, 4)])

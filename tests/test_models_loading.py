@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from engine_reference import archived_kv
 from small_models import FAMILIES, PREPROCESS, clip, small_vlm
 
 import mmkv
@@ -86,12 +87,24 @@ def test_weights_on_disk_answer_the_same(
     assert answer(vlm) == answer(small_vlm(family))
 
 
+@pytest.mark.filterwarnings("ignore:The following device_map keys")
+def test_a_newline_left_on_disk_is_named(tmp_path: Path) -> None:
+    parts = ("vision_tower", "multi_modal_projector", "language_model")
+    device_map = dict.fromkeys(["lm_head", *(f"model.{p}" for p in parts)], "cpu")
+    with pytest.raises(ValueError, match=r"model\.image_newline on disk.*map .* to a device"):
+        mmkv.load(
+            "mmkv-tiny",
+            device_map={**device_map, "model.image_newline": "disk"},
+            offload_folder=str(tmp_path),
+        )
+
+
 def test_bfloat16_runs(saved: tuple[str, Path]) -> None:
     family, folder = saved
     vlm = mmkv.load(str(folder), dtype="bfloat16", **options(family))
     with vlm.stream(CONFIG) as stream:
         stream.feed(clip(20), np.arange(20.0))
-        assert stream._ingest.archive.last.kv.dtype == torch.bfloat16
+        assert archived_kv(stream).dtype == torch.bfloat16
         assert stream._ingest.window.layers[0].key.dtype == torch.bfloat16
         assert stream.ask("What?", max_new_tokens=3).token_ids
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from engine_reference import blocks_kv
 from small_models import clip, small_vlm
 
 import mmkv
@@ -44,7 +45,7 @@ def test_a_retrieved_block_brings_the_keys_of_its_time_text() -> None:
     sinks = stream._ingest.window.sinks
     for layer, choice in enumerate(engine_pass.choices):
         chosen = [blocks[i] for i in choice.chosen]
-        want = torch.cat([b.kv[layer, 1] for b in chosen], dim=1)  # the text's values included
+        want = blocks_kv(stream, chosen)[layer, 1]  # the text's values included
         got = engine_pass._buffers[layer].value[0, :, sinks : sinks + want.shape[1]]
         assert len(chosen) == 2
         assert torch.equal(got, want)

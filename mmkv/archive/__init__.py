@@ -1,0 +1,7 @@
+"""The stream's past: blocks, packed into pages, in memory and on disk, and their summaries."""
+
+from mmkv.archive.archive import Archive, PageSize
+from mmkv.archive.blocks import ArchivedBlock
+from mmkv.archive.snapshot import Snapshot
+
+__all__ = ["Archive", "ArchivedBlock", "PageSize", "Snapshot"]

@@ -1,0 +1,44 @@
+"""A block of the past: what names it and places it, without its keys and values once packed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor
+
+from mmkv.models.base import Layout
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivedBlock:
+    """One block of the past.
+
+    index: its number in the stream. start: its first token's number. frame: its first frame's.
+    frames: how many it shows. seconds: times of its first and last frame.
+    origin: int64 `[A]`. kv: host tensor `[L, 2, H_kv, T, D]`, keys before RoPE; None once its page
+    is packed, and from then on `Snapshot.load` reads it.
+    sides: bytes kept beside it under a name of at most 16 ASCII letters, such as a thumbnail;
+    empty once its page is packed, and from then on `Snapshot.side` reads them.
+    """
+
+    index: int
+    start: int
+    frame: int
+    frames: int
+    seconds: tuple[float, float]
+    layout: Layout
+    origin: np.ndarray
+    kv: Tensor | None = None
+    sides: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def tokens(self) -> int:
+        return int(self.layout.offsets.shape[1])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it holds itself: none once its page is packed."""
+        held = 0 if self.kv is None else self.kv.nbytes
+        return held + sum(len(data) for data in self.sides.values())

@@ -1,0 +1,116 @@
+"""A page: consecutive blocks packed together, all layers, in host memory, on disk, or both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from mmkv.archive.blocks import ArchivedBlock
+from mmkv.codecs import Codec, Part
+from mmkv.slabs import Slabs
+
+
+class Stored(Protocol):
+    """A page's bytes on disk."""
+
+    def read(self, row: int, layer: int) -> np.ndarray:
+        """One slice, uint8, its checksum compared. Row 0 is what the blocks share, row i + 1 is
+        the page's block i.
+        """
+
+    def side(self, name: str, block: int) -> bytes | None:
+        """What was kept under this name beside this block."""
+
+    @property
+    def kept(self) -> bool:
+        """Whether it is still in the store, rather than dropped with its segment."""
+
+
+@dataclass(slots=True, eq=False)
+class Page:
+    """Consecutive blocks, packed.
+
+    first, stop: numbers of its first block and of the one after its last. lengths: tokens of each.
+    sizes: bytes of each slice, uint32 `[1 + blocks, L]`; row 0 is what the blocks share.
+    payload: the slices one after the other, uint8, row by row; None where only the disk has them.
+    stored: the same on disk; None before it is written, or without a store.
+    sides: per block the bytes kept beside it; empty where only the disk has them.
+    slab: what the payload is part of.
+    """
+
+    first: int
+    lengths: tuple[int, ...]
+    sizes: np.ndarray
+    payload: np.ndarray | None = None
+    stored: Stored | None = None
+    sides: tuple[dict[str, bytes], ...] = ()
+    slab: int = 0
+
+    @property
+    def stop(self) -> int:
+        return self.first + len(self.lengths)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the payload, wherever it is."""
+        return int(self.sizes.sum(dtype=np.int64))
+
+    def bytes_of(self, block: int) -> int:
+        """Bytes of one of its blocks; what its blocks share counts with the last."""
+        row = block - self.first + 1
+        shared = int(self.sizes[0].sum()) if block == self.stop - 1 else 0
+        sides = self.sides[row - 1].values() if self.sides else ()
+        return int(self.sizes[row].sum()) + shared + sum(map(len, sides))
+
+    def slice(self, row: int, layer: int) -> tuple[int, int]:
+        """Where a slice begins and ends in the payload."""
+        before = int(self.sizes[:row].sum(dtype=np.int64)) + int(self.sizes[row, :layer].sum())
+        return before, before + int(self.sizes[row, layer])
+
+    def side(self, name: str, block: int) -> bytes | None:
+        """What was kept under this name beside this block, or None."""
+        sides = self.sides  # once: another thread may let go of them
+        if sides:
+            return sides[block - self.first].get(name)
+        return None if self.stored is None else self.stored.side(name, block)
+
+
+def pack(blocks: Sequence[ArchivedBlock], codec: Codec, memory: Slabs) -> Page:
+    """Pack blocks that still have their keys and values into one page in `memory`."""
+    lengths = tuple(block.tokens for block in blocks)
+    states = [block.kv for block in blocks if block.kv is not None]
+    assert len(states) == len(blocks)
+    layers = states[0].shape[0]
+    rows: list[list[np.ndarray]] = [[] for _ in range(len(blocks) + 1)]
+    for layer in range(layers):
+        kv = torch.cat([held[layer] for held in states], dim=2)  # [2, H_kv, tokens, D]
+        packed = codec.encode(kv[0], kv[1], list(lengths), layer)
+        for row, part in zip(rows, [packed.shared, *packed.blocks], strict=True):
+            row.append(part)
+    sizes = np.array([[part.nbytes for part in row] for row in rows], dtype=np.uint32)
+    buffer = memory.take((int(sizes.sum(dtype=np.int64)),))
+    payload = buffer.numpy()
+    at = 0
+    for row in rows:
+        for part in row:
+            payload[at : at + part.nbytes] = part
+            at += part.nbytes
+    slab = buffer.untyped_storage().data_ptr()
+    sides = tuple(dict(block.sides) for block in blocks)
+    if not any(sides):
+        sides = ()
+    return Page(blocks[0].index, lengths, sizes, payload, None, sides, slab)
+
+
+def stripped(block: ArchivedBlock) -> ArchivedBlock:
+    """The block without what its page holds from now on."""
+    return replace(block, kv=None, sides={})
+
+
+def part_of(page: Page, blocks: Sequence[int], slices: Sequence[np.ndarray]) -> Part:
+    """What a codec needs to decode blocks of a page: the shared slice comes first in `slices`."""
+    return Part(slices[0], slices[1:], [page.lengths[block - page.first] for block in blocks])

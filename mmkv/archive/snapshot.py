@@ -1,0 +1,130 @@
+"""The past at one moment, which stays as it is while the stream goes on."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mmkv.archive.blocks import ArchivedBlock
+from mmkv.archive.pages import Page, part_of
+from mmkv.archive.reads import PageMemory
+from mmkv.archive.summaries import Summaries
+from mmkv.codecs import Codec, Part
+from mmkv.models.base import Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """What reading pages takes. dtype: of the keys and values handed out."""
+
+    codec: Codec
+    shape: Shape
+    dtype: torch.dtype
+    memory: PageMemory
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The past at one moment. blocks: in time order, numbered without gaps."""
+
+    blocks: list[ArchivedBlock]
+    _pages: list[Page]
+    _summaries: Summaries
+    _packed: Packed
+
+    def load(self, layer: int, chosen: Sequence[ArchivedBlock], device: torch.device) -> Tensor:
+        """Keys before RoPE and values `[2, H_kv, sum of tokens, D]` of these blocks, on a device.
+
+        Raises:
+            StoreError: what the disk holds is damaged, or cannot be read.
+        """
+        packed, shape = self._packed, self._packed.shape
+        pieces: list[Tensor] = []
+        waiting: list[Part] = []
+
+        def unpack() -> None:
+            if waiting:
+                made = packed.codec.decode(waiting, layer, shape, device, packed.dtype)
+                pieces.append(made)
+                waiting.clear()
+
+        for page, blocks in self._runs(chosen):
+            if page is None:
+                unpack()
+                for block in blocks:
+                    assert block.kv is not None
+                    pieces.append(block.kv[layer].to(device, non_blocking=True))
+            else:
+                numbers = [block.index for block in blocks]
+                slices = packed.memory.slices(page, layer, numbers)
+                waiting.append(part_of(page, numbers, slices))
+        unpack()
+        if not pieces:
+            size = (2, shape.kv_heads, 0, shape.head_dim)
+            return torch.empty(size, dtype=packed.dtype, device=device)
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)
+
+    def prefetch(self, layer: int, blocks: Sequence[ArchivedBlock]) -> None:
+        """Begin to read what `load` will need; returns at once."""
+        for page, run in self._runs(blocks):
+            if page is not None:
+                self._packed.memory.prefetch(page, layer, [block.index for block in run])
+
+    def summaries(
+        self, layer: int, first: int, last: int, device: torch.device | None = None
+    ) -> Tensor:
+        """Summaries of blocks first…last-1: float32 `[n, m, H_kv, D]`, m at least 1.
+
+        Args:
+            device: where they are wanted; None leaves them where the newest of them lies.
+        """
+        parts = list(self.summary_parts(layer, first, last))
+        if device is None:
+            device = parts[-1].device if parts else torch.device("cpu")
+        return self._summaries.get(layer, first, last, device)
+
+    def summary_parts(self, layer: int, first: int, last: int) -> Iterator[Tensor]:
+        """The same in pieces `[n, m, H_kv, D]`, in order, each where it lies: the newest on the
+        layer's device, those beyond `index_bytes` in host memory. Nothing is copied.
+        """
+        return self._summaries.parts(layer, first, last)
+
+    def side(self, name: str, block: ArchivedBlock) -> bytes | None:
+        """What was kept under this name beside a block, or None.
+
+        Raises:
+            StoreError: what the disk holds is damaged, or cannot be read.
+        """
+        if block.kv is not None:
+            return block.sides.get(name)
+        page = self._page(block.index)
+        return None if page is None else page.side(name, block.index)
+
+    def _page(self, block: int) -> Page | None:
+        place = bisect_right(self._pages, block, key=_first) - 1
+        page = self._pages[place] if place >= 0 else None
+        return page if page is not None and block < page.stop else None
+
+    def _runs(
+        self, chosen: Sequence[ArchivedBlock]
+    ) -> Iterator[tuple[Page | None, list[ArchivedBlock]]]:
+        """Neighbours in `chosen` that lie in one page, or outside of any."""
+        page: Page | None = None
+        run: list[ArchivedBlock] = []
+        for block in chosen:
+            its = None if block.kv is not None else self._page(block.index)
+            if run and its is not page:
+                yield page, run
+                run = []
+            page = its
+            run.append(block)
+        if run:
+            yield page, run
+
+
+def _first(page: Page) -> int:
+    return page.first

@@ -1,0 +1,100 @@
+"""Summaries of every block and layer, by which a question finds its blocks.
+
+They lie in chunks of consecutive blocks: the newest on the layer's device, up to a number of
+bytes in all, older ones in host memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+ROWS = 1024  # blocks per chunk
+
+
+class SummaryIndex:
+    """The summaries of one stream.
+
+    Args:
+        layers: number of layers. limit: bytes kept on the devices, None for all.
+    """
+
+    def __init__(self, layers: int, limit: int | None = None) -> None:
+        self.chunks: list[dict[int, Tensor]] = [{} for _ in range(layers)]
+        self._limit = limit
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all summaries."""
+        return sum(c.nbytes for chunks in self.chunks for c in list(chunks.values()))
+
+    def append(self, at: int, rows: Sequence[Tensor]) -> None:
+        """Write summaries of blocks from number `at` on; per layer `[n, m, H_kv, D]`."""
+        count = len(rows[0]) if rows else 0
+        for chunks, layer in zip(self.chunks, rows, strict=True):
+            done = 0
+            while done < count:
+                number, row = divmod(at + done, ROWS)
+                if number not in chunks:
+                    chunks[number] = layer.new_empty((ROWS, *layer.shape[1:]))
+                take = min(count - done, ROWS - row)
+                chunks[number][row : row + take] = layer[done : done + take]
+                done += take
+        self._to_host()
+
+    def forget(self, first: int) -> None:
+        """Let go of chunks that hold nothing from block `first` on."""
+        for chunks in self.chunks:
+            for number in [n for n in chunks if (n + 1) * ROWS <= first]:
+                del chunks[number]
+
+    def view(self) -> Summaries:
+        """The summaries as they are now; rows are never written twice."""
+        return Summaries([dict(chunks) for chunks in self.chunks])
+
+    def _to_host(self) -> None:
+        if self._limit is None:
+            return
+        while True:
+            held = [
+                (number, layer)
+                for layer, chunks in enumerate(self.chunks)
+                for number, chunk in chunks.items()
+                if chunk.device.type != "cpu"
+            ]
+            used = sum(self.chunks[layer][number].nbytes for number, layer in held)
+            oldest = min((number for number, _ in held), default=None)
+            newest = max((number for number, _ in held), default=None)
+            if used <= self._limit or oldest is None or oldest == newest:
+                return  # the chunk being filled stays
+            for number, layer in held:
+                if number == oldest:
+                    self.chunks[layer][number] = self.chunks[layer][number].cpu()
+
+
+@dataclass(frozen=True, slots=True)
+class Summaries:
+    """The summaries at one moment."""
+
+    _chunks: list[dict[int, Tensor]]
+
+    def parts(self, layer: int, first: int, last: int) -> Iterator[Tensor]:
+        """Summaries of blocks first…last-1 in order, float32 `[n, m, H_kv, D]` each, where they
+        lie: on the layer's device, or in host memory.
+        """
+        while first < last:
+            number, row = divmod(first, ROWS)
+            take = min(last - first, ROWS - row)
+            yield self._chunks[layer][number][row : row + take]
+            first += take
+
+    def get(self, layer: int, first: int, last: int, device: torch.device) -> Tensor:
+        """Summaries of blocks first…last-1, float32 `[n, m, H_kv, D]`, on a device."""
+        parts = [part.to(device) for part in self.parts(layer, first, last)]
+        if parts:
+            return parts[0] if len(parts) == 1 else torch.cat(parts)
+        like = next(iter(self._chunks[layer].values()), torch.empty((0, 1, 0, 0)))
+        return torch.empty((0, *like.shape[1:]), device=device)
