@@ -15,6 +15,7 @@ from mmkv import seam
 from mmkv.answer import Answer, FrameRef, rank
 from mmkv.answer_pass import AnswerPass
 from mmkv.context import Context
+from mmkv.decoder import Decoder
 from mmkv.models.prompt import Prompt
 from mmkv.retrieval.retriever import Retriever
 from mmkv.sampling import Sampler, Sampling
@@ -53,14 +54,13 @@ class Reply:
         self._finish = "cancelled"
         self._answer: Answer | None = None
         self._timings = {"wait": time.perf_counter() - asked}
-        self._shown = ""
+        self._text = Decoder(vlm.tokenizer)
         self._stepping = threading.Lock()
-        seam.attach(vlm.adapter.language_model)
-        self._attached = True
+        self._use = seam.Use(vlm.adapter.language_model)
         try:
             self._prefill(retriever)
         except BaseException:
-            self._release()
+            self._use.release()
             raise
 
     @property
@@ -83,7 +83,6 @@ class Reply:
             with self._stepping:
                 more = self._answer is None and self._advance()
                 piece = self._unshown(whole=not more)
-                self._shown += piece
             if self._cancel.is_set():
                 self.close()  # another thread asked for it during the step
             if piece:
@@ -111,11 +110,6 @@ class Reply:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        if getattr(self, "_attached", False):
-            self._attached = False
-            seam.abandon(self._vlm.adapter.language_model)
 
     def _prefill(self, retriever: Retriever) -> None:
         adapter, context = self._vlm.adapter, self._context
@@ -175,13 +169,10 @@ class Reply:
     def _unshown(self, whole: bool) -> str:
         if self._finish == "cancelled" and self._answer is not None:
             return ""
-        text = self._decoded()
-        # a character may need several tokens: wait for the whole of it
-        return text[len(self._shown) :] if whole or not text.endswith("\ufffd") else ""
+        return self._text.take(self._ids, whole=whole)
 
     def _decoded(self) -> str:
-        text = self._vlm.tokenizer.decode(self._ids, skip_special_tokens=True)
-        return str(text).strip()
+        return self._text.all(self._ids)
 
     def _end(self, finish: str) -> None:
         """Fix the answer; what it was generated from is let go."""
@@ -189,12 +180,12 @@ class Reply:
             self._finish = finish
             self._answer = self._build()
             del self._context, self._pass
-            self._release()
+            self._use.release()
 
     def _build(self) -> Answer:
         timings = {**self._timings, "total": time.perf_counter() - self._asked}
         return Answer(
-            text=self._shown if self._finish == "cancelled" else self._decoded(),
+            text=self._text.shown if self._finish == "cancelled" else self._decoded(),
             token_ids=tuple(self._ids),
             finish_reason=self._finish,
             as_of=self._as_of,
@@ -202,11 +193,6 @@ class Reply:
             timings=timings,
             hint=_hint(self._prompt.unknown),
         )
-
-    def _release(self) -> None:
-        if self._attached:
-            self._attached = False
-            seam.detach(self._vlm.adapter.language_model)
 
 
 def _hint(unknown: Sequence[str]) -> str | None:

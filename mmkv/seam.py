@@ -24,7 +24,7 @@ NAME = "mmkv"
 _inside: ContextVar[bool] = ContextVar("mmkv_inside", default=False)
 _lock = threading.Lock()
 _attached: weakref.WeakKeyDictionary[nn.Module, _Attached] = weakref.WeakKeyDictionary()
-_abandoned: deque[nn.Module] = deque()
+_abandoned: deque[tuple[nn.Module, object]] = deque()
 _stock: dict[int, str] = {}  # attention that an attached model's configuration named before
 
 
@@ -46,10 +46,37 @@ class Pass(Protocol):
 
 class _Attached:
     def __init__(self, implementation: str, forward: Callable[..., Any], own: bool) -> None:
-        self.count = 1
+        self.users: set[object] = set()
         self.implementation = implementation
         self.forward = forward
         self.own = own
+
+
+class Use:
+    """The seams in place from here to `release`, or until this object is dropped.
+
+    Wherever an interrupt strikes, a use that was begun is also ended: what is counted is the
+    token, which is known before it is counted.
+    """
+
+    def __init__(self, language_model: Any) -> None:
+        self._token = object()
+        self._language_model = language_model
+        with _lock:
+            _attach(language_model, self._token)
+        _settle()
+
+    def release(self) -> None:
+        """The model as it was, if this was the last use; a second call does nothing."""
+        with _lock:
+            _detach(self._language_model, self._token)
+        _settle()
+
+    def __del__(self) -> None:
+        # in a thread that may be inside `_attach`, so never wait
+        if hasattr(self, "_language_model"):
+            _abandoned.append((self._language_model, self._token))
+            _settle()
 
 
 def run(language_model: Any, engine_pass: Pass, embeds: Tensor, **extras: Any) -> Tensor:
@@ -77,46 +104,26 @@ def run(language_model: Any, engine_pass: Pass, embeds: Tensor, **extras: Any) -
 @contextmanager
 def attached(language_model: Any) -> Iterator[None]:
     """The seams in place for the length of a `with` block."""
-    attach(language_model)
+    use = Use(language_model)
     try:
         yield
     finally:
-        detach(language_model)
-
-
-def attach(language_model: Any) -> None:
-    """Put the seams in place, or count one more user of them."""
-    with _lock:
-        _attach(language_model)
-    _settle()
-
-
-def detach(language_model: Any) -> None:
-    """Count one user less; after the last the model is as it was."""
-    with _lock:
-        _detach(language_model)
-    _settle()
-
-
-def abandon(language_model: Any) -> None:
-    """`detach` for finalizers: they may run in a thread that is inside `attach`, so never wait."""
-    _abandoned.append(language_model)
-    _settle()
+        use.release()
 
 
 def _settle() -> None:
     while _abandoned and _lock.acquire(blocking=False):  # else the one that holds it does this
         try:
             while _abandoned:
-                _detach(_abandoned.popleft())
+                _detach(*_abandoned.popleft())
         finally:
             _lock.release()
 
 
-def _attach(language_model: Any) -> None:
+def _attach(language_model: Any, user: object) -> None:
     known = _attached.get(language_model)
     if known is not None:
-        known.count += 1
+        known.users.add(user)
         return
     _register()
     rotary: Any = language_model.rotary_emb
@@ -126,25 +133,26 @@ def _attach(language_model: Any) -> None:
         original,
         "forward" in vars(rotary),
     )
+    before.users.add(user)
+    _attached[language_model] = before  # first, so that an interrupt below is undone by `_detach`
     _stock[id(language_model.config)] = before.implementation
     language_model.set_attn_implementation(NAME)
     rotary.forward = _deferred(original, language_model)
-    _attached[language_model] = before
 
 
-def _detach(language_model: Any) -> None:
+def _detach(language_model: Any, user: object) -> None:
     known = _attached.get(language_model)
-    if known is None:
+    if known is None or user not in known.users:
         return
-    known.count -= 1
-    if known.count:
+    known.users.discard(user)
+    if known.users:
         return
     del _attached[language_model]
     rotary: Any = language_model.rotary_emb
     if known.own:
         rotary.forward = known.forward
     else:
-        del rotary.forward
+        vars(rotary).pop("forward", None)
     language_model.set_attn_implementation(known.implementation)
     _stock.pop(id(language_model.config), None)
 

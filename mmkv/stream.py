@@ -65,8 +65,7 @@ class Stream:
         self._turns = Turns()
         self._closed = False
         self._feeds: weakref.WeakSet[Feed] = weakref.WeakSet()
-        seam.attach(vlm.adapter.language_model)
-        self._abandon = weakref.finalize(self, seam.abandon, vlm.adapter.language_model)
+        self._use = seam.Use(vlm.adapter.language_model)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
@@ -86,8 +85,7 @@ class Stream:
             feed.stop()
         with self._turns.turn():
             self._closed = True
-            if self._abandon.detach() is not None:
-                seam.detach(self._vlm.adapter.language_model)
+            self._use.release()
 
     def encode(
         self,

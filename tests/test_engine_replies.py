@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from small_models import FAMILIES, clip, small_vlm
 
 import mmkv
+from mmkv.decoder import Decoder
 from mmkv.sampling import Sampler, Sampling
 
 CONFIG = mmkv.CacheConfig(window_frames=6, recent_frames=2, retrieve_frames=4)
@@ -55,6 +56,26 @@ def test_pieces_join_even_where_tokens_are_no_text(ids: list[int]) -> None:
         stream.feed(clip(2), [0.0, 1.0])
         reply = says(stream, ids)
         assert "".join(reply) == reply.answer.text
+
+
+def test_a_long_answer_is_not_decoded_anew_at_every_token(stream: mmkv.Stream) -> None:
+    decoded: list[int] = []
+    reply = says(stream, ids_of("many words " * 10), max_new_tokens=1000)
+    inner = VLM.tokenizer
+
+    class Counting:
+        def decode(self, ids: Any, **options: Any) -> Any:
+            decoded.append(len(ids))
+            return inner.decode(ids, **options)
+
+    reply._text = Decoder(Counting())
+    tokens = len(reply.finish().token_ids)
+    assert tokens == 110
+    assert sum(decoded) < 5 * tokens
+
+
+def test_white_space_around_an_answer_is_left_out_of_its_pieces(stream: mmkv.Stream) -> None:
+    assert "".join(says(stream, ids_of("  \n a  b \n "))) == "a  b"
 
 
 def test_a_character_of_several_tokens_comes_whole(stream: mmkv.Stream) -> None:

@@ -189,9 +189,9 @@ def test_a_finalizer_that_runs_inside_attach_does_not_deadlock(
     forgotten = [vlm.stream(CONFIG)]
     inside = seam._attach
 
-    def collects(language_model: Any) -> None:
+    def collects(language_model: Any, user: object) -> None:
         forgotten.clear()  # as a garbage collection at this point would
-        inside(language_model)
+        inside(language_model, user)
 
     monkeypatch.setattr(seam, "_attach", collects)
 
@@ -201,6 +201,29 @@ def test_a_finalizer_that_runs_inside_attach_does_not_deadlock(
             return stream.ask("What?", max_new_tokens=1).as_of == 3.0
 
     assert together(work) == [True]
+    assert restored(vlm)
+
+
+@pytest.mark.parametrize("after", ["_attach", "_settle"])
+def test_an_interrupt_while_a_session_opens_leaves_the_model_as_it_was(
+    after: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vlm = small_vlm("llava_onevision")
+    with vlm.stream(CONFIG) as stream:
+        stream.feed(clip(4), np.arange(4.0))
+        held = set(seam._attached[vlm.adapter.language_model].users)
+        inner = getattr(seam, after)
+
+        def interrupted(*args: Any) -> None:
+            inner(*args)
+            monkeypatch.undo()  # once
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(seam, after, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            stream.ask("What?")
+        gc.collect()
+        assert seam._attached[vlm.adapter.language_model].users == held
     assert restored(vlm)
 
 
