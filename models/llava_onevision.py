@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from mmkv.models.base import Grid, Layout, VideoModel
+from mmkv.models.preprocess import Preprocess
 
 
 class LlavaOnevision(VideoModel):
@@ -19,6 +20,16 @@ class LlavaOnevision(VideoModel):
     family = "llava_onevision"
     architectures: ClassVar[tuple[str, ...]] = ("LlavaOnevisionForConditionalGeneration",)
     video_tokens = ("<video>",)
+
+    def __init__(
+        self, model: Any, tokenizer: Any, preprocess: Preprocess, max_pixels: int | None
+    ) -> None:
+        if model.model.image_newline.is_meta:  # accelerate gives a lone parameter no hook
+            raise ValueError(
+                "the device map leaves model.image_newline on disk, from where it cannot be read; "
+                "map 'model.image_newline' to a device (it is one vector)"
+            )
+        super().__init__(model, tokenizer, preprocess, max_pixels)
 
     @property
     def vision_tower(self) -> Any:

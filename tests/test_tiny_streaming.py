@@ -1,0 +1,102 @@
+"""What mmkv-tiny is trained on is what the engine shows it."""
+
+from __future__ import annotations
+
+from random import Random
+
+import numpy as np
+import pytest
+import torch
+from engine_reference import archived_kv
+from torch import Tensor
+
+import mmkv
+from mmkv.models.tiny import forward, recall, streaming
+from mmkv.models.tiny.batches import Batch, Encoder, make_batch
+from mmkv.models.tiny.questions import KINDS
+from mmkv.models.tiny.streaming import WINDOW
+from mmkv.models.tiny.world import draw, make_bank
+
+FRAMES, QUESTIONS = 40, 6
+
+
+@pytest.fixture(scope="module")
+def vlm() -> mmkv.VideoLM:
+    return mmkv.load("mmkv-tiny", dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def encoder(vlm: mmkv.VideoLM) -> Encoder:
+    return Encoder(vlm.tokenizer)
+
+
+def long_batch(encoder: Encoder, clips: int = 1) -> tuple[Batch, Tensor]:
+    """A batch of long clips, and their frames uint8 `[clips * F, 3, 64, 64]`."""
+    bank = make_bank(16, seed=98)
+    kinds = {k: 1.0 for k in KINDS if k != "caption"}
+    batch = make_batch(
+        Random("long"), encoder, clips=clips, frames=FRAMES, questions=QUESTIONS, weights=kinds,
+        variants=bank.variants,
+    )  # fmt: skip
+    scenes, variant = batch.scenes.flatten(0, 1), batch.variant.flatten(0, 1)
+    return batch, draw(scenes, variant, bank, torch.Generator().manual_seed(4))
+
+
+def watched(vlm: mmkv.VideoLM, encoder: Encoder, frames: Tensor, clips: int) -> streaming.Past:
+    tokens = forward.see(vlm.model, frames).reshape(clips, -1, 256)
+    embeds = forward.opening(vlm.model, tokens, encoder)
+    return streaming.watch(vlm.model, embeds, len(encoder.prefix))
+
+
+@torch.no_grad()
+def test_the_training_forward_is_the_engines(vlm: mmkv.VideoLM, encoder: Encoder) -> None:
+    _, frames = long_batch(encoder)
+    past = watched(vlm, encoder, frames, 1)
+    with vlm.stream(mmkv.CacheConfig(window_frames=WINDOW)) as stream:
+        stream.feed(frames.permute(0, 2, 3, 1).numpy(), np.arange(float(FRAMES)))
+        engine = archived_kv(stream)  # [L, 2, 2, T, 64]
+    keys = torch.stack(past.keys)[:, 0, len(encoder.prefix) :].transpose(1, 2)
+    values = torch.stack(past.values)[:, 0, len(encoder.prefix) :].transpose(1, 2)
+    torch.testing.assert_close(keys, engine[:, 0], atol=2e-4, rtol=1e-4)
+    torch.testing.assert_close(values, engine[:, 1], atol=2e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_helped_questions_are_shown_what_they_need(vlm: mmkv.VideoLM, encoder: Encoder) -> None:
+    batch, frames = long_batch(encoder, clips=3)
+    past = watched(vlm, encoder, frames, 3)
+    helped = torch.zeros(3, QUESTIONS, dtype=torch.bool)
+    helped[:, ::2] = True
+    choice = recall.Choice(batch, 6, neighbours=True, helped=helped)
+    _, passed = streaming.answer(vlm.model, batch, past, encoder, choice)
+    for layer, asked in enumerate(passed):
+        assert asked.shown.shape == (3, QUESTIONS, 6 + recall.RECENT)
+        assert bool((asked.shown.diff(dim=-1) > 0).all())
+        assert bool((asked.shown[..., -recall.RECENT :] >= FRAMES - recall.RECENT).all())
+        seen = torch.zeros_like(batch.required).scatter(-1, asked.shown, True)
+        if layer:
+            assert bool((seen | ~batch.required)[helped].all())
+    assert bool(choice.answerable(passed)[helped].all())
+
+
+@torch.no_grad()
+def test_a_question_sees_only_what_it_is_shown(vlm: mmkv.VideoLM, encoder: Encoder) -> None:
+    batch, frames = long_batch(encoder)
+    past = watched(vlm, encoder, frames, 1)
+    shown = torch.tensor([1, 7, 8, 30, 39]).expand(1, QUESTIONS, 5)
+    before, _ = streaming.answer(vlm.model, batch, past, encoder, lambda *_: shown)
+    prefix = len(encoder.prefix)
+    kept = torch.zeros(FRAMES, dtype=torch.bool)
+    kept[shown[0, 0]] = True
+    for states in (*past.keys, *past.values):
+        states[:, prefix:].unflatten(1, (FRAMES, -1))[:, ~kept] = float("nan")
+    after, _ = streaming.answer(vlm.model, batch, past, encoder, lambda *_: shown)
+    torch.testing.assert_close(before, after, atol=0, rtol=0)
+
+
+def test_neighbours_of_the_best_frames_come_before_other_good_ones() -> None:
+    score = torch.tensor([[[0.0, 9, 0, 5, 0, 0, 8, 0, 7, 0]]])
+    wish = recall.best(score, 6, neighbours=True)  # two hits: 1 and 6
+    assert wish.topk(6).indices.sort().values.tolist() == [[[0, 1, 2, 5, 6, 7]]]
+    alone = recall.best(score, 4, neighbours=False)
+    assert alone.topk(4).indices.sort().values.tolist() == [[[1, 3, 6, 8]]]
