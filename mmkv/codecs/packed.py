@@ -1,0 +1,153 @@
+"""What codecs of few bits share: keys and values packed side by side, protected layers.
+
+A page's shared bytes are the keys' part, with its length in front, then the values' part; a block's
+are its keys' bytes, then its values'.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmkv.codecs.base import Codec, PackedLayer, Part, check_input
+from mmkv.codecs.packer import Packer
+from mmkv.codecs.settings import Settings
+from mmkv.kernels.pack import Form
+from mmkv.models.base import Shape
+
+# squares of larger numbers leave float32
+_LARGEST = 1e18
+_SIZE = np.dtype("<u4")
+
+
+class PackedCodec(Codec):
+    """Keys and values at few bits, in some layers at more.
+
+    Args:
+        shape: the model's. settings: checked already; see `registry.py`.
+
+    Raises:
+        ValueError: the model's heads cannot be packed.
+    """
+
+    key_choices: ClassVar[tuple[float, ...]] = (1.5, 1.58, 2, 4)
+    value_choices: ClassVar[tuple[float, ...]] = (1.5, 1.58, 2, 4)
+    defaults: ClassVar[Settings]
+
+    def __init__(self, shape: Shape, settings: Settings) -> None:
+        if shape.head_dim % 16:
+            raise ValueError(
+                f"codec={self.name!r} packs heads whose size is a multiple of 16, and this "
+                f"model's is {shape.head_dim}; use codec='fp16'"
+            )
+        self.shape, self.settings = shape, settings
+        bits = (settings.key_bits, settings.value_bits)
+        self._packers = (self.packer(bits[0], key=True), self.packer(bits[1], key=False))
+        more = settings.protected_bits
+        self._protected = (self.packer(more, key=True), self.packer(more, key=False))
+
+    @abstractmethod
+    def packer(self, bits: float, *, key: bool) -> Packer:
+        """What packs keys or values at this many bits."""
+
+    def packers(self, layer: int) -> tuple[Packer, Packer]:
+        """What packs this layer's keys and values."""
+        return self._protected if layer in self.settings.protected_layers else self._packers
+
+    def form(self, bits: float, *, fitted: bool) -> Form:
+        """How so many bits are coded; 1.5 is half of the channels at 2 bits, the others at 1."""
+        settings = self.settings
+        if bits == 1.5:
+            half = self.shape.head_dim // 2
+            return Form(2, half, settings.transform, fitted, settings.remove_mean)
+        levels = {1.58: 3, 2: 4, 4: 16}[bits]
+        return Form(levels, 0, "none", fitted, settings.remove_mean)
+
+    def encode(
+        self,
+        key: Tensor,
+        value: Tensor,
+        lengths: Sequence[int],
+        layer: int,
+        salience: Tensor | None = None,
+    ) -> PackedLayer:
+        check_input(key, value, lengths, layer)
+        expected = (self.shape.kv_heads, sum(lengths), self.shape.head_dim)
+        if key.shape != expected:
+            raise ValueError(
+                f"keys {list(key.shape)} are not those of this codec's model, {list(expected)}"
+            )
+        if not key.shape[1]:
+            return PackedLayer(_nothing(), [_nothing() for _ in lengths])
+        shared, blocks = [], []
+        for name, states, packer in zip(
+            ("keys", "values"), (key, value), self.packers(layer), strict=True
+        ):
+            largest = float(states.abs().amax())
+            if largest > _LARGEST:
+                raise ValueError(
+                    f"the {name} of layer {layer} reach {largest:.3g}; codec={self.name!r} takes "
+                    f"up to {_LARGEST:.0e}, so use codec='fp16'"
+                )
+            part, codes = packer.pack(states, lengths, salience)
+            shared.append(part)
+            blocks.append(codes)
+        size = np.array([len(shared[0])], dtype=_SIZE).view(np.uint8)
+        return PackedLayer(
+            np.concatenate([size, *shared]),
+            [np.concatenate(pair) for pair in zip(*blocks, strict=True)],
+        )
+
+    def decode(
+        self,
+        parts: Sequence[Part],
+        layer: int,
+        shape: Shape,
+        device: torch.device,
+        dtype: torch.dtype,
+        rotation: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        parts = [p for p in parts if sum(p.lengths)]
+        tokens = sum(sum(p.lengths) for p in parts)
+        size = (2, shape.kv_heads, tokens, shape.head_dim)
+        out = torch.empty(size, device=device, dtype=dtype)
+        if not tokens:
+            return out
+        keys, values = self.packers(layer)
+        halves = [self._halves(part, keys) for part in parts]
+        keys.unpack([k for k, _ in halves], shape, rotation, out[0])
+        values.unpack([v for _, v in halves], shape, None, out[1])
+        return out
+
+    def split(self, packed: PackedLayer, lengths: Sequence[int], layer: int) -> tuple[int, int]:
+        if not len(packed.shared):
+            return 0, 0
+        key, value = self._halves(
+            Part(packed.shared, packed.blocks, lengths), self.packers(layer)[0]
+        )
+        sizes = [int(p.shared.nbytes) + sum(int(b.nbytes) for b in p.blocks) for p in (key, value)]
+        return sizes[0] + _SIZE.itemsize, sizes[1]
+
+    def spec(self) -> dict[str, Any]:
+        found = asdict(self.settings)
+        return {"name": self.name, **found, "protected_layers": [*found["protected_layers"]]}
+
+    def _halves(self, part: Part, keys: Packer) -> tuple[Part, Part]:
+        shared = part.shared
+        end = _SIZE.itemsize + int(shared[: _SIZE.itemsize].copy().view(_SIZE)[0])
+        cuts = [keys.block_bytes(n, self.shape) for n in part.lengths]
+        pairs = list(zip(part.blocks, cuts, strict=True))
+        return (
+            Part(shared[_SIZE.itemsize : end], [b[:cut] for b, cut in pairs], part.lengths),
+            Part(shared[end:], [b[cut:] for b, cut in pairs], part.lengths),
+        )
+
+
+def _nothing() -> np.ndarray:
+    return np.empty(0, dtype=np.uint8)

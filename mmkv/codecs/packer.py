@@ -1,0 +1,183 @@
+"""Keys or values of one layer as bytes: what packed codecs are put together from.
+
+Bytes of a page: per group of tokens a row of parameters (per head the largest scale, float32; a bit
+per channel where some are wide; a word per channel), then the list of exact centres. Bytes of a
+block: its codes; where groups are shorter than the page, first its place among the page's tokens,
+uint16. The rest of the layout is in `kernels/pack/naive.py`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmkv.codecs.base import Part
+from mmkv.kernels.pack import Form, Params, pack, pack_bits
+from mmkv.kernels.unpack_rotate import unpack_rotate
+from mmkv.models.base import Shape
+
+_LISTED = 2  # words whose high part is below this ask for an exact centre
+_PLACE = np.dtype("<u2")
+_WORD = np.dtype("<u2")
+_EXACT = np.dtype("<f4")
+
+
+class Packer(ABC):
+    """Packs one tensor `[H_kv, T, D]` of a page, and unpacks blocks of many pages."""
+
+    @abstractmethod
+    def pack(
+        self, states: Tensor, lengths: Sequence[int], salience: Tensor | None
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """What the page's blocks share, and each block's bytes; at least one token in all."""
+
+    @abstractmethod
+    def block_bytes(self, length: int, shape: Shape) -> int:
+        """Bytes of a block of this many tokens, where they follow from that."""
+
+    @abstractmethod
+    def unpack(
+        self, parts: Sequence[Part], shape: Shape, rotation: tuple[Tensor, Tensor] | None,
+        out: Tensor,
+    ) -> None:  # fmt: skip
+        """Fill `out` `[H_kv, n, D]` with these blocks, at least one token in all."""
+
+
+class ChannelPacker(Packer):
+    """Scales per channel, over the page's tokens or over groups of `group_size` of them.
+
+    A group is at least `group_size` tokens; what is left at the end of a page joins the last one.
+    """
+
+    def __init__(self, form: Form, group_size: int | None) -> None:
+        self.form = form
+        self.group_size = group_size
+
+    def pack(
+        self, states: Tensor, lengths: Sequence[int], salience: Tensor | None
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        tokens = states.shape[1]
+        if self.group_size and tokens > np.iinfo(_PLACE).max:
+            raise ValueError(f"a page of {tokens} tokens is too long for group_size; use less")
+        count = max(1, tokens // self.group_size) if self.group_size else 1
+        size = self.group_size or tokens
+        cut = (count - 1) * size  # the last group may be longer
+        pieces = [states[:, cut:][None]]
+        if cut:
+            pieces.insert(0, states[:, :cut].unflatten(1, (-1, size)).transpose(0, 1))
+        packed = [pack(piece, self.form) for piece in pieces]
+        codes = torch.cat([c.transpose(0, 1).flatten(1, 2) for _, c in packed], dim=1)  # [H, T, D]
+        return self._shared([p for p, _ in packed]), self._blocks(codes, lengths)
+
+    def block_bytes(self, length: int, shape: Shape) -> int:
+        if not length:
+            return 0
+        planes = sum(self.form.plane_bytes(shape.kv_heads, length, shape.head_dim))
+        return planes + (_PLACE.itemsize if self.group_size else 0)
+
+    def unpack(
+        self, parts: Sequence[Part], shape: Shape, rotation: tuple[Tensor, Tensor] | None,
+        out: Tensor,
+    ) -> None:  # fmt: skip
+        device = out.device
+        params, first_rows = self._params([p.shared for p in parts], shape, device)
+        blocks = [b for part in parts for b in part.blocks]
+        lengths = [n for part in parts for n in part.lengths]
+        sizes = np.array([len(b) for b in blocks])
+        starts = np.cumsum(sizes) - sizes
+        rows = []
+        for part, first, until in zip(parts, first_rows, [*first_rows[1:], None], strict=True):
+            last = (len(params.top) if until is None else until) - 1
+            for block, length in zip(part.blocks, part.lengths, strict=True):
+                rows.append(self._rows(block, length, first, last))
+        codes = torch.from_numpy(np.concatenate(blocks)).to(device)
+        at = starts + (_PLACE.itemsize if self.group_size else 0)
+        unpack_rotate(
+            codes,
+            torch.from_numpy(at).to(device),
+            lengths,
+            torch.from_numpy(np.concatenate(rows)).to(device),
+            params,
+            self.form,
+            rotation,
+            out,
+        )
+
+    def _rows(self, block: np.ndarray, length: int, first: int, last: int) -> np.ndarray:
+        if not self.group_size or not length:
+            return np.full(length, first)
+        place = int(block[: _PLACE.itemsize].copy().view(_PLACE)[0])
+        return np.minimum(first + (place + np.arange(length)) // self.group_size, last)
+
+    def _row_bytes(self, heads: int, head_dim: int) -> tuple[int, int, int]:
+        wide = heads * head_dim // 8 if self.form.wide else 0
+        return _EXACT.itemsize * heads, wide, _WORD.itemsize * heads * head_dim
+
+    def _shared(self, packed: list[Params]) -> np.ndarray:
+        rows, exact = [], []
+        for params in packed:
+            groups = len(params.top)
+            parts = [_bytes(params.top.cpu().numpy().astype(_EXACT), groups)]
+            if self.form.wide:
+                parts.append(np.packbits(params.wide.cpu().numpy().reshape(groups, -1), axis=1))
+            parts.append(_bytes(params.words.cpu().numpy().astype(_WORD), groups))
+            rows.append(np.concatenate(parts, axis=1).ravel())
+            exact.append(_bytes(params.listed.cpu().numpy().astype(_EXACT), 1)[0])
+        return np.concatenate([*rows, *exact])
+
+    def _blocks(self, codes: Tensor, lengths: Sequence[int]) -> list[np.ndarray]:
+        starts = np.cumsum([0, *lengths])
+        blocks = [np.empty(0, dtype=np.uint8) for _ in lengths]
+        for length in set(lengths) - {0}:  # blocks of one length at once: mostly all of them
+            which = [i for i, other in enumerate(lengths) if other == length]
+            tokens = torch.from_numpy(starts[which][:, None] + np.arange(length))
+            bytes_ = pack_bits(codes[:, tokens.to(codes.device)].transpose(0, 1), self.form)
+            for i, row in zip(which, bytes_.cpu().numpy(), strict=True):
+                place = np.array([starts[i]], dtype=_PLACE) if self.group_size else starts[:0]
+                blocks[i] = np.concatenate([place.view(np.uint8), row])
+        return blocks
+
+    def _params(
+        self, shared: Sequence[np.ndarray], shape: Shape, device: torch.device
+    ) -> tuple[Params, list[int]]:
+        """The parameters of all pages' groups, and the first row of each page."""
+        heads, head_dim = shape.kv_heads, shape.head_dim
+        sizes = self._row_bytes(heads, head_dim)
+        firsts, rows, exact, count = [], [], [], 0
+        for page in shared:
+            groups, listed = self._extent(page, sizes)
+            firsts.append(count)
+            count += groups
+            rows.append(page[: groups * sum(sizes)].reshape(groups, -1))
+            exact.append(page[groups * sum(sizes) :][: listed * _EXACT.itemsize])
+        top, wide, words = np.split(np.concatenate(rows), np.cumsum(sizes)[:2], axis=1)
+        size = (count, heads, head_dim)
+        chosen = np.zeros(size, dtype=bool)
+        if self.form.wide:
+            chosen = np.unpackbits(wide, axis=1).astype(bool).reshape(size)
+        numbers = np.ascontiguousarray(words).view(_WORD).astype(np.int32).reshape(size)
+        params = Params(
+            torch.from_numpy(numbers).to(device),
+            torch.from_numpy(np.ascontiguousarray(top).view(_EXACT).copy()).to(device),
+            torch.from_numpy(chosen).to(device),
+            torch.from_numpy(np.concatenate(exact).view(_EXACT).copy()).to(device),
+        )
+        return params, firsts
+
+    def _extent(self, page: np.ndarray, sizes: tuple[int, int, int]) -> tuple[int, int]:
+        """How many groups and exact centres a page's bytes hold."""
+        row, groups, listed = sum(sizes), 0, 0
+        while (groups + 1) * row + listed * _EXACT.itemsize <= len(page):
+            words = page[groups * row + sizes[0] + sizes[1] : (groups + 1) * row].copy()
+            listed += int(((words.view(_WORD) >> 6) < _LISTED).sum())
+            groups += 1
+        assert groups * row + listed * _EXACT.itemsize == len(page), "damaged page"
+        return groups, listed
+
+
+def _bytes(numbers: np.ndarray, rows: int) -> np.ndarray:
+    return np.ascontiguousarray(numbers).reshape(rows, -1).view(np.uint8)

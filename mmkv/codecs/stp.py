@@ -1,0 +1,116 @@
+"""Semantic token protection (VidKV, arXiv 2503.16257): values of salient tokens at 2 bits.
+
+"1.66" bits: a fifth of a page's tokens at 2 bits, the others ternary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmkv.codecs.base import Part
+from mmkv.codecs.packed import PackedCodec
+from mmkv.codecs.packer import ChannelPacker, Packer
+from mmkv.codecs.settings import Settings
+from mmkv.models.base import Shape
+
+_SHARE = 0.2
+_SIZE = np.dtype("<u4")
+
+
+class Stp(PackedCodec):
+    """The fitted codec with ternary values, a share of salient tokens at 2 bits.
+
+    How salient a token is, `encode` is told; where it is not, a token counts by how far its value
+    is from the page's mean, which is what ternary codes would lose.
+    """
+
+    name: ClassVar[str] = "stp"
+    value_choices: ClassVar[tuple[float, ...]] = (1.66,)
+    defaults: ClassVar[Settings] = Settings(key_bits=1.5, value_bits=1.66)
+
+    def packer(self, bits: float, *, key: bool) -> Packer:
+        size = self.settings.group_size
+        if bits != 1.66:
+            return ChannelPacker(self.form(bits, fitted=True), size)
+        return SalientPacker(
+            ChannelPacker(self.form(2, fitted=True), size),
+            ChannelPacker(self.form(1.58, fitted=True), size),
+        )
+
+
+class SalientPacker(Packer):
+    """Salient tokens through one packer, the others through another.
+
+    A page's bytes: the salient part's with its length in front, then the others'. A block's: a bit
+    for every token, the salient tokens' bytes, the others'.
+    """
+
+    def __init__(self, salient: ChannelPacker, others: ChannelPacker) -> None:
+        self._packers = (salient, others)
+
+    def pack(
+        self, states: Tensor, lengths: Sequence[int], salience: Tensor | None
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        chosen = _most_salient(states, salience)
+        flags = [part.numpy() for part in chosen.split(list(lengths))]
+        shared, blocks = [], [[np.packbits(f)] for f in flags]
+        for packer, mask in zip(self._packers, (chosen, ~chosen), strict=True):
+            part, codes = np.empty(0, dtype=np.uint8), [np.empty(0, dtype=np.uint8)] * len(lengths)
+            if mask.any():
+                counts = [int(m.sum()) for m in mask.split(list(lengths))]
+                part, codes = packer.pack(states[:, mask.to(states.device)], counts, None)
+            shared.append(part)
+            for block, own in zip(blocks, codes, strict=True):
+                block.append(own)
+        size = np.array([len(shared[0])], dtype=_SIZE).view(np.uint8)
+        return np.concatenate([size, *shared]), [np.concatenate(block) for block in blocks]
+
+    def block_bytes(self, length: int, shape: Shape) -> int:
+        raise NotImplementedError("a block's bytes depend on which tokens are salient")
+
+    def unpack(
+        self, parts: Sequence[Part], shape: Shape, rotation: tuple[Tensor, Tensor] | None,
+        out: Tensor,
+    ) -> None:  # fmt: skip
+        halves: tuple[list[Part], list[Part]] = ([], [])
+        flags = []
+        for part in parts:
+            end = _SIZE.itemsize + int(part.shared[: _SIZE.itemsize].copy().view(_SIZE)[0])
+            shared = (part.shared[_SIZE.itemsize : end], part.shared[end:])
+            blocks: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+            counts: tuple[list[int], list[int]] = ([], [])
+            for block, length in zip(part.blocks, part.lengths, strict=True):
+                bits = -(-length // 8)
+                mask = np.unpackbits(block[:bits], count=length).astype(bool)
+                flags.append(mask)
+                salient = int(mask.sum())
+                cut = bits + self._packers[0].block_bytes(salient, shape)
+                for i, (own, count) in enumerate(
+                    ((block[bits:cut], salient), (block[cut:], length - salient))
+                ):
+                    blocks[i].append(own)
+                    counts[i].append(count)
+            for i in range(2):
+                if sum(counts[i]):
+                    halves[i].append(Part(shared[i], blocks[i], counts[i]))
+        chosen = torch.from_numpy(np.concatenate(flags)).to(out.device)
+        for packer, half, which in zip(self._packers, halves, (chosen, ~chosen), strict=True):
+            if half:
+                states = out.new_empty((out.shape[0], int(which.sum()), out.shape[2]))
+                packer.unpack(half, shape, None, states)
+                out[:, which] = states
+
+
+def _most_salient(states: Tensor, salience: Tensor | None) -> Tensor:
+    """The fifth of the tokens that matters most, bool `[T]` on the CPU."""
+    if salience is None:
+        x = states.float()
+        salience = (x - x.mean(dim=1, keepdim=True)).square().sum(dim=(0, 2))
+    chosen = torch.zeros(states.shape[1], dtype=torch.bool)
+    top = salience.float().cpu().topk(round(_SHARE * states.shape[1])).indices
+    return chosen.index_fill_(0, top, True)
