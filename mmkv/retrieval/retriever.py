@@ -14,8 +14,6 @@ from mmkv.archive import ArchivedBlock, Snapshot
 from mmkv.retrieval.base import Score, standard
 from mmkv.retrieval.choice import choose
 
-_ROWS = 4096  # summaries scored at a time
-
 
 @dataclass(frozen=True, slots=True)
 class LayerChoice:
@@ -94,8 +92,8 @@ class LayerRetriever(Retriever):
         self._score = score
 
     def scores(self, layer: int, words: Tensor, first: int, last: int) -> Tensor:
-        parts = []
-        for at in range(first, last, _ROWS):
-            rows = self._past.summaries(layer, at, min(at + _ROWS, last))
-            parts.append(self._score.rows(words.to(rows.device), rows).to(words.device))
-        return self._score.combine(torch.cat(parts))
+        rows = [
+            self._score.rows(words.to(part.device), part).to(words.device)
+            for part in self._past.summary_parts(layer, first, last)
+        ]
+        return self._score.combine(torch.cat(rows))
