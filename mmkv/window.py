@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmkv.kernels.window_attention import FarSinks, window_attention
+from mmkv.kernels.window_attention import Chunk, window_attention
 from mmkv.models.base import Shape
 from mmkv.rotary import Rotary, rotate
 
@@ -139,8 +139,7 @@ class EncodePass:
     ) -> Tensor:
         window, ring = self._window, self._window.layers[layer]
         tables = self._tables(ring.key.device, ring.key.dtype)
-        near = rotate(query, tables.near)
-        turned = rotate(key, tables.near)
+        turned = rotate(key, tables.chunk.near)
         for slots, part in tables.slots:
             ring.key[:, :, slots] = turned[:, :, part]
             ring.value[:, :, slots] = value[:, :, part]
@@ -154,13 +153,10 @@ class EncodePass:
         if self._means is not None:
             weights = self._means.to(key.device)  # [blocks, n]
             self.summaries.append(torch.matmul(weights, key[0].float()).transpose(0, 1))
-        far = None
-        if tables.far is not None and ring.far_key is not None and ring.sink_value is not None:
-            seen = tables.sinks_bias
-            far = FarSinks(rotate(query, tables.far), ring.far_key, ring.sink_value, seen)
-        filled = min(self._start + self._n, window.capacity)
-        held = (ring.key[:, :, :filled], ring.value[:, :, :filled])
-        return window_attention(near, *held, tables.bias, far, scaling)
+        sinks = None
+        if ring.far_key is not None and ring.sink_value is not None:
+            sinks = (ring.far_key, ring.sink_value)
+        return window_attention(query, ring.key, ring.value, tables.chunk, sinks, scaling)
 
     def commit(self) -> None:
         """Make the chunk part of the stream. Without it the next chunk takes its place."""
@@ -175,16 +171,10 @@ class EncodePass:
 
     def _build(self, device: torch.device, dtype: torch.dtype) -> _Tables:
         window, start, n = self._window, self._start, self._n
-        last, capacity = start + n - 1, window.capacity
-        slots = np.arange(min(last + 1, capacity))
-        held = last - (last - slots) % capacity  # the token in each slot after this write
-        asks = np.arange(start, start + n)[:, None]
-        distance = asks - held
-        near = (distance >= 0) & (distance < window.local)
+        capacity = window.capacity
         sinks = n if self._sinks else window.sinks
-        gone = asks - np.arange(sinks) >= window.local
         far = None
-        if gone.any():
+        if sinks and start + n - 1 >= window.local:  # the last query has lost the first sink
             assert window.far_distance is not None
             far = window.rotary(
                 far_queries(self._positions, window.advances, window.far_distance), device, dtype
@@ -194,24 +184,11 @@ class EncodePass:
         parts = [(slice(first, first + head), slice(0, head))]
         if head < n:
             parts.append((slice(0, n - head), slice(head, n)))
-        return _Tables(
-            near=window.rotary(self._positions, device, dtype),
-            far=far,
-            bias=_bias(near, device, dtype),
-            sinks_bias=_bias(gone, device, torch.float32),
-            slots=parts,
-        )
+        near = window.rotary(self._positions, device, dtype)
+        return _Tables(Chunk(start, n, window.local, capacity, near, far, sinks), parts)
 
 
 @dataclass(frozen=True, slots=True)
 class _Tables:
-    near: tuple[Tensor, Tensor]
-    far: tuple[Tensor, Tensor] | None
-    bias: Tensor
-    sinks_bias: Tensor
+    chunk: Chunk
     slots: list[tuple[slice, slice]]
-
-
-def _bias(seen: np.ndarray, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """0 where seen, else -inf."""
-    return torch.from_numpy(np.where(seen, 0.0, -np.inf)).to(device, dtype)

@@ -131,7 +131,7 @@ def test_every_way_to_compute_attention_gives_the_same(
     monkeypatch.setattr(naive, "_MAX_SCORES", scores)
     for fused in {naive._HAS_FUSED, False}:
         monkeypatch.setattr(naive, "_HAS_FUSED", fused)
-        got = naive.window_attention(query, key, value, bias, far, 0.3)
+        got = naive.masked_attention(query, key, value, bias, far, 0.3)
         assert torch.allclose(got.double(), want, atol=1e-5)
 
 

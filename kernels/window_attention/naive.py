@@ -1,21 +1,67 @@
 """Window attention in torch: the executable specification.
 
-Every query sees the window's keys that its bias admits, at their true distances, and the sinks
-that have left its window at one fixed distance, under one softmax (InfLLM, arXiv 2402.04617).
+Every query sees the window's keys at their true distances, and the sinks that have left its
+window at one fixed distance, under one softmax (InfLLM, arXiv 2402.04617).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmkv.rotary import rotate
+
 # scores held at once where the softmax is written out; longer chunks run in tiles of queries
 _MAX_SCORES = 1 << 25
 # torch's fused CPU attention that also returns the log-sum-exp; grouped heads as of 2.13
 _HAS_FUSED = torch.__version__ >= "2.13"
+
+Table = tuple[Tensor, Tensor]  # cosines and sines [n, R]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A chunk of a stream: tokens start … start + n - 1, written to the ring already.
+
+    Token i sees token j if 0 <= i - j < local; token j stands in slot j % capacity.
+    near: rotation of the chunk's queries. far: the same at the fixed distance at which they see
+    sinks out of their window, None where no query has lost one. sinks: how many there are.
+    """
+
+    start: int
+    n: int
+    local: int
+    capacity: int
+    near: Table
+    far: Table | None = None
+    sinks: int = 0
+
+    @property
+    def filled(self) -> int:
+        """Slots of the ring in use."""
+        return min(self.start + self.n, self.capacity)
+
+    @cached_property
+    def bias(self) -> Tensor:
+        """`[n, filled]`: 0 where a query sees the token in a slot, else -inf."""
+        device = self.near[0].device
+        last = self.start + self.n - 1
+        slots = torch.arange(self.filled, device=device)
+        held = last - (last - slots) % self.capacity  # the token in each slot
+        distance = torch.arange(self.start, last + 1, device=device)[:, None] - held
+        return _bias((distance >= 0) & (distance < self.local))
+
+    @cached_property
+    def far_bias(self) -> Tensor:
+        """`[n, sinks]`: 0 where a sink is out of a query's window, else -inf."""
+        device = self.near[0].device
+        asks = torch.arange(self.start, self.start + self.n, device=device)
+        gone = asks[:, None] - torch.arange(self.sinks, device=device) >= self.local
+        return _bias(gone)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +82,40 @@ def window_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
+    chunk: Chunk,
+    sinks: tuple[Tensor, Tensor] | None,
+    scaling: float,
+) -> Tensor:
+    """Attention of a chunk over sinks, ring window and itself; nothing of the window is copied.
+
+    Args:
+        query: `[1, H, n, D]`, before RoPE. key, value: the ring `[1, H_kv, capacity, D]`, rotated.
+        sinks: keys (rotated as seen from afar) and values `[1, H_kv, s, D]`, None if there are
+            none. scaling: of the scores.
+
+    Returns:
+        `[1, n, H, D]`.
+    """
+    far = None
+    if chunk.far is not None and sinks is not None:
+        far = FarSinks(rotate(query, chunk.far), *sinks, chunk.far_bias)
+    held = (key[:, :, : chunk.filled], value[:, :, : chunk.filled])
+    bias = chunk.bias.to(query.dtype)
+    return masked_attention(rotate(query, chunk.near), *held, bias, far, scaling)
+
+
+def masked_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
     bias: Tensor,
     far: FarSinks | None,
     scaling: float,
 ) -> Tensor:
-    """Attention over a ring buffer and far sinks; nothing of the window is copied.
+    """Attention over keys in any order and far sinks.
 
     Args:
-        query: `[1, H, n, D]`, rotated. key, value: `[1, H_kv, m, D]`, rotated, in any order.
+        query: `[1, H, n, D]`, rotated. key, value: `[1, H_kv, m, D]`, rotated.
         bias: `[n, m]` in the query's dtype, 0 where the query sees the key, else -inf;
             every row admits at least one key.
 
@@ -91,3 +163,7 @@ def _scores(query: Tensor, key: Tensor, bias: Tensor, scaling: float) -> Tensor:
     grouped = query.reshape(kv, heads // kv * n, -1)  # a key head's queries side by side
     scores = torch.matmul(grouped, key[0].transpose(1, 2)).float().mul_(scaling)
     return scores.view(kv, heads // kv, n, -1) + bias
+
+
+def _bias(seen: Tensor) -> Tensor:
+    return torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, -torch.inf)

@@ -1,0 +1,62 @@
+"""Tile sizes of the Triton kernels, fixed per GPU generation: nothing is tuned while it runs.
+
+Chosen from what compiles within the shared memory of each generation (99 KB on 8.6, 8.9 and 12.x,
+163 KB on 8.0, 227 KB on 9.0) without spilling registers; not yet tuned on hardware.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """rows: of queries (or tokens) in a program. cols: keys at a time. warps, stages: Triton's."""
+
+    rows: int
+    cols: int
+    warps: int
+    stages: int
+
+
+def capability(device: torch.device) -> int:
+    """Compute capability as 10 × major + minor; the CPU (Triton's interpreter) counts as 90."""
+    if device.type != "cuda":
+        return 90
+    return _capability(device.index if device.index is not None else torch.cuda.current_device())
+
+
+@cache
+def _capability(index: int) -> int:
+    major, minor = torch.cuda.get_device_capability(index)
+    return 10 * major + minor
+
+
+def large_shared(arch: int) -> bool:
+    """Whether a program has more than 99 KB of shared memory."""
+    return arch in (80, 90, 100, 103)
+
+
+def processors(device: torch.device) -> int:
+    """Streaming multiprocessors: how many programs run side by side."""
+    if device.type != "cuda":
+        return 4
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def window_tiles(arch: int, queries: int, heads: int, head_dim: int, element: int) -> Tiles:
+    """For `window_attention` over queries of this head size and bytes per element."""
+    if element == 4:
+        return Tiles(32, 32, 4, 2)
+    if head_dim > 128:
+        return Tiles(64, 32, 4, 2)
+    if arch >= 90 and large_shared(arch):
+        if queries * heads >= 128 * 132:
+            return Tiles(128, 128, 8, 2)
+        return Tiles(64, 128, 4, 2)
+    if large_shared(arch):
+        return Tiles(128, 64, 8, 2)
+    return Tiles(64, 64, 4, 2)
