@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mmkv.retrieval.registry import check_score
+
+if TYPE_CHECKING:
+    from mmkv.codecs import Codec
 
 log = logging.getLogger("mmkv")
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_SPANS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 _WINDOW, _RECENT, _RETRIEVE = 64, 4, 32
 _PROMPT_TOKENS = 64
 
@@ -29,8 +35,21 @@ class CacheConfig:
             `retrieve_frames`. A question on what came after an event finds the event's frame.
         score: how frames are compared with a question: "mean-key" (ReKV), "cosine", "best-word"
             or "layer-sum"; see `mmkv.retrieval`.
+        codec: how keys and values of the past are packed: a name of `mmkv.codecs.CODECS`, a codec
+            of your own, or None for what the bits say, by default "fp16", which loses nothing.
+        key_bits, value_bits: bits per element of packed keys and values, such as 1.5 and 2.
+        page_tokens: tokens after which frames are packed together. None: 512 where a frame has
+            128 or more, else 64.
+        page_seconds: seconds of the stream after which they are packed, however few they are.
         max_ram: bytes of host memory for frames that may be retrieved, or a text such as
-            "8GB"; beyond it the oldest are forgotten. None: no limit.
+            "8GB". Beyond it the oldest are forgotten; in a stream with a store, those not used
+            for longest are on disk alone. None: no limit.
+        index_bytes: bytes on the devices for the summaries by which frames are found, or a text;
+            older ones are in host memory. None: no limit.
+        max_disk: bytes that a store may take, or a text such as "500GB"; beyond it the oldest
+            frames leave it. None: no limit.
+        max_age: seconds that a store reaches back, or a text such as "12h" or "7d".
+            None: no limit.
         chunk_frames: frames encoded per forward pass, where that many are waiting.
 
     Raises:
@@ -42,7 +61,15 @@ class CacheConfig:
     retrieve_frames: int | None = None
     neighbours: int = 0
     score: str = "mean-key"
+    codec: str | Codec | None = None
+    key_bits: float | None = None
+    value_bits: float | None = None
+    page_tokens: int | None = None
+    page_seconds: float = 60.0
     max_ram: int | str | None = "8GB"
+    index_bytes: int | str | None = "1GB"
+    max_disk: int | str | None = None
+    max_age: float | str | None = None
     chunk_frames: int = 8
 
     def __post_init__(self) -> None:
@@ -51,6 +78,7 @@ class CacheConfig:
         _whole(self, "retrieve_frames", 0, optional=True)
         _whole(self, "neighbours", 0)
         _whole(self, "chunk_frames", 1)
+        _whole(self, "page_tokens", 1, optional=True)
         check_score(self.score)
         window, recent = self.window_frames, self.recent_frames
         if window is not None and recent is not None and recent > window:
@@ -58,8 +86,12 @@ class CacheConfig:
                 f"recent_frames={recent} is more than window_frames={window}; recent frames come "
                 "from the window, so lower it or widen the window"
             )
-        if self.max_ram is not None:
-            object.__setattr__(self, "max_ram", parse_bytes("max_ram", self.max_ram))
+        for name in ("max_ram", "index_bytes", "max_disk"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, parse_bytes(name, getattr(self, name)))
+        for name in ("page_seconds", "max_age"):
+            if name == "page_seconds" or getattr(self, name) is not None:
+                object.__setattr__(self, name, parse_seconds(name, getattr(self, name)))
 
     def sizes(self, context_tokens: int, tokens_per_frame: float) -> CacheSizes:
         """Every size decided, for a model trained on `context_tokens` with frames of so many."""
@@ -87,13 +119,21 @@ class CacheConfig:
             neighbours=self.neighbours,
             score=self.score,
             chunk_frames=self.chunk_frames,
+            codec=self.codec,
+            key_bits=self.key_bits,
+            value_bits=self.value_bits,
+            page_tokens=self.page_tokens,
+            page_seconds=float(self.page_seconds),
             max_ram=None if self.max_ram is None else int(self.max_ram),
+            index_bytes=None if self.index_bytes is None else int(self.index_bytes),
+            max_disk=None if self.max_disk is None else int(self.max_disk),
+            max_age=None if self.max_age is None else float(self.max_age),
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheSizes:
-    """A `CacheConfig` with every default decided; the same names, `max_ram` in bytes.
+    """A `CacheConfig` with every default decided; the same names, sizes in bytes, times in seconds.
 
     Where nothing is retrieved, the recent frames are the whole window.
     """
@@ -104,7 +144,15 @@ class CacheSizes:
     neighbours: int
     score: str
     chunk_frames: int
+    codec: str | Codec | None
+    key_bits: float | None
+    value_bits: float | None
+    page_tokens: int | None
+    page_seconds: float
     max_ram: int | None
+    index_bytes: int | None
+    max_disk: int | None
+    max_age: float | None
 
 
 def _whole(config: object, name: str, low: int, *, optional: bool = False) -> None:
@@ -132,3 +180,20 @@ def parse_bytes(name: str, value: int | str) -> int:
     if not isinstance(value, int) or value <= 0:
         raise ValueError(problem)
     return value
+
+
+def parse_seconds(name: str, value: float | str) -> float:
+    """Seconds from a number or a text such as "90s", "15min", "12h" or "7d".
+
+    Raises:
+        ValueError: it is neither, or not above zero.
+    """
+    problem = f"{name}={value!r} is not a duration; use seconds or a text such as '12h' or '7d'"
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|min|h|d)?\s*", value.lower())
+        if match is None:
+            raise ValueError(problem)
+        value = float(match[1]) * _SPANS[match[2] or "s"]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise ValueError(problem)
+    return float(value)
