@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from mmkv.chat import Chat
     from mmkv.config import CacheConfig
     from mmkv.feed import Feed
+    from mmkv.find import Moment
     from mmkv.loading import load
     from mmkv.reply import Reply
     from mmkv.stats import Stats
@@ -24,6 +25,7 @@ _WHERE = {
     "Chat": "chat",
     "Feed": "feed",
     "FrameRef": "answer",
+    "Moment": "find",
     "Progress": "stream",
     "Reply": "reply",
     "Stats": "stats",
@@ -38,6 +40,7 @@ __all__ = [
     "Chat",
     "Feed",
     "FrameRef",
+    "Moment",
     "Progress",
     "Reply",
     "Stats",

@@ -109,3 +109,11 @@ def rank(
     frames.sort(key=lambda f: (-len(f.layers), -f.score))
     frames += [FrameRef(b.frame, b.seconds[0], 0.0, (), recent=True) for b in unscored]
     return tuple(frames)
+
+
+def unknown_words(words: Sequence[str]) -> str | None:
+    """A sentence on words that the tokenizer does not know, or None."""
+    if not words:
+        return None
+    listed = ", ".join(repr(word) for word in dict.fromkeys(words))
+    return f"this model does not know the words {listed}; the answer may be meaningless"

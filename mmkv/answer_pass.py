@@ -17,6 +17,8 @@ from torch import Tensor
 
 from mmkv.archive import ArchivedBlock
 from mmkv.context import Context, block_positions
+from mmkv.models.base import VideoModel
+from mmkv.models.prompt import Prompt
 from mmkv.retrieval.retriever import LayerChoice, Retriever
 from mmkv.rotary import Rotary, rotate
 
@@ -151,6 +153,18 @@ class AnswerPass:
     def _causal(self, n: int, before: int, device: torch.device) -> Tensor:
         mask = torch.ones(n, before + n, dtype=torch.bool, device=device)
         return mask.tril(diagonal=before)
+
+
+def prompt_input(adapter: VideoModel, prompt: Prompt) -> tuple[Tensor, Tensor]:
+    """Input embeddings `[n, D]` of what follows the last frame, and which tokens, bool `[n]`,
+    are the question's words.
+    """
+    lead, embeds = adapter.prompt_lead(), adapter.embed_text(prompt.ids)
+    words = torch.tensor(prompt.words)
+    if lead is not None:
+        embeds = torch.cat([lead, embeds])
+        words = torch.cat([torch.zeros(len(lead), dtype=torch.bool), words])
+    return embeds, words if words.any() else torch.ones_like(words)
 
 
 def place(

@@ -6,7 +6,6 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from mmkv.archive import ArchivedBlock, Snapshot

@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from mmkv import seam
-from mmkv.answer import Answer, FrameRef, rank
-from mmkv.answer_pass import AnswerPass
+from mmkv.answer import Answer, FrameRef, rank, unknown_words
+from mmkv.answer_pass import AnswerPass, prompt_input
 from mmkv.context import Context
 from mmkv.decoder import Decoder
 from mmkv.models.prompt import Prompt
@@ -113,14 +113,7 @@ class Reply:
 
     def _prefill(self, retriever: Retriever) -> None:
         adapter, context = self._vlm.adapter, self._context
-        lead = adapter.prompt_lead()
-        embeds = adapter.embed_text(self._prompt.ids)
-        words = torch.tensor(self._prompt.words)
-        if lead is not None:
-            embeds = torch.cat([lead, embeds])
-            words = torch.cat([torch.zeros(len(lead), dtype=torch.bool), words])
-        if not words.any():
-            words = torch.ones_like(words)
+        embeds, words = prompt_input(adapter, self._prompt)
         room = self._sampling.max_new_tokens
         self._pass = AnswerPass(context, self._vlm.rotary, words, retriever, room)
         with self._vlm.turns.turn(self._cancel), torch.inference_mode():
@@ -191,12 +184,5 @@ class Reply:
             as_of=self._as_of,
             frames=self._frames,
             timings=timings,
-            hint=_hint(self._prompt.unknown),
+            hint=unknown_words(self._prompt.unknown),
         )
-
-
-def _hint(unknown: Sequence[str]) -> str | None:
-    if not unknown:
-        return None
-    words = ", ".join(repr(word) for word in dict.fromkeys(unknown))
-    return f"this model does not know the words {words}; the answer may be meaningless"

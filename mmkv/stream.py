@@ -15,14 +15,15 @@ import torch
 from torch import Tensor
 
 from mmkv import seam
-from mmkv.answer import Answer
+from mmkv.answer import Answer, unknown_words
 from mmkv.config import CacheSizes
-from mmkv.context import capture
+from mmkv.context import Context, capture
 from mmkv.frames import as_frames, as_tensor, as_times, chunks
 from mmkv.ingest import Frame, Ingest
 from mmkv.models.prompt import Template, Turn
 from mmkv.reply import Reply
 from mmkv.retrieval.make import make_retriever
+from mmkv.retrieval.retriever import Retriever
 from mmkv.sampling import Sampling
 from mmkv.stats import Stats
 from mmkv.turns import Turns
@@ -30,11 +31,10 @@ from mmkv.turns import Turns
 if TYPE_CHECKING:
     from mmkv.chat import Chat
     from mmkv.feed import Feed
+    from mmkv.find import Moment
     from mmkv.video_lm import VideoLM
 
 log = logging.getLogger("mmkv")
-
-_MAX_PROMPT_TOKENS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,30 +183,32 @@ class Stream:
     ) -> Reply:
         """Like `ask`, giving the text as it is generated."""
         asked = time.perf_counter()
-        for name, moment in (("since", since), ("until", until)):
-            if moment is not None and not isinstance(moment, Real):
-                raise ValueError(f"{name}={moment!r} is not a time; pass seconds or None")
-        if not isinstance(question, str) or not question.strip():
-            raise ValueError(f"question={question!r} is empty; ask something in words")
         options = Sampling(**sampling)
-        prompt = self._template.prompt(question, history)
-        while len(prompt.ids) > _MAX_PROMPT_TOKENS and history:
-            history = history[1:]  # the conversation's oldest turn
-            prompt = self._template.prompt(question, history)
-        if len(prompt.ids) > _MAX_PROMPT_TOKENS:
-            raise ValueError(
-                f"the question has {len(prompt.ids)} tokens; at most {_MAX_PROMPT_TOKENS} are "
-                "allowed, so shorten it"
-            )
-        config = self.config
-        with self._turns.turn():
-            self._check_open()
-            with self._vlm.turns.turn(), torch.inference_mode():
-                context = capture(
-                    self._ingest, self._vlm.rotary, config.recent_frames, since, until
-                )
-        retriever = make_retriever(config, context, self._vlm.adapter.temporal_patch)
-        return Reply(self._vlm, context, prompt, options, retriever, asked)
+        prompt = self._template.fitting(question, history)
+        context = self._context(since, until)
+        return Reply(self._vlm, context, prompt, options, self._retriever(context), asked)
+
+    def find(
+        self, text: str, k: int = 5, *, since: float | None = None, until: float | None = None
+    ) -> tuple[Moment, ...]:
+        """The `k` moments that match a text best, best first, without generating anything.
+
+        Args:
+            text: what to look for, such as "a person at the door".
+            since, until: seconds; only frames in between are looked at.
+
+        Raises:
+            ValueError: there are no frames, or an option is out of range.
+        """
+        from mmkv.find import find
+
+        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+            raise ValueError(f"k={k!r} is not allowed; use a whole number of 1 or more")
+        prompt = self._template.fitting(text, name="text")
+        context = self._context(since, until)
+        if prompt.unknown:
+            log.warning("%s", unknown_words(prompt.unknown))
+        return find(self._vlm, context, prompt, self._retriever(context), k)
 
     def chat(self, *, max_turns: int = 8) -> Chat:
         """A conversation about this stream; several may go on at once."""
@@ -251,6 +253,21 @@ class Stream:
         if last is None or seconds > last:
             return 0.0
         return last - seconds + (1.0 / fps if fps else 1.0)
+
+    def _context(self, since: float | None, until: float | None) -> Context:
+        """What a question asked now may see."""
+        for name, moment in (("since", since), ("until", until)):
+            if moment is not None and not isinstance(moment, Real):
+                raise ValueError(f"{name}={moment!r} is not a time; pass seconds or None")
+        with self._turns.turn():
+            self._check_open()
+            with self._vlm.turns.turn(), torch.inference_mode():
+                return capture(
+                    self._ingest, self._vlm.rotary, self.config.recent_frames, since, until
+                )
+
+    def _retriever(self, context: Context) -> Retriever:
+        return make_retriever(self.config, context, self._vlm.adapter.temporal_patch)
 
     def _check_open(self) -> None:
         if self._closed:

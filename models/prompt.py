@@ -10,6 +10,7 @@ Turn = tuple[str, str]  # question, answer
 
 # private-use characters that stand for the questions while the template renders
 _ASKED, _BEFORE = "\ue000", "\ue001"
+_MAX_TOKENS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,27 @@ class Template:
             if token == unk and unk is not None and a < stop and b > start
         )
         return Prompt(tuple(encoded["input_ids"]), words, unknown)
+
+    def fitting(
+        self, question: str, history: Sequence[Turn] = (), name: str = "question"
+    ) -> Prompt:
+        """The same for what a user typed, without the oldest turns where it would be too long.
+
+        Raises:
+            ValueError: the question is empty, or too long by itself; it is called `name` there.
+        """
+        if not isinstance(question, str) or not question.strip():
+            raise ValueError(f"{name}={question!r} is empty; ask something in words")
+        prompt = self.prompt(question, history)
+        while len(prompt.ids) > _MAX_TOKENS and history:
+            history = history[1:]
+            prompt = self.prompt(question, history)
+        if len(prompt.ids) > _MAX_TOKENS:
+            raise ValueError(
+                f"the {name} has {len(prompt.ids)} tokens; at most {_MAX_TOKENS} are allowed, so "
+                "shorten it"
+            )
+        return prompt
 
     def plain(self, text: str) -> str:
         """The text with control tokens that a user may have typed made harmless."""

@@ -1,0 +1,93 @@
+"""Moments of a stream that match a text, by the scores of retrieval; nothing is generated.
+
+The text passes through the language model once, as a question does up to its first token: every
+layer scores all frames, and reads the best of them before the next layer scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from mmkv import seam
+from mmkv.answer_pass import AnswerPass, prompt_input
+from mmkv.archive import ArchivedBlock
+from mmkv.context import Context
+from mmkv.models.prompt import Prompt
+from mmkv.retrieval.retriever import Retriever
+
+if TYPE_CHECKING:
+    from mmkv.video_lm import VideoLM
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A stretch of a stream that matches a text.
+
+    start, end: seconds of its first and last frame. seconds: of the frame that matches best.
+    index: that frame's number in the stream.
+    score: how well it matches, standardised in each layer and averaged over the layers: 0 is an
+    ordinary frame of this stream, and frames spread by about 1.
+    """
+
+    start: float
+    end: float
+    seconds: float
+    index: int
+    score: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, for JSON."""
+        return asdict(self)
+
+
+def find(
+    vlm: VideoLM, context: Context, prompt: Prompt, retriever: Retriever, k: int
+) -> tuple[Moment, ...]:
+    """The best `k` moments for a prompt, best first; fewer where no more frames stand out."""
+    model = vlm.adapter.language_model
+    embeds, words = prompt_input(vlm.adapter, prompt)
+    engine_pass = AnswerPass(context, vlm.rotary, words, retriever, room=0)
+    use = seam.Use(model)
+    try:
+        with vlm.turns.turn(), torch.inference_mode():
+            seam.run(model, engine_pass, embeds)
+    finally:
+        use.release()
+    scores = np.mean([choice.scores for choice in engine_pass.choices], axis=0)
+    return moments([*context.candidates, *context.recent][: len(scores)], scores, k)
+
+
+def moments(blocks: Sequence[ArchivedBlock], scores: np.ndarray, k: int) -> tuple[Moment, ...]:
+    """Join blocks around each of the best: a moment goes on while its score is above half the peak.
+
+    Args:
+        blocks: numbered without gaps. scores: `[n]`, 0 is ordinary.
+    """
+    free = scores > 0
+    found: list[Moment] = []
+    for peak in np.argsort(-scores, kind="stable").tolist():
+        if len(found) == k or scores[peak] <= 0:
+            break
+        if not free[peak]:
+            continue
+        first = last = peak
+        while first > 0 and free[first - 1] and scores[first - 1] >= scores[peak] / 2:
+            first -= 1
+        while last + 1 < len(scores) and free[last + 1] and scores[last + 1] >= scores[peak] / 2:
+            last += 1
+        free[first : last + 1] = False
+        found.append(
+            Moment(
+                start=blocks[first].seconds[0],
+                end=blocks[last].seconds[1],
+                seconds=blocks[peak].seconds[0],
+                index=blocks[peak].frame,
+                score=float(scores[peak]),
+            )
+        )
+    return tuple(found)
