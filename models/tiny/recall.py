@@ -38,7 +38,7 @@ class Choice:
         if frames <= self.retrieve + RECENT:
             return torch.arange(frames).expand(rows, count, frames)
         with torch.no_grad():
-            score = torch.einsum("bqhd,bfhd->bqf", probe, summaries)
+            score = torch.einsum("bqhd,bfmhd->bqfm", probe, summaries).amax(-1)
             old = frames - RECENT
             wish = best(score[..., :old], self.retrieve, self.neighbours)
             if layer:
@@ -67,7 +67,7 @@ def best(score: Tensor, retrieve: int, neighbours: bool) -> Tensor:
 
 
 def retrieval_loss(batch: Batch, past: Past, passed: list[Asked], prefix: int) -> Tensor:
-    """Contrastive loss in every layer between a question's mean query and the frames' mean keys.
+    """Contrastive loss in every layer between a question's mean query and what stands for frames.
 
     Frames of the batch's other clips count too where they do not hold the asked object.
     """
@@ -81,7 +81,8 @@ def retrieval_loss(batch: Batch, past: Past, passed: list[Asked], prefix: int) -
     losses = []
     for layer, asked in enumerate(passed):
         frames = past.summaries(layer, prefix)
-        score = torch.einsum("qhd,cfhd->qcf", asked.probe[used], frames).flatten(1) / 16
+        score = torch.einsum("qhd,cfmhd->qcfm", asked.probe[used], frames).amax(-1) / 16
+        score = score.flatten(1)
         log = score.masked_fill(hidden, float("-inf")).log_softmax(-1)
         losses.append(-log.masked_fill(~needed, float("-inf")).logsumexp(-1).mean())
     return torch.stack(losses).mean()

@@ -62,4 +62,8 @@ STAGES: tuple[Stage, ...] = (
         "stream-32", "frames", (3, 4, 8, 16, 24, 32), 1000, 2e-3, clips=16, pointer=0.15,
         company=0.05, retrieval=1.0, retrieve=(6, 8, 12),
     ),
+    Stage(
+        "stream-32b", "frames", (4, 8, 16, 16, 32), 1400, 1.5e-3, clips=16, pointer=0.3,
+        company=0.05, retrieval=0.6, retrieve=(8, 12, 12), helped=0.3,
+    ),
 )  # fmt: skip

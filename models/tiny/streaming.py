@@ -28,15 +28,21 @@ Choose = Callable[[int, Tensor, Tensor], Tensor]
 
 @dataclass
 class Past:
-    """A stream's layers: keys before RoPE, values `[B, P + F*16, 2, 64]`, outputs `[B, n, D]`."""
+    """A stream's layers: keys before RoPE, values `[B, P + F*16, 2, 64]`, outputs `[B, n, D]`.
 
+    summary: what stands for a frame in retrieval, its "mean" key or, by the best match, every
+    token's ("max").
+    """
+
+    summary: str = "mean"
     keys: list[Tensor] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
 
     def summaries(self, layer: int, prefix: int) -> Tensor:
-        """Mean key of each frame, float32 `[B, F, 2, 64]`."""
-        return self.keys[layer][:, prefix:].float().unflatten(1, (-1, TOKENS)).mean(2)
+        """Keys that stand for each frame, float32 `[B, F, m, 2, 64]`."""
+        keys = self.keys[layer][:, prefix:].float().unflatten(1, (-1, TOKENS))
+        return keys.mean(2, keepdim=True) if self.summary == "mean" else keys
 
 
 @dataclass
@@ -107,7 +113,12 @@ def hide(seen: Tensor) -> Tensor:
     return torch.zeros(seen.shape).masked_fill(~seen, float("-inf"))
 
 
-def watch(model: LlavaOnevisionForConditionalGeneration, embeds: Tensor, prefix: int) -> Past:
+def watch(
+    model: LlavaOnevisionForConditionalGeneration,
+    embeds: Tensor,
+    prefix: int,
+    summary: str = "mean",
+) -> Past:
     """The language model over prefix and frames `[B, n, D]`, seen through the window."""
     n, local = embeds.shape[1], WINDOW * TOKENS
     at = torch.arange(n)
@@ -115,7 +126,7 @@ def watch(model: LlavaOnevisionForConditionalGeneration, embeds: Tensor, prefix:
     near = hide((distance >= 0) & (distance < local))
     gone = hide(distance[:, :prefix] >= local)
     table, fixed = angles(model, at), angles(model, torch.tensor([local - 1]))
-    past, hidden = Past(), embeds
+    past, hidden = Past(summary), embeds
     for layer in model.model.language_model.layers:
         q, k, v = project(layer, hidden)
         far = (turn(q, fixed), k[:, :prefix], gone) if n > local else ()

@@ -117,6 +117,7 @@ def train_stage(
     encoder: Encoder,
     *,
     seed: int,
+    summary: str,
     log: Path,
 ) -> float:
     """Run one stage; returns its seconds."""
@@ -155,7 +156,7 @@ def train_stage(
         )
         with torch.autocast("cpu", torch.bfloat16):
             tokens = visual_tokens(model, stage, batch, bank, encoder, generator)
-            past = streaming.watch(model, forward.opening(model, tokens, encoder), prefix)
+            past = streaming.watch(model, forward.opening(model, tokens, encoder), prefix, summary)
             states, passed = streaming.answer(model, batch, past, encoder, choice)
         fine = choice.answerable(passed)
         loss, exact = forward.answer_loss(model, batch, states, fine)
@@ -222,6 +223,7 @@ def run(args: argparse.Namespace) -> None:
                 bank,
                 encoder,
                 seed=args.seed,
+                summary=args.retrieval_loss,
                 log=log,
             )
             if parallel.rank() == 0:
@@ -243,6 +245,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2, help="processes")
     parser.add_argument("--threads", type=int, default=1, help="threads of each process")
+    parser.add_argument(
+        "--retrieval-loss", choices=("mean", "max"), default="mean",
+        help="what stands for a frame: its mean key, or its best matching token",
+    )  # fmt: skip
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     parallel.launch(run, args, args.workers)
