@@ -23,50 +23,13 @@ from transformers import LlavaOnevisionForConditionalGeneration
 from mmkv.models.tiny import forward, losses, parallel, recall, stages, streaming, vision
 from mmkv.models.tiny.batches import Batch, Encoder, make_batch
 from mmkv.models.tiny.build import build_model, save_checkpoint
-from mmkv.models.tiny.questions import CAPTION_SCENES, KINDS
+from mmkv.models.tiny.questions import KINDS
+from mmkv.models.tiny.scores import Scores
 from mmkv.models.tiny.streaming import WINDOW
 from mmkv.models.tiny.tokenizer import build_tokenizer
 from mmkv.models.tiny.world import Bank, make_bank
 
-BASE_WEIGHT = {"before": 2.0, "after": 2.0, "with": 1.8, "caption": 0.5}
 TOKEN_NOISE = 0.15  # of a written token's size: what is seen is never exact
-MEMORY = 0.97  # of the running means
-
-
-class Scores:
-    """Running share of exact answers per kind; weak kinds are asked more."""
-
-    def __init__(self, kinds: list[str]) -> None:
-        self.right = dict.fromkeys(kinds, 0.0)
-
-    def add(self, batch: Batch, exact: torch.Tensor, fine: torch.Tensor) -> None:
-        """Count the answers of one batch to questions that could be answered."""
-        seen: dict[str, list[bool]] = {}
-        for row, possible, questions in zip(
-            exact.tolist(), fine.tolist(), batch.questions, strict=True
-        ):
-            for right, counts, q in zip(row, possible, questions, strict=True):
-                if counts:
-                    seen.setdefault(q.kind, []).append(right)
-        for kind, rights in seen.items():
-            keep = MEMORY ** (len(rights) / 12)
-            self.right[kind] = keep * self.right[kind] + (1 - keep) * sum(rights) / len(rights)
-
-    @property
-    def mean(self) -> float:
-        """Mean over kinds."""
-        return sum(self.right.values()) / len(self.right)
-
-    def weights(self, frames: int) -> dict[str, float]:
-        """How often to ask each kind on clips of this length."""
-        chosen = {}
-        for kind, right in self.right.items():
-            if kind == "caption" and frames > CAPTION_SCENES:
-                continue
-            if kind in ("before", "after") and frames == 1:
-                continue
-            chosen[kind] = BASE_WEIGHT.get(kind, 1.0) * (0.2 + 1 - right)
-        return chosen
 
 
 def optimisers(
