@@ -8,7 +8,8 @@ folded into the query once per group, and only small integers are multiplied per
 Layout of a group of T tokens, T a multiple of 16; `bits` is 4 for 16 levels, otherwise 2
     keys    `[H_kv, T, D * bits / 8]`, byte b of a row, slot j of 8 / bits, bits from the low end
             <-> channel slot j * (D * bits / 8) + b, as in `kernels/pack/naive.py`.
-    values  `[H_kv, T * bits / 8, D]`, byte b, slot j <-> token j * (T * bits / 8) + b.
+    values  `[H_kv, D, T * bits / 8]`, byte b of a row, slot j <-> token j * (T * bits / 8) + b:
+            both are rows along what their product sums over.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _MAX_NUMBERS = 1 << 23
 class PackedHistory:
     """P groups of one layer's tokens on one device.
 
-    keys: uint8 `[P, H_kv, T, D * bits / 8]`. values: uint8 `[P, H_kv, T * bits / 8, D]`.
+    keys: uint8 `[P, H_kv, T, D * bits / 8]`. values: uint8 `[P, H_kv, D, T * bits / 8]`.
     key_params, value_params: of P groups. key_form, value_form: how they were coded.
     """
 
@@ -62,9 +63,7 @@ def resident_keys(codes: Tensor, form: Form) -> Tensor:
 
 def resident_values(codes: Tensor, form: Form) -> Tensor:
     """Codes uint8 `[P, H, T, D]` by slot as resident values."""
-    bits = slot_bits(form)
-    parts = codes.unflatten(2, (8 // bits, -1))  # [P, H, slots, bytes, D]
-    return (parts << _shifts(bits, codes)[:, None, None]).sum(2, dtype=torch.uint8)
+    return resident_keys(codes.transpose(2, 3), form)
 
 
 def packed_attention(
@@ -94,12 +93,12 @@ def packed_attention(
         if not visible.any():
             continue
         folded, offset = fold_query(q, _of(keys, part), history.key_form)
-        codes = _unpack(history.keys[part], history.key_form, 3)
+        codes = _unpack(history.keys[part], history.key_form)
         scores = torch.matmul(folded, codes.transpose(2, 3)) + offset[..., None]
         scores = scores.masked_fill(~visible[:, None, None], float("-inf"))  # [P, H_kv, G * n, T]
         own = scores.permute(1, 2, 0, 3).flatten(2).logsumexp(dim=-1)  # [H_kv, G * n]
         weights = (scores - own[..., None]).exp()
-        codes = _unpack(history.values[part], history.value_form, 2)
+        codes = _unpack(history.values[part], history.value_form).transpose(2, 3)
         mixed = _mix(weights, codes, _of(values, part), history.value_form)
         both = torch.logaddexp(lse, own)
         out = out * (lse - both).exp()[..., None] + mixed * (own - both).exp()[..., None]
@@ -142,11 +141,11 @@ def _mix(weights: Tensor, codes: Tensor, table: Tables, form: Form) -> Tensor:
     return (slots + total * table.centre[:, :, None]).sum(dim=0)
 
 
-def _unpack(packed: Tensor, form: Form, dim: int) -> Tensor:
-    """Float32 codes of bytes that are planar over dimension `dim`."""
+def _unpack(packed: Tensor, form: Form) -> Tensor:
+    """Float32 codes of bytes that are planar over the last dimension."""
     bits = slot_bits(form)
-    shifts = _shifts(bits, packed).view(-1, *[1] * (packed.ndim - dim))
-    return ((packed.unsqueeze(dim) >> shifts) & ((1 << bits) - 1)).flatten(dim, dim + 1).float()
+    shifts = _shifts(bits, packed)[:, None]
+    return ((packed[..., None, :] >> shifts) & ((1 << bits) - 1)).flatten(-2).float()
 
 
 def _shifts(bits: int, like: Tensor) -> Tensor:
