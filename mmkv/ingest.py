@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,13 @@ from torch import Tensor
 
 from mmkv import seam
 from mmkv.archive import Archive, ArchivedBlock, PageSize
-from mmkv.codecs import make_codec
+from mmkv.codecs import Codec
 from mmkv.config import CacheSizes
 from mmkv.models.base import Block, Grid, VideoModel
 from mmkv.rotary import Rotary
 from mmkv.slabs import Slabs
+from mmkv.store import Store
+from mmkv.store.retention import Limits
 from mmkv.window import EncodePass, Window
 
 # a block with time text may grow by a few digits over the hours
@@ -33,19 +36,31 @@ class Ingest:
 
     Args:
         adapter: the model. rotary: its angles. prefix: token ids before the first frame.
+        codec: how the past is packed. store: where it is kept on disk, or None.
     """
 
     def __init__(
-        self, adapter: VideoModel, rotary: Rotary, prefix: Sequence[int], config: CacheSizes
+        self,
+        adapter: VideoModel,
+        rotary: Rotary,
+        prefix: Sequence[int],
+        config: CacheSizes,
+        codec: Codec,
+        store: Store | None = None,
     ) -> None:
         self.adapter = adapter
+        self.store = store
         self.archive = Archive(
-            make_codec(None, adapter.shape, dtype=adapter.dtype),
+            codec,
             adapter.shape,
             adapter.dtype,
             config.max_ram,
-            PageSize(),
+            PageSize(config.page_tokens, config.page_seconds),
+            config.index_bytes,
+            on_disk=store is not None,
         )
+        if store is not None and store.writer is not None:
+            self.archive.store_in(store.writer)
         self.window: Window | None = None
         self.grid: Grid | None = None
         self.pending: list[Frame] = []
@@ -57,6 +72,17 @@ class Ingest:
         self._prefix = list(prefix)
         self._config = config
         self._first_seconds = 0.0
+        self._opened_for = 0
+
+    @property
+    def writing(self) -> bool:
+        """Whether frames go to a store."""
+        return self.store is not None and self.store.writer is not None
+
+    @property
+    def reading(self) -> bool:
+        """Whether frames come from a store that another stream writes."""
+        return self.store is not None and self.store.writer is None
 
     @property
     def block_tokens(self) -> int:
@@ -101,6 +127,78 @@ class Ingest:
             self.window.seen = last.start + last.tokens
             self.pending = [p for p in self.pending if p[0] > last.seconds[1]]
 
+    def flush(self) -> None:
+        """Pack what waits to be packed; with a store, return when everything is on the disk.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        self.archive.flush()
+        if self.store is not None:
+            waiting = [(seconds, frame.numpy()) for seconds, frame in self.pending]
+            self.store.keep_waiting(len(self.archive), waiting)
+
+    def catch_up(self) -> None:
+        """Make the stream what its store holds by now: blocks, window, waiting frames.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        store = self.store
+        assert store is not None
+        self.archive.extend(store.pages(), layer_devices(self.adapter))
+        self.archive.leave(store.first)
+        meta = store.meta
+        if meta.get("grid") is not None:
+            self.grid = Grid(**meta["grid"])
+            self._first_seconds = float(meta["first_seconds"])
+            if self.window is None:
+                self._open(int(meta["block_tokens"]))
+        if self.archive.last is not None:
+            self._refill(meta.get("far_distance"))
+        waiting = store.waiting(len(self.archive)) if self.grid is not None else []
+        self.pending = [(seconds, torch.from_numpy(frame)) for seconds, frame in waiting]
+
+    def go_on(self, limits: Limits) -> None:
+        """Write the store that was read from now on.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        assert self.store is not None
+        self.archive.store_in(self.store.go_on(limits))
+
+    def _refill(self, far_distance: int | None) -> None:
+        """Bring the archive's newest blocks into the ring, at their own positions."""
+        window, last = self.window, self.archive.last
+        assert window is not None
+        assert last is not None
+        end = last.start + last.tokens
+        low = max(window.seen, end - window.local)
+        past = self.archive.snapshot()
+        blocks = [b for b in past.blocks[-window.local :] if b.start + b.tokens > low]
+        if not blocks:
+            return
+        window.far_distance = far_distance
+        skip = max(0, low - blocks[0].start)
+        positions = np.concatenate([b.layout.offsets + b.origin[:, None] for b in blocks], axis=1)
+        for layer, ring in enumerate(window.layers):
+            kv = past.load(layer, blocks, ring.key.device)[:, None, :, skip:]
+            window.restore(layer, end, kv[0], kv[1], positions[:, skip:])
+        window.seen = end
+
+    def _note(self) -> None:
+        """Keep in the store what its blocks cannot tell: the grid, and where time began."""
+        window, grid, store = self.window, self.grid, self.store
+        if store is None or store.writer is None or window is None or grid is None:
+            return
+        store.writer.note(
+            grid=asdict(grid),
+            first_seconds=self._first_seconds,
+            block_tokens=self._opened_for,
+            far_distance=window.far_distance,
+        )
+
     def peek(self) -> tuple[EncodePass, list[ArchivedBlock]] | None:
         """Encode what waits, padded, without making it part of the stream.
 
@@ -121,14 +219,15 @@ class Ingest:
         seconds, pixels = zip(*frames, strict=True)
         blocks = self.adapter.blocks(pixels, seconds, self.grid)
         if self.window is None:
-            self._open(blocks[0])
+            self._open(len(blocks[0]))
         self.timings["vision"] += time.perf_counter() - started
         return blocks
 
-    def _open(self, block: Block) -> None:
+    def _open(self, tokens: int) -> None:
+        """A window for blocks of about so many tokens, with the prompt's opening in it."""
         adapter, patch = self.adapter, self.adapter.temporal_patch
-        local = max(1, -(-self._config.window_frames // patch)) * len(block)
-        chunk = max(1, -(-self._config.chunk_frames // patch)) * (len(block) + _SLACK)
+        local = max(1, -(-self._config.window_frames // patch)) * tokens
+        chunk = max(1, -(-self._config.chunk_frames // patch)) * (tokens + _SLACK)
         chunk = max(chunk, len(self._prefix))
         devices = layer_devices(adapter)
         window = Window(
@@ -142,6 +241,8 @@ class Ingest:
             seam.run(adapter.language_model, opening, adapter.embed_text(self._prefix))
             opening.commit()
         self.window = window
+        self.archive.window_tokens = local
+        self._opened_for = tokens
 
     def _encode(self, blocks: list[Block]) -> None:
         window = self.window
@@ -151,6 +252,7 @@ class Ingest:
             take = max(1, int(np.searchsorted(total, window.chunk, side="right")))
             done, archived = self._forward(blocks[:take], keep=True)
             started = time.perf_counter()
+            self._note()
             self.archive.append(archived, done.summaries)
             self.settle()
             self.timings["archive"] += time.perf_counter() - started

@@ -30,8 +30,11 @@ from mmkv.turns import Turns
 
 if TYPE_CHECKING:
     from mmkv.chat import Chat
+    from mmkv.codecs import Codec
     from mmkv.feed import Feed
     from mmkv.find import Moment
+    from mmkv.store import Store
+    from mmkv.store.retention import Limits
     from mmkv.video_lm import VideoLM
 
 log = logging.getLogger("mmkv")
@@ -54,14 +57,21 @@ class Progress:
 class Stream:
     """One video stream on one model. `ask` and `stats` may be called from any thread.
 
-    Made by `VideoLM.stream`; use it in a `with` block, or call `close`.
+    Made by `VideoLM.stream` or `VideoLM.open`; use it in a `with` block, or call `close`.
     """
 
-    def __init__(self, vlm: VideoLM, config: CacheSizes, system: str | None) -> None:
+    def __init__(
+        self,
+        vlm: VideoLM,
+        config: CacheSizes,
+        template: Template,
+        codec: Codec,
+        store: Store | None = None,
+    ) -> None:
         self._vlm = vlm
         self.config = config
-        self._template = Template(vlm.tokenizer, vlm.adapter.video_tokens, system)
-        self._ingest = Ingest(vlm.adapter, vlm.rotary, self._template.prefix, config)
+        self._template = template
+        self._ingest = Ingest(vlm.adapter, vlm.rotary, template.prefix, config, codec, store)
         self._turns = Turns()
         self._closed = False
         self._feeds: weakref.WeakSet[Feed] = weakref.WeakSet()
@@ -80,12 +90,35 @@ class Stream:
         self.close()
 
     def close(self) -> None:
-        """Stop feeds and let the model go; answers under way still finish."""
+        """Stop feeds, flush, and let the model and the store go; answers under way still finish.
+
+        Raises:
+            StoreError: not everything could be stored.
+        """
         for feed in list(self._feeds):
             feed.stop()
         with self._turns.turn():
-            self._closed = True
-            self._use.release()
+            if self._closed:
+                return
+            try:
+                if self._ingest.writing:
+                    self._ingest.flush()
+            finally:
+                self._closed = True
+                self._ingest.archive.close()
+                self._use.release()
+
+    def flush(self) -> None:
+        """Return when everything seen so far is stored so that even a power cut leaves it there.
+        Without a store: pack what waits to be packed.
+
+        Raises:
+            StoreError: it cannot be stored.
+        """
+        with self._turns.turn():
+            self._check_open()
+            if not self._ingest.reading:
+                self._ingest.flush()
 
     def encode(
         self,
@@ -154,6 +187,7 @@ class Stream:
         from mmkv.feed import Feed
 
         self._check_open()
+        self._check_writable()
         feed = Feed(self, source, fps=fps, reader=reader)
         self._feeds.add(feed)
         return feed
@@ -233,6 +267,8 @@ class Stream:
         self._push(list(frames))
 
     def _push(self, frames: list[tuple[float, Any]]) -> None:
+        self._check_writable()
+        self._ingest.archive.make_room()  # without a turn: questions need not wait for a disk
         with self._turns.turn():
             self._check_open()
             last = self.seconds
@@ -262,12 +298,40 @@ class Stream:
         with self._turns.turn():
             self._check_open()
             with self._vlm.turns.turn(), torch.inference_mode():
+                if self._ingest.reading:
+                    self._ingest.catch_up()
                 return capture(
                     self._ingest, self._vlm.rotary, self.config.recent_frames, since, until
                 )
 
     def _retriever(self, context: Context) -> Retriever:
         return make_retriever(self.config, context, self._vlm.adapter.temporal_patch)
+
+    def begin(self, limits: Limits | None) -> None:
+        """Bring a store's past into the stream; limits: go on writing it, within these."""
+        with self._turns.turn(), self._vlm.turns.turn(), torch.inference_mode():
+            self._ingest.catch_up()
+        if limits is not None:
+            self._ingest.go_on(limits)
+
+    def catch_up(self) -> None:
+        """See what the process that writes the store has flushed by now; every question does so
+        by itself.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        with self._turns.turn():
+            self._check_open()
+            if self._ingest.reading:
+                with self._vlm.turns.turn(), torch.inference_mode():
+                    self._ingest.catch_up()
+
+    def _check_writable(self) -> None:
+        if self._ingest.reading:
+            raise ValueError(
+                "the stream was opened with mode='r' and takes no frames; open it with mode='a'"
+            )
 
     def _check_open(self) -> None:
         if self._closed:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from typing import Any, Literal
 
 import torch
 
 from mmkv.config import CacheConfig
 from mmkv.models.base import VideoModel
+from mmkv.opening import new_stream, open_stream
 from mmkv.rotary import Rotary
 from mmkv.stream import Stream
 from mmkv.turns import turns_of
@@ -64,17 +66,47 @@ class VideoLM:
         """Uncompressed keys and values (10^9 bytes) of an hour of such frames."""
         return self.tokens_per_frame(height, width) * self.bytes_per_token * fps * 3600 / 1e9
 
-    def stream(self, config: CacheConfig | None = None, *, system: str | None = None) -> Stream:
+    def stream(
+        self,
+        config: CacheConfig | None = None,
+        *,
+        system: str | None = None,
+        store: str | os.PathLike[str] | None = None,
+    ) -> Stream:
         """Open a stream.
 
         Args:
             config: its memory. system: a system message in front of everything.
+            store: a new folder that the stream is kept in, to be opened again with `open`.
+
+        Raises:
+            ValueError: a setting is not allowed.
+            StoreError: there is a store at that place already, or none can be made.
         """
-        if config is not None and not isinstance(config, CacheConfig):
-            raise ValueError(f"config={config!r} is not a CacheConfig; pass mmkv.CacheConfig(...)")
-        trained = int(getattr(self.adapter.text_config, "max_position_embeddings", 32768))
-        sizes = (config or CacheConfig()).sizes(trained, self.tokens_per_frame())
-        return Stream(self, sizes, system)
+        return new_stream(self, config or CacheConfig(), system, store)
+
+    def open(
+        self,
+        path: str | os.PathLike[str],
+        mode: Literal["r", "a"] = "r",
+        *,
+        config: CacheConfig | None = None,
+    ) -> Stream:
+        """Open a stream that was kept in a store.
+
+        Args:
+            path: the store's folder.
+            mode: "r" answers questions, also while another process writes the store, from what it
+                has flushed; "a" goes on encoding, with times that continue.
+            config: how much memory is used and how questions are answered; None as it was. What
+                encoding depends on (`window_frames`, the codec) stays as it was.
+
+        Raises:
+            ValueError: a setting is not allowed, or differs from what encoding depends on.
+            StoreMismatchError: another model, version or codec made the store.
+            StoreError: there is no store, it is damaged, or another process is writing it.
+        """
+        return open_stream(self, path, mode, config)
 
 
 def _stop_tokens(adapter: VideoModel) -> frozenset[int]:

@@ -87,6 +87,21 @@ class Window:
         slots = torch.arange(start, stop, device=ring.key.device) % self.capacity
         return ring.key.index_select(2, slots), ring.value.index_select(2, slots)
 
+    def restore(
+        self, layer: int, stop: int, key: Tensor, value: Tensor, positions: np.ndarray
+    ) -> None:
+        """Write the tokens before number `stop` into a ring again.
+
+        Args:
+            key, value: `[1, H_kv, n, D]`, keys before RoPE. positions: int64 `[A, n]`.
+        """
+        ring = self.layers[layer]
+        table = self.rotary(positions, ring.key.device, ring.key.dtype)
+        first = stop - positions.shape[1]
+        slots = torch.arange(first, stop, device=ring.key.device) % self.capacity
+        ring.key[:, :, slots] = rotate(key.to(ring.key.dtype), table)
+        ring.value[:, :, slots] = value.to(ring.value.dtype)
+
     def sink_positions(self) -> np.ndarray:
         """Positions `[A, s]` of the sinks in the stream: text from zero on, on every axis."""
         return np.broadcast_to(np.arange(self.sinks), (len(self.advances), self.sinks))

@@ -6,20 +6,28 @@ One writer, the stream; a question works on a snapshot, which keeps what it refe
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from mmkv.archive.behind import BACKLOG_BYTES, Job, WriteBehind
 from mmkv.archive.blocks import ArchivedBlock
 from mmkv.archive.pages import Page, pack, stripped
 from mmkv.archive.reads import PageMemory, ReadCounts
 from mmkv.archive.snapshot import Packed, Snapshot
 from mmkv.archive.summaries import SummaryIndex
+from mmkv.archive.summary_format import SummaryFormat
 from mmkv.codecs import Codec
 from mmkv.models.base import Shape
 from mmkv.slabs import Slabs
+
+if TYPE_CHECKING:
+    from mmkv.store.pages import StoredPage
+    from mmkv.store.writer import Writer
 
 log = logging.getLogger("mmkv.archive")
 
@@ -44,12 +52,14 @@ class PageSize:
 
 
 class Archive:
-    """Blocks in time order; beyond `limit` bytes the oldest are forgotten.
+    """Blocks in time order. Beyond `limit` bytes the oldest are forgotten, or, with a store, those
+    least recently used are on disk alone.
 
     Args:
         codec: how pages are packed. shape, dtype: of the model. limit: bytes of keys and values
             kept in host memory, None for all. page: when pages are closed.
         index_bytes: bytes of summaries on the devices, None for all.
+        on_disk: whether pages are in a store, which `store_in` or `extend` then names.
     """
 
     def __init__(
@@ -60,15 +70,21 @@ class Archive:
         limit: int | None = None,
         page: PageSize | None = None,
         index_bytes: int | None = None,
+        on_disk: bool = False,
     ) -> None:
         self.codec = codec
+        self.behind: WriteBehind | None = None
+        self.window_tokens = 0  # of the newest tokens, that a store has to keep
         self._limit = limit
         self._page_size = page or PageSize()
         self._payloads = Slabs(torch.uint8, pinned=False, limit=limit)
         self._blocks: list[ArchivedBlock] = []
         self._pages: list[Page] = []
         self._summaries = SummaryIndex(shape.layers, index_bytes)
-        self._memory = PageMemory(None)
+        self._memory = PageMemory(limit if on_disk else None)
+        self._on_disk = on_disk
+        self._format = SummaryFormat(shape.layers, shape.kv_heads, shape.head_dim)
+        self._handed = 0  # the first block that was not handed over to be written
         self._packed = Packed(codec, shape, dtype, self._memory)
         self._bytes = 0  # of packed blocks not forgotten
         self.first = 0
@@ -89,7 +105,8 @@ class Archive:
     @property
     def nbytes(self) -> int:
         """Bytes of keys and values in host memory, packed or not."""
-        return self._bytes + sum(block.nbytes for block in self._open())
+        packed = self._memory.nbytes if self._on_disk else self._bytes
+        return packed + sum(block.nbytes for block in self._open())
 
     @property
     def index_bytes(self) -> int:
@@ -111,12 +128,58 @@ class Archive:
             self._blocks.append(block)
             if self._page_size.full(self._open()):
                 self._close_page()
+        self._hand_over()
         self._forget()
 
-    def close_page(self) -> None:
-        """Pack what the open page holds."""
+    def extend(self, pages: Iterable[StoredPage], devices: Sequence[torch.device]) -> None:
+        """Add pages of a store; their summaries go to the layers' devices."""
+        for stored in pages:
+            page = stored.page
+            if page.first != len(self):  # what was in between has left the store
+                self._leave(len(self._blocks))
+                self.first = page.first
+            rows = self._format.from_bytes(stored.summaries, len(stored.blocks))
+            moved = [row.to(device) for row, device in zip(rows, devices, strict=True)]
+            self._summaries.append(page.first, moved)
+            self._pages.append(page)
+            self._blocks.extend(stored.blocks)
+            self._handed = page.stop
+
+    def store_in(self, writer: Writer, room: int = BACKLOG_BYTES) -> None:
+        """Write pages from now on. room: bytes that may wait to be written."""
+        self.behind = WriteBehind(writer, self._memory.trim, room)
+
+    def leave(self, first: int) -> None:
+        """Forget blocks before number `first`."""
+        if first > self.first:
+            self._leave(min(first - self.first, len(self._blocks)))
+
+    def make_room(self) -> None:
+        """Wait while too much waits to be written.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        if self.behind is not None:
+            self.behind.make_room()
+
+    def flush(self) -> None:
+        """Pack what the open page holds; with a store, return when everything is on the disk.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
         if self._open():
             self._close_page()
+        if self.behind is not None:
+            self._hand_over()
+            self.behind.flush()
+
+    def close(self) -> None:
+        """Let go of the store; what was not flushed may be lost."""
+        self._memory.close()
+        if self.behind is not None:
+            self.behind.close()
 
     def snapshot(self) -> Snapshot:
         """The blocks and summaries as they are now."""
@@ -136,26 +199,74 @@ class Archive:
         self._blocks[at : at + len(blocks)] = map(stripped, blocks)
         self._bytes += sum(page.bytes_of(block.index) for block in blocks)
 
+    def _hand_over(self) -> None:
+        """Give the writer the pages that it does not have yet."""
+        if self.behind is None:
+            return
+        place = len(self._pages)
+        while place and self._pages[place - 1].first >= self._handed:
+            place -= 1
+        for page in self._pages[place:]:
+            blocks = self._blocks[page.first - self.first : page.stop - self.first]
+            view = self._summaries.view()
+            rows = [
+                view.get(layer, page.first, page.stop, torch.device("cpu"))
+                for layer in range(page.sizes.shape[1])
+            ]
+            self._memory.admit(page)
+            job = Job(page, blocks, self._format.to_bytes(rows), self._needed())
+            self.behind.put(job)
+            self._handed = page.stop
+        self.leave(self.behind.writer.first)
+
+    def _needed(self) -> int:
+        """The first block that the window still shows."""
+        last = self._blocks[-1]
+        low = last.start + last.tokens - self.window_tokens
+        return self.first + bisect_right(self._blocks, low, key=_end)
+
     def _forget(self) -> None:
-        if self._limit is None or self.nbytes <= self._limit:
+        if self._on_disk or self._limit is None or self.nbytes <= self._limit:
             return
         if self.first == 0:
             log.warning(
                 "the archive reached its limit of %d bytes; from now on the oldest frames are "
-                "forgotten (raise max_ram to keep more)",
+                "forgotten (raise max_ram to keep more, or keep the stream on disk with store=)",
                 self._limit,
             )
         held, drop = self.nbytes, 0
         while held > self._limit and drop < len(self._blocks) - 1:
-            block = self._blocks[drop]
-            page = self._pages[0] if self._pages and block.kv is None else None
-            size = block.nbytes if page is None else page.bytes_of(block.index)
-            held -= size
+            held -= self._size(drop)
             drop += 1
-            if page is not None:
-                self._bytes -= size
-                if page.stop == block.index + 1:
-                    del self._pages[0]
+        self._leave(drop)
+
+    def _size(self, place: int) -> int:
+        """Bytes of the block at this place in `_blocks`."""
+        block = self._blocks[place]
+        if not self._pages or block.index >= self._pages[-1].stop:
+            return block.nbytes
+        page = self._pages[bisect_right(self._pages, block.index, key=_first) - 1]
+        return page.bytes_of(block.index)
+
+    def _leave(self, drop: int) -> None:
+        """Forget the oldest blocks."""
+        if not self._on_disk:
+            closed = len(self._blocks) - len(self._open())
+            self._bytes -= sum(self._size(place) for place in range(min(drop, closed)))
+        first = self.first + drop
+        gone = 0
+        while gone < len(self._pages) and self._pages[gone].stop <= first:
+            gone += 1
+        self._memory.forget(self._pages[:gone])
+        del self._pages[:gone]
         del self._blocks[:drop]
-        self.first += drop
-        self._summaries.forget(self.first)
+        self.first = first
+        self._summaries.forget(first)
+
+
+def _first(page: Page) -> int:
+    return page.first
+
+
+def _end(block: ArchivedBlock) -> int:
+    return block.start + block.tokens

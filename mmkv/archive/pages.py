@@ -25,10 +25,6 @@ class Stored(Protocol):
     def side(self, name: str, block: int) -> bytes | None:
         """What was kept under this name beside this block."""
 
-    @property
-    def kept(self) -> bool:
-        """Whether it is still in the store, rather than dropped with its segment."""
-
 
 @dataclass(slots=True, eq=False)
 class Page:

@@ -64,9 +64,11 @@ class PageMemory:
     def admit(self, page: Page) -> None:
         """Count a page whose payload is in memory."""
         with self._lock:
-            self._slabs.setdefault(page.slab, []).append(page)
+            held = self._slabs.setdefault(page.slab, [])
             self._slabs.move_to_end(page.slab)
-            self._held += page.nbytes
+            if all(page is not other for other in held[-1:]):
+                held.append(page)
+                self._held += page.nbytes
 
     def trim(self) -> None:
         """Let go of slabs, least recently used first, whose pages are all on disk."""

@@ -68,6 +68,25 @@ class Snapshot:
             return torch.empty(size, dtype=packed.dtype, device=device)
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)
 
+    @property
+    def codec(self) -> Codec:
+        """How its pages are packed."""
+        return self._packed.codec
+
+    @property
+    def pages(self) -> Sequence[Page]:
+        """Packed pages in time order; the first may begin before the first block."""
+        return self._pages
+
+    def page_part(self, layer: int, page: Page) -> Part:
+        """A whole page as stored, for its codec.
+
+        Raises:
+            StoreError: what the disk holds is damaged, or cannot be read.
+        """
+        numbers = range(page.first, page.stop)
+        return part_of(page, numbers, self._packed.memory.slices(page, layer, numbers))
+
     def prefetch(self, layer: int, blocks: Sequence[ArchivedBlock]) -> None:
         """Begin to read what `load` will need; returns at once."""
         for page, run in self._runs(blocks):

@@ -1,0 +1,181 @@
+"""Pages on their way to the disk: written by a thread of their own, at most so many at a time."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mmkv.archive.blocks import ArchivedBlock
+from mmkv.archive.pages import Page
+from mmkv.store.errors import StoreError
+
+if TYPE_CHECKING:
+    from mmkv.store.writer import Writer
+
+log = logging.getLogger("mmkv.store")
+
+BACKLOG_BYTES = 1 << 28  # closed pages that wait; beyond it encoding waits
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A page to be written. keep: blocks from this number on stay in the store."""
+
+    page: Page
+    blocks: list[ArchivedBlock]
+    summaries: bytes
+    keep: int
+
+
+class WriteBehind:
+    """The queue in front of a store's writer.
+
+    Args:
+        written: called after every page, in the writing thread.
+    """
+
+    def __init__(self, writer: Writer, written: Callable[[], None], room: int) -> None:
+        self._state = _State(writer, written, room)
+        self._thread = threading.Thread(target=self._state.run, name="mmkv-store", daemon=True)
+        self._thread.start()
+        # a stream that is let go, or the end of the process, still writes what waits
+        self._stop = weakref.finalize(self, _stop, self._state, self._thread)
+
+    @property
+    def writer(self) -> Writer:
+        """What writes."""
+        return self._state.writer
+
+    @property
+    def pages(self) -> int:
+        """Pages that wait."""
+        return len(self._state.jobs)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that wait."""
+        return self._state.waiting
+
+    def put(self, job: Job) -> None:
+        """Hand a page over, once; never waits."""
+        state = self._state
+        with state.changed:
+            if job.page.first < state.upto:
+                return
+            state.upto = job.page.stop
+            state.jobs.append(job)
+            state.waiting += job.page.nbytes
+            state.changed.notify_all()
+
+    def make_room(self) -> None:
+        """Wait until another page may be handed over.
+
+        Raises:
+            StoreError: writing failed. It is tried again at the next call, and at every flush.
+        """
+        state = self._state
+        with state.changed:
+            self._check()
+            while state.waiting > state.room:
+                state.changed.wait(0.5)
+                self._check()
+
+    def flush(self) -> None:
+        """Return when every page that was handed over is on the disk.
+
+        Raises:
+            StoreError: they cannot be written.
+        """
+        state = self._state
+        with state.changed:
+            self._check()
+            state.sync = True
+            state.changed.notify_all()
+            while state.jobs or state.sync:
+                state.changed.wait(0.5)
+                self._check()
+
+    def close(self) -> None:
+        """End the thread and let others write; what waits is not waited for."""
+        self._stop()
+
+    def _check(self) -> None:
+        """Tell what went wrong, and let the writing thread try again."""
+        state = self._state
+        error = state.error
+        if error is not None:
+            state.error = None
+            state.changed.notify_all()
+            raise StoreError(
+                f"the store {state.writer.folder} cannot be written: {error}; frames up to "
+                f"{state.stored_seconds()} are stored, later ones wait in memory; mend that and "
+                "go on, or close the stream and lose them"
+            ) from error
+
+
+class _State:
+    """What the queue and its thread share; the thread holds nothing of the stream."""
+
+    def __init__(self, writer: Writer, written: Callable[[], None], room: int) -> None:
+        self.writer = writer
+        self.written = written
+        self.room = room
+        self.jobs: deque[Job] = deque()
+        self.waiting = 0
+        self.upto = 0
+        self.sync = False
+        self.stopped = False
+        self.error: Exception | None = None
+        self.changed = threading.Condition()
+
+    def stored_seconds(self) -> str:
+        """Up to where the stream is stored, in words."""
+        newest = self.writer.newest
+        return "none" if newest is None else f"{newest:.2f} s"
+
+    def run(self) -> None:
+        while True:
+            with self.changed:
+                while self.error is not None or not (self.jobs or self.sync or self.stopped):
+                    if self.stopped:
+                        return
+                    self.changed.wait()
+                job = self.jobs[0] if self.jobs else None
+                if job is None and not self.sync:
+                    return
+            try:
+                if job is None or job.page.stored is not None:  # written, then something failed
+                    self.writer.sync()
+                else:
+                    self.writer.write(job.page, job.blocks, job.summaries, job.keep)
+                    self.written()
+            except Exception as error:
+                log.warning("the store %s: %s", self.writer.folder, error)
+                with self.changed:
+                    self.error = error
+                    self.changed.notify_all()
+                continue
+            with self.changed:
+                if job is None:
+                    self.sync = False
+                else:
+                    self.jobs.popleft()
+                    self.waiting -= job.page.nbytes
+                self.changed.notify_all()
+
+
+def _stop(state: _State, thread: threading.Thread) -> None:
+    with state.changed:
+        state.stopped = True
+        state.changed.notify_all()
+    if thread is not threading.current_thread():
+        thread.join(60)
+    try:
+        state.writer.close()
+    except OSError as error:
+        log.warning("the store %s: %s", state.writer.folder, error)

@@ -1,0 +1,147 @@
+"""How a stream begins: empty, empty with a store, or from a store."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import asdict, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mmkv.codecs import CODECS, Codec, from_spec, make_codec
+from mmkv.config import CacheConfig, CacheSizes
+from mmkv.models.prompt import Template
+from mmkv.store import Store, StoreMismatchError
+from mmkv.store.identity import identity, refuse_other
+from mmkv.store.retention import Limits
+from mmkv.stream import Stream
+
+if TYPE_CHECKING:
+    from mmkv.video_lm import VideoLM
+
+_CODEC_FIELDS = ("codec", "key_bits", "value_bits")
+
+
+def new_stream(
+    vlm: VideoLM, config: CacheConfig, system: str | None, path: str | os.PathLike[str] | None
+) -> Stream:
+    """An empty stream; `path` is the new folder that it is kept in, or None."""
+    sizes = _sizes(vlm, config)
+    codec = _codec(vlm, sizes)
+    template = Template(vlm.tokenizer, vlm.adapter.video_tokens, system)
+    if path is None:
+        return Stream(vlm, sizes, template, codec)
+    from mmkv import __version__
+
+    shape = vlm.adapter.shape
+    facts = {
+        "mmkv": __version__,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "model": {"name": vlm.name, **identity(vlm.adapter)},
+        "dtype": str(vlm.dtype).removeprefix("torch."),
+        "layers": shape.layers,
+        "kv_heads": shape.kv_heads,
+        "head_dim": shape.head_dim,
+        "codec": codec.spec(),
+        "config": {k: v for k, v in asdict(sizes).items() if k not in _CODEC_FIELDS},
+        "system": system,
+        "prefix": list(template.prefix),
+        "grid": None,
+    }
+    store = Store.create(path, facts, Limits(sizes.max_disk, sizes.max_age))
+    return Stream(vlm, sizes, template, codec, store)
+
+
+def open_stream(
+    vlm: VideoLM, path: str | os.PathLike[str], mode: str, config: CacheConfig | None
+) -> Stream:
+    """The stream that a store holds."""
+    if mode not in ("r", "a"):
+        raise ValueError(
+            f"mode={mode!r} is not allowed; use 'r' to ask, 'a' to go on encoding, or "
+            "stream(store=...) for a new store"
+        )
+    store = Store.resume(path) if mode == "a" else Store.follow(path)
+    try:
+        meta, name = store.meta, str(store.folder)
+        refuse_other(meta["model"], identity(vlm.adapter), name)
+        sizes = _stored_sizes(vlm, meta, config)
+        codec = _stored_codec(vlm, meta, config, name)
+        template = Template(vlm.tokenizer, vlm.adapter.video_tokens, meta["system"])
+        if list(template.prefix) != meta["prefix"]:
+            raise StoreMismatchError(
+                f"the store {name} begins with other tokens than this model's chat template "
+                "renders; open it with the tokenizer that made it"
+            )
+        stream = Stream(vlm, sizes, template, codec, store)
+    except BaseException:
+        store.release()
+        raise
+    try:
+        stream.begin(Limits(sizes.max_disk, sizes.max_age) if mode == "a" else None)
+    except BaseException:
+        store.release()
+        stream.close()
+        raise
+    return stream
+
+
+def _sizes(vlm: VideoLM, config: CacheConfig) -> CacheSizes:
+    if not isinstance(config, CacheConfig):
+        raise ValueError(f"config={config!r} is not a CacheConfig; pass mmkv.CacheConfig(...)")
+    trained = int(getattr(vlm.adapter.text_config, "max_position_embeddings", 32768))
+    return config.sizes(trained, vlm.tokens_per_frame())
+
+
+def _codec(vlm: VideoLM, sizes: CacheSizes) -> Codec:
+    return make_codec(
+        sizes.codec,
+        vlm.adapter.shape,
+        dtype=vlm.dtype,
+        key_bits=sizes.key_bits,
+        value_bits=sizes.value_bits,
+    )
+
+
+def _stored_sizes(vlm: VideoLM, meta: dict[str, Any], config: CacheConfig | None) -> CacheSizes:
+    known = {field.name for field in fields(CacheConfig)}
+    stored = {name: value for name, value in meta["config"].items() if name in known}
+    if config is None:
+        return _sizes(vlm, CacheConfig(**stored))
+    window = stored["window_frames"]
+    if getattr(config, "window_frames", None) not in (None, window):
+        raise ValueError(
+            f"window_frames={config.window_frames} is not what the store was encoded with, "
+            f"{window}; leave it out"
+        )
+    recent = config.recent_frames
+    if recent is not None and recent > window:
+        raise ValueError(f"recent_frames={recent} is more than the store's window of {window}")
+    return _sizes(vlm, replace(config, window_frames=window))
+
+
+def _stored_codec(
+    vlm: VideoLM, meta: dict[str, Any], config: CacheConfig | None, name: str
+) -> Codec:
+    spec = meta["codec"]
+    given = None if config is None else config.codec
+    if isinstance(given, Codec) and given.spec() == spec:
+        return given
+    codec = from_spec(spec, vlm.adapter.shape)
+    asked = config is not None and any(getattr(config, f) is not None for f in _CODEC_FIELDS)
+    if config is not None and asked:
+        dtype = getattr(torch, meta["dtype"])
+        wanted = make_codec(
+            given,
+            vlm.adapter.shape,
+            dtype=dtype,
+            key_bits=config.key_bits,
+            value_bits=config.value_bits,
+        )
+        if wanted.spec() != spec:
+            raise StoreMismatchError(
+                f"the store {name} is packed by {codec!r}, not by {wanted!r}; leave the codec and "
+                f"its bits out (codecs: {', '.join(CODECS)})"
+            )
+    return codec

@@ -1,0 +1,42 @@
+"""One writer per store: a lock that ends with the process that holds it, however it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+
+from mmkv.store.errors import StoreError
+
+NAME = "lock"
+
+
+class Lock:
+    """The right to write to a store, until `release` or the end of the process.
+
+    Raises:
+        StoreError: another one has it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            with contextlib.suppress(OSError, UnicodeDecodeError):
+                holder = os.pread(self._file, 32, 0).decode().strip()
+            os.close(self._file)
+            self._file = -1
+            raise StoreError(
+                f"the store {folder} is being written by process {holder or 'unknown'}; wait for "
+                "it, or open the store with mode='r', which works at the same time"
+            ) from error
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Let others write."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1

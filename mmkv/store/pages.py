@@ -1,0 +1,145 @@
+"""A page as it goes into a segment and comes out of it."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mmkv.archive.blocks import ArchivedBlock
+from mmkv.archive.pages import Page
+from mmkv.store import about
+from mmkv.store.files import DataFile
+from mmkv.store.records import BLOCK, PAGE, SIDE, record_type, seal
+from mmkv.store.segment import Group, Segment, around
+
+Buffer = bytes | np.ndarray
+
+
+class DiskPage:
+    """A page's bytes in a segment's data file."""
+
+    def __init__(self, data: DataFile, group: Group) -> None:
+        self._data = data
+        self._payload = group.payload
+        count = group.blocks
+        rows = group.records["parts"][: 1 + count]
+        self._sizes = rows[:, :, 0].copy()
+        self._checks = rows[:, :, 1].copy()
+        self._sides = {
+            (side["name"].decode(), int(side["block"])): (
+                int(side["offset"]),
+                int(side["length"]),
+                int(side["count"]),
+            )
+            for side in group.records[1 + count :]
+        }
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Bytes of each slice, uint32 `[1 + blocks, L]`."""
+        return self._sizes
+
+    def read(self, row: int, layer: int) -> np.ndarray:
+        """One slice, uint8, its checksum compared."""
+        before = int(self._sizes[:row].sum(dtype=np.int64)) + int(self._sizes[row, :layer].sum())
+        return self._data.array(
+            self._payload + before, int(self._sizes[row, layer]), int(self._checks[row, layer])
+        )
+
+    def side(self, name: str, block: int) -> bytes | None:
+        """What was kept under this name beside this block, or None."""
+        where = self._sides.get((name, block))
+        if where is None:
+            return None
+        offset, length, check = where
+        return self._data.array(self._payload + offset, length, check).tobytes()
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPage:
+    """What a segment holds of a page. summaries: as they were written, all blocks'."""
+
+    page: Page
+    blocks: list[ArchivedBlock]
+    summaries: bytes
+
+
+def compose(
+    page: Page,
+    payload: np.ndarray,
+    blocks: Sequence[ArchivedBlock],
+    sides: Sequence[Mapping[str, bytes]],
+    summaries: bytes,
+    start: int,
+) -> tuple[list[Buffer], bytes]:
+    """A page that will begin at `start` in the data file.
+
+    Returns:
+        what to write there, and its index records.
+    """
+    layers = page.sizes.shape[1]
+    held = [
+        (block, name, data)
+        for block, kept in zip(blocks, sides, strict=False)
+        for name, data in kept.items()
+    ]
+    records = np.zeros(1 + len(blocks) + len(held), dtype=record_type(layers))
+    records["kind"][0] = PAGE
+    records["kind"][1 : 1 + len(blocks)] = BLOCK
+    records["kind"][1 + len(blocks) :] = SIDE
+    at = 0
+    for row in range(1 + len(blocks)):
+        block = blocks[max(0, row - 1)]
+        record = records[row]
+        record["block"], record["offset"] = block.index, at
+        record["count"] = block.tokens
+        record["first"], record["last"] = block.seconds
+        for layer in range(layers):
+            size = int(page.sizes[row, layer])
+            record["parts"][layer] = size, zlib.crc32(payload[at : at + size].data)
+            at += size
+        record["length"] = at - int(record["offset"])
+    placing = about.to_bytes(blocks)
+    records["extra"][0] = [(len(data), zlib.crc32(data)) for data in (placing, summaries)]
+    at += len(placing) + len(summaries)
+    for record, (block, name, data) in zip(records[1 + len(blocks) :], held, strict=True):
+        record["block"], record["name"] = block.index, name.encode()
+        record["offset"], record["length"], record["count"] = at, len(data), zlib.crc32(data)
+        at += len(data)
+    head = records[0]
+    head["count"], head["sides"] = len(blocks), len(held)
+    head["last"] = blocks[-1].seconds[1]
+    head["offset"] = start
+    lead, copy = around(at, seal(records))
+    head["length"] = len(lead) + at + len(copy)
+    pieces: list[Buffer] = [lead, payload, placing, summaries]
+    pieces += [*(data for _, _, data in held), copy]
+    return pieces, seal(records)
+
+
+def restore(segment: Segment, group: Group, reader: about.AboutReader) -> StoredPage:
+    """The page that a group of records stands for; its keys and values stay on disk.
+
+    Raises:
+        DamageError: what places its blocks, or their summaries, is damaged.
+    """
+    stored = DiskPage(segment.data, group)
+    count = group.blocks
+    records = group.records
+    page = Page(
+        first=group.first,
+        lengths=tuple(records["count"][1 : 1 + count].tolist()),
+        sizes=stored.sizes,
+        stored=stored,
+    )
+    at = group.payload + page.nbytes
+    held = []
+    for length, check in records["extra"][0].tolist():
+        held.append(segment.data.array(at, length, check).tobytes())
+        at += length
+    times = (records[name][1 : 1 + count].tolist() for name in ("first", "last"))
+    seconds = list(zip(*times, strict=True))
+    return StoredPage(page, reader.read(held[0], page.first, seconds), held[1])

@@ -1,0 +1,59 @@
+"""The index: fixed-size records, little-endian, each with its own checksum.
+
+A page is one PAGE record, one BLOCK record per block, one SIDE record per side, written at once.
+`parts` holds per layer the length and CRC-32 of a slice: of what the page's blocks share (PAGE),
+or of the block's codes (BLOCK). SYNC says that everything before it has reached the disk.
+"""
+
+from __future__ import annotations
+
+import zlib
+from functools import cache
+
+import numpy as np
+
+VERSION = 1
+PAGE, BLOCK, SIDE, SYNC = 1, 2, 3, 4
+NAME_BYTES = 16
+
+
+@cache
+def record_type(layers: int) -> np.dtype:
+    """One record.
+
+    crc: of the bytes after it. kind: one of the above. block: its number (PAGE: the first's;
+    SYNC: how many are stored). count: PAGE: blocks; BLOCK: tokens; SIDE: CRC-32 of its bytes.
+    sides: PAGE: SIDE records that follow. offset, length: its bytes in the data file; of a PAGE
+    all of the page's. first, last: times of its first and last frame. extra: PAGE: length and
+    CRC-32 of what places the blocks, and of their summaries, which follow the blocks in this
+    order. name: of a SIDE.
+    """
+    return np.dtype(
+        [
+            ("crc", "<u4"),
+            ("kind", "u1"),
+            ("pad", "u1", (3,)),
+            ("block", "<u8"),
+            ("count", "<u4"),
+            ("sides", "<u4"),
+            ("offset", "<u8"),
+            ("length", "<u8"),
+            ("first", "<f8"),
+            ("last", "<f8"),
+            ("extra", "<u4", (2, 2)),
+            ("name", f"S{NAME_BYTES}"),
+            ("parts", "<u4", (layers, 2)),
+        ]
+    )
+
+
+def seal(records: np.ndarray) -> bytes:
+    """Records as bytes, with their checksums filled in."""
+    for i in range(len(records)):
+        records["crc"][i] = zlib.crc32(records[i : i + 1].tobytes()[4:])
+    return records.tobytes()
+
+
+def sound(record: np.ndarray) -> bool:
+    """Whether the one record in `record` is as it was written."""
+    return int(record["crc"][0]) == zlib.crc32(record.tobytes()[4:])

@@ -1,0 +1,177 @@
+"""Reading a segment: a data file, and the index of what it holds.
+
+In the data file each page is followed by a compressed copy of its index records, so that what an
+index lost is found again.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mmkv.store.errors import DamageError
+from mmkv.store.files import HEADER, DataFile, path_of, read_header
+from mmkv.store.records import PAGE, SYNC, record_type, seal, sound
+
+LEAD = struct.Struct("<4sIIQI")  # magic, length and CRC-32 of the copy, payload's length, CRC-32
+_MAGIC = b"page"
+
+
+def around(payload: int, records: bytes) -> tuple[bytes, bytes]:
+    """What stands in the data file before and after a payload of so many bytes."""
+    copy = zlib.compress(records, 6)
+    lead = LEAD.pack(_MAGIC, len(copy), zlib.crc32(copy), payload, 0)[:-4]
+    return lead + struct.pack("<I", zlib.crc32(lead)), copy
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A page in a segment. at: of its first record in the index file. records: PAGE, BLOCKs,
+    SIDEs. start, stop: its bytes in the data file. found: whether the index had lost it.
+    """
+
+    at: int
+    records: np.ndarray
+    start: int
+    stop: int
+    found: bool
+
+    @property
+    def payload(self) -> int:
+        """Where its payload begins in the data file."""
+        return self.start + LEAD.size
+
+    @property
+    def first(self) -> int:
+        """Number of its first block."""
+        return int(self.records["block"][0])
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks it has."""
+        return int(self.records["count"][0])
+
+
+class Segment:
+    """A segment that is read, and may still be written by another process.
+
+    Raises:
+        StoreError: a file is missing. DamageError: a file is not what it was.
+    """
+
+    def __init__(self, folder: Path, number: int, layers: int, store: bytes) -> None:
+        self.number = number
+        self.data = DataFile(path_of(folder, number, "data"))
+        self.index = DataFile(path_of(folder, number, "index"))
+        held, self.first = read_header(self.index.bytes(0, HEADER), "index", self.index.path, store)
+        read_header(self.data.bytes(0, HEADER), "data", self.data.path, store)
+        if held != layers:
+            raise DamageError(f"{self.index.path}: made for {held} layers, not {layers}")
+        self._type = record_type(layers)
+        self.position = HEADER  # in the index, after the last whole page
+        self.end = HEADER  # in the data file, after the last whole page
+        self.synced = HEADER  # in the index, after the last SYNC
+
+    def groups(self) -> Iterator[Group]:
+        """Pages not given before, up to the first that is not whole.
+
+        Raises:
+            DamageError: records are damaged, in the index and in the data file, and others follow.
+        """
+        raw = self.index.bytes(self.position, max(0, self.index.size - self.position))
+        base, size = self.position, self._type.itemsize
+        while True:
+            rest = raw[self.position - base :]
+            head = self._records(rest, 1)
+            if head is not None and head["kind"][0] == SYNC:
+                self.position += size
+                self.synced = self.position
+                continue
+            records, found = self._page(rest), False
+            if records is None:
+                records, found = self._copy(), True
+                if records is None:
+                    self._check_tail(rest)
+                    return
+                after = self._records(rest[size:], 1)
+                if after is not None and after[:1] == records[:1]:
+                    self.position += size  # a damaged SYNC
+                    continue
+            start = int(records["offset"][0])
+            stop = start + int(records["length"][0])
+            group = Group(self.position, records, start, stop, found)
+            if stop > self.data.size or (found and not rest and not self.whole(group)):
+                return  # cut short, or being written
+            self.position += len(records) * size
+            self.end = stop
+            yield group
+
+    def whole(self, group: Group) -> bool:
+        """Whether every byte of a page is as it was written."""
+        try:
+            for offset, length, check in parts(group.records):
+                self.data.array(group.payload + offset, length, check)
+        except DamageError:
+            return False
+        return True
+
+    def _records(self, raw: bytes, count: int) -> np.ndarray | None:
+        """The first records in `raw`, if they are there and sound."""
+        size = self._type.itemsize
+        if len(raw) < count * size:
+            return None
+        records = np.frombuffer(raw[: count * size], self._type)
+        return records if all(sound(records[i : i + 1]) for i in range(count)) else None
+
+    def _page(self, raw: bytes) -> np.ndarray | None:
+        """The records of the page that `raw` begins with, if they are there and sound."""
+        head = self._records(raw, 1)
+        if head is None or head["kind"][0] != PAGE:
+            return None
+        return self._records(raw, 1 + int(head["count"][0]) + int(head["sides"][0]))
+
+    def _copy(self) -> np.ndarray | None:
+        """The copy in the data file of the next page's records."""
+        lead = self.data.bytes(self.end, LEAD.size)
+        if len(lead) < LEAD.size or zlib.crc32(lead[:-4]) != LEAD.unpack(lead)[-1]:
+            return None
+        magic, length, check, payload, _ = LEAD.unpack(lead)
+        copy = self.data.bytes(self.end + LEAD.size + payload, length)
+        if magic != _MAGIC or zlib.crc32(copy) != check:
+            return None
+        records = self._page(zlib.decompress(copy))
+        if records is None:
+            return None
+        records = records.copy()  # written before the page's length was known
+        records["length"][0] = LEAD.size + payload + length
+        return np.frombuffer(seal(records), self._type)
+
+    def _check_tail(self, raw: bytes) -> None:
+        size = self._type.itemsize
+        for at in range(size, len(raw), size):
+            later = self._records(raw[at:], 1)
+            if later is not None and later["kind"][0] == PAGE:
+                raise DamageError(
+                    f"{self.index.path} and {self.data.path} are damaged where the pages from "
+                    f"block {int(later['block'][0])} on begin; restore both from a copy"
+                )
+
+
+def parts(records: np.ndarray) -> Iterator[tuple[int, int, int]]:
+    """Offset in the payload, length and CRC-32 of everything in a page that is read alone."""
+    count = int(records["count"][0])
+    at = 0
+    for row in records["parts"][: 1 + count]:
+        for length, check in row.tolist():
+            yield at, length, check
+            at += length
+    for length, check in records["extra"][0].tolist():
+        yield at, length, check
+        at += length
+    for side in records[1 + count :]:
+        yield int(side["offset"]), int(side["length"]), int(side["count"])

@@ -1,0 +1,144 @@
+"""A stream's store: made, gone on with, or followed while another process writes it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmkv.store import meta as metafile
+from mmkv.store import waiting
+from mmkv.store.errors import StoreError
+from mmkv.store.lock import Lock
+from mmkv.store.pages import StoredPage
+from mmkv.store.reader import Reader
+from mmkv.store.retention import Limits
+from mmkv.store.writer import Writer
+
+
+class Store:
+    """A store that a stream uses; made by `create`, `resume` or `follow`.
+
+    meta: what meta.json says. writer: None where the store is only read.
+    """
+
+    def __init__(self, folder: Path, reader: Reader | None, writer: Writer | None) -> None:
+        self.folder = folder
+        self.writer = writer
+        self._reader = reader
+        self._lock: Lock | None = None
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], facts: dict[str, Any], limits: Limits) -> Store:
+        """A new store, to be written.
+
+        Raises:
+            StoreError: there is something at that place already, or it cannot be written.
+        """
+        folder = Path(path).expanduser().absolute()
+        meta = metafile.create(folder, facts)
+        return cls(folder, None, Writer(folder, meta, Lock(folder), [], limits))
+
+    @classmethod
+    def follow(cls, path: str | os.PathLike[str]) -> Store:
+        """A store, to be read.
+
+        Raises:
+            StoreError: there is none, or it cannot be read.
+        """
+        folder = Path(path).expanduser().absolute()
+        return cls(folder, Reader(folder), None)
+
+    @classmethod
+    def resume(cls, path: str | os.PathLike[str]) -> Store:
+        """A store, to go on writing; read its pages, then call `go_on`.
+
+        Raises:
+            StoreError: there is none, another process is writing it, or it cannot be written.
+        """
+        folder = Path(path).expanduser().absolute()
+        metafile.load(folder)
+        try:
+            lock = Lock(folder)
+        except PermissionError as error:
+            raise StoreError(
+                f"the store {folder} cannot be written: {error.strerror}; open it with mode='r'"
+            ) from error
+        try:
+            store = cls(folder, Reader(folder), None)
+        except BaseException:
+            lock.release()
+            raise
+        store._lock = lock
+        return store
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What meta.json says."""
+        if self.writer is not None:
+            return self.writer.meta
+        assert self._reader is not None
+        return self._reader.meta
+
+    @property
+    def first(self) -> int:
+        """The oldest block that the store holds."""
+        if self.writer is not None:
+            return self.writer.first
+        assert self._reader is not None
+        return self._reader.first
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all segments."""
+        if self.writer is not None:
+            return self.writer.nbytes
+        assert self._reader is not None
+        return sum(held.nbytes for held in self._reader.held)
+
+    def pages(self) -> Iterator[StoredPage]:
+        """Pages not given before, oldest first.
+
+        Raises:
+            StoreError: they cannot be read.
+        """
+        if self._reader is not None:
+            yield from self._reader.pages(verify=self._lock is not None)
+
+    def go_on(self, limits: Limits) -> Writer:
+        """Begin to write where the pages end; what was not whole after them is cut off.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        reader, lock = self._reader, self._lock
+        assert reader is not None
+        assert lock is not None
+        self.writer = Writer(self.folder, reader.meta, lock, reader.held, limits)
+        self.writer.mend(reader.lost)
+        self._reader = self._lock = None
+        return self.writer
+
+    def release(self) -> None:
+        """Let others write, where writing never began."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def keep_waiting(self, after: int, frames: list[tuple[float, np.ndarray]]) -> None:
+        """Keep frames that make no block yet.
+
+        Raises:
+            StoreError: they cannot be written.
+        """
+        try:
+            waiting.save(self.folder, after, frames)
+        except OSError as error:
+            raise StoreError(f"the store {self.folder} cannot be written: {error}") from error
+
+    def waiting(self, after: int) -> list[tuple[float, np.ndarray]]:
+        """Frames that were kept after this many blocks."""
+        return waiting.load(self.folder, after)

@@ -1,0 +1,228 @@
+"""Writing a store: pages appended to segments, data before index, made durable in batches."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmkv.archive.blocks import ArchivedBlock
+from mmkv.archive.pages import Page
+from mmkv.store import meta as metafile
+from mmkv.store.errors import StoreError
+from mmkv.store.files import HEADER, make_header, path_of, sync_folder, write_all
+from mmkv.store.lock import Lock
+from mmkv.store.pages import DiskPage, compose
+from mmkv.store.records import SYNC, record_type, seal
+from mmkv.store.retention import Held, Limits, expendable
+from mmkv.store.segment import Group, Segment
+
+_SYNC_BYTES = 1 << 26
+_SYNC_SECONDS = 5.0
+
+
+class Writer:
+    """The one writer of a store.
+
+    Args:
+        meta: what meta.json says. lock: held. segments: what is there already, oldest first.
+        limits: when segments are begun and dropped.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        meta: dict[str, Any],
+        lock: Lock,
+        segments: Sequence[Held],
+        limits: Limits,
+    ) -> None:
+        self.folder = folder
+        self.meta = meta
+        self._lock = lock
+        self._limits = limits
+        self._layers = int(meta["layers"])
+        self._held = list(segments)
+        self._segment: Segment | None = self._held[-1].segment if self._held else None
+        self._data = self._index = -1
+        self._unsynced, self._since = 0, time.monotonic()
+        if self._segment is not None:
+            self._open(self._segment)
+
+    @property
+    def first(self) -> int:
+        """The oldest block that the store holds, or will hold."""
+        return self._held[0].first if self._held else 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all segments."""
+        return sum(held.nbytes for held in self._held)
+
+    @property
+    def newest(self) -> float | None:
+        """Time of the newest frame that is stored; None before the first."""
+        stored = [held for held in self._held if held.stop > held.first]
+        return stored[-1].newest if stored else None
+
+    def note(self, **facts: Any) -> None:
+        """Keep facts in meta.json."""
+        if any(self.meta.get(name) != fact for name, fact in facts.items()):
+            changed = {**self.meta, **facts}
+            metafile.save(self.folder, changed)
+            self.meta = changed
+
+    def write(
+        self,
+        page: Page,
+        blocks: Sequence[ArchivedBlock],
+        summaries: bytes,
+        keep: int,
+    ) -> None:
+        """Append a page; what failed half-way is as if it had not been tried.
+
+        Args:
+            keep: blocks from this number on are not dropped, however large the store is.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        assert page.payload is not None
+        segment = self._room_for(page.nbytes, blocks[0])
+        start, at = segment.end, segment.position
+        sides: Sequence[Mapping[str, bytes]] = page.sides
+        pieces, records = compose(page, page.payload, blocks, sides, summaries, start)
+        try:
+            stop = write_all(self._data, pieces, start)
+            write_all(self._index, [records], at)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._index, at)
+                os.ftruncate(self._data, start)
+            raise
+        (group,) = segment.groups()
+        assert group.stop == stop
+        held = self._held[-1]
+        if page.first == held.first:
+            held.oldest = blocks[0].seconds[0]
+        held.nbytes = segment.end + segment.position
+        held.stop, held.newest = page.stop, blocks[-1].seconds[1]
+        page.stored = DiskPage(segment.data, group)
+        self._unsynced += stop - start
+        late = time.monotonic() - self._since > _SYNC_SECONDS
+        if self._unsynced >= _SYNC_BYTES or late:
+            self.sync()
+        self._drop(expendable(self._held, self._limits, keep))
+
+    def sync(self) -> None:
+        """Return when everything written is on the disk."""
+        self._since = time.monotonic()
+        if not self._unsynced or self._segment is None:
+            return
+        os.fdatasync(self._data)
+        os.fdatasync(self._index)
+        mark = np.zeros(1, dtype=record_type(self._layers))
+        mark["kind"], mark["block"] = SYNC, self._held[-1].stop
+        write_all(self._index, [seal(mark)], self._segment.position)
+        list(self._segment.groups())  # moves past the mark
+        self._unsynced = 0
+
+    def close(self) -> None:
+        """Make everything durable and let others write.
+
+        Raises:
+            OSError: it could not be made durable.
+        """
+        try:
+            self.sync()
+        finally:
+            self._close_files()
+            self._lock.release()
+
+    def _room_for(self, size: int, block: ArchivedBlock) -> Segment:
+        segment, limits = self._segment, self._limits
+        if segment is not None:
+            held = self._held[-1]
+            large = segment.end + size > limits.segment_bytes and segment.end > HEADER
+            old = limits.segment_seconds is not None and (
+                block.seconds[1] - held.oldest >= limits.segment_seconds
+            )
+            if not (large or old) or held.stop == held.first:
+                return segment
+            self.sync()
+        return self._begin(block)
+
+    def _begin(self, block: ArchivedBlock) -> Segment:
+        number = int(self.meta["segments"]["stop"])
+        store = bytes.fromhex(self.meta["store"])
+        files = []
+        try:
+            for kind in ("data", "index"):
+                path = path_of(self.folder, number, kind)
+                flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+                files.append(os.open(path, flags, 0o600))
+                write_all(
+                    files[-1], [make_header(kind, self._layers, number, block.index, store)], 0
+                )
+                os.fsync(files[-1])
+            sync_folder(self.folder)
+            segment = Segment(self.folder, number, self._layers, store)
+            spans = {**self.meta["segments"], "stop": number + 1}
+            self.note(segments=spans)
+        except OSError:
+            for file in files:
+                os.close(file)
+            raise
+        self._close_files()
+        self._data, self._index = files
+        self._segment = segment
+        self._held.append(
+            Held(segment, block.index, block.index, block.seconds[0], 0.0, 2 * HEADER)
+        )
+        return segment
+
+    def _open(self, segment: Segment) -> None:
+        """Go on in a segment: cut what is not whole, and give the index what it lost."""
+        paths = (segment.data.path, segment.index.path)
+        try:
+            self._data, self._index = (os.open(p, os.O_RDWR | os.O_CLOEXEC) for p in paths)
+            os.ftruncate(self._data, segment.end)
+            os.ftruncate(self._index, segment.position)
+        except OSError as error:
+            raise StoreError(f"{self.folder} cannot be written: {error.strerror}") from error
+
+    def mend(self, lost: Sequence[tuple[Segment, Group]]) -> None:
+        """Write records that an index had lost into their places.
+
+        Raises:
+            OSError: they cannot be written.
+        """
+        for segment, group in lost:
+            file = os.open(segment.index.path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                write_all(file, [group.records.tobytes()], group.at)
+                os.fsync(file)
+            finally:
+                os.close(file)
+
+    def _drop(self, count: int) -> None:
+        if not count:
+            return
+        gone = self._held[:count]
+        spans = {**self.meta["segments"], "first": self._held[count].segment.number}
+        self.note(segments=spans)  # before the files: what is missing is then missing on purpose
+        del self._held[:count]
+        for held in gone:
+            for path in (held.segment.index.path, held.segment.data.path):
+                path.unlink(missing_ok=True)
+
+    def _close_files(self) -> None:
+        for file in (self._data, self._index):
+            if file >= 0:
+                os.close(file)
+        self._data = self._index = -1
