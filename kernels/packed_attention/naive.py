@@ -120,6 +120,28 @@ def fold_query(q: Tensor, table: Tables, form: Form) -> tuple[Tensor, Tensor]:
     return folded, offset - (folded * _half(form, q)).sum(dim=3)
 
 
+def plain_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float
+) -> tuple[Tensor, Tensor]:
+    """Attention over what is not packed, to be joined.
+
+    Args:
+        query: `[1, H, n, D]`. key, value: `[1, H_kv, m, D]`. mask: bool `[n, m]`, True is seen.
+
+    Returns:
+        out float32 `[1, H, n, D]`, and the log-sum-exp of the scores, float32 `[1, H, n]`.
+    """
+    _, heads, n, head_dim = query.shape
+    q = query.float().view(key.shape[1], -1, head_dim) * scaling  # [H_kv, G * n, D]
+    scores = torch.matmul(q, key[0].float().transpose(1, 2))
+    if mask is not None:
+        shown = mask.expand(heads // key.shape[1], -1, -1).reshape(q.shape[1], -1)
+        scores = scores.masked_fill(~shown, float("-inf"))
+    lse = scores.logsumexp(dim=-1)
+    out = torch.matmul((scores - lse[..., None]).exp(), value[0].float())
+    return out.view(1, heads, n, head_dim), lse.view(1, heads, n)
+
+
 def join(near: Tensor, near_lse: Tensor, far: Tensor, far_lse: Tensor) -> tuple[Tensor, Tensor]:
     """Two attentions over different tokens as one; out `[1, H, n, D]`, log-sum-exp `[1, H, n]`."""
     lse = torch.logaddexp(near_lse, far_lse)

@@ -120,7 +120,7 @@ class PackedCodec(Codec):
         if not tokens:
             return out
         keys, values = self.packers(layer)
-        halves = [self._halves(part, keys) for part in parts]
+        halves = [self.halves(part, layer) for part in parts]
         keys.unpack([k for k, _ in halves], shape, rotation, out[0])
         values.unpack([v for _, v in halves], shape, None, out[1])
         return out
@@ -128,9 +128,7 @@ class PackedCodec(Codec):
     def split(self, packed: PackedLayer, lengths: Sequence[int], layer: int) -> tuple[int, int]:
         if not len(packed.shared):
             return 0, 0
-        key, value = self._halves(
-            Part(packed.shared, packed.blocks, lengths), self.packers(layer)[0]
-        )
+        key, value = self.halves(Part(packed.shared, packed.blocks, lengths), layer)
         sizes = [int(p.shared.nbytes) + sum(int(b.nbytes) for b in p.blocks) for p in (key, value)]
         return sizes[0] + _SIZE.itemsize, sizes[1]
 
@@ -138,8 +136,9 @@ class PackedCodec(Codec):
         found = asdict(self.settings)
         return {"name": self.name, **found, "protected_layers": [*found["protected_layers"]]}
 
-    def _halves(self, part: Part, keys: Packer) -> tuple[Part, Part]:
-        shared = part.shared
+    def halves(self, part: Part, layer: int) -> tuple[Part, Part]:
+        """The keys' and the values' bytes of a page that has tokens."""
+        keys, shared = self.packers(layer)[0], part.shared
         end = _SIZE.itemsize + int(shared[: _SIZE.itemsize].copy().view(_SIZE)[0])
         cuts = [keys.block_bytes(n, self.shape) for n in part.lengths]
         pairs = list(zip(part.blocks, cuts, strict=True))

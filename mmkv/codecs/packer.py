@@ -13,11 +13,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mmkv.codecs.base import Part
 from mmkv.kernels.pack import Form, Params, pack, pack_bits
-from mmkv.kernels.unpack_rotate import unpack_rotate
+from mmkv.kernels.unpack_rotate import unpack_bits, unpack_rotate
 from mmkv.models.base import Shape
 
 _LISTED = 2  # words whose high part is below this ask for an exact centre
@@ -63,12 +64,11 @@ class ChannelPacker(Packer):
         tokens = states.shape[1]
         if self.group_size and tokens > np.iinfo(_PLACE).max:
             raise ValueError(f"a page of {tokens} tokens is too long for group_size; use less")
-        count = max(1, tokens // self.group_size) if self.group_size else 1
-        size = self.group_size or tokens
-        cut = (count - 1) * size  # the last group may be longer
+        *equal, last = self.groups(tokens)
+        cut = tokens - last
         pieces = [states[:, cut:][None]]
-        if cut:
-            pieces.insert(0, states[:, :cut].unflatten(1, (-1, size)).transpose(0, 1))
+        if equal:
+            pieces.insert(0, states[:, :cut].unflatten(1, (-1, equal[0])).transpose(0, 1))
         packed = [pack(piece, self.form) for piece in pieces]
         codes = torch.cat([c.transpose(0, 1).flatten(1, 2) for _, c in packed], dim=1)  # [H, T, D]
         return self._shared([p for p, _ in packed]), self._blocks(codes, lengths)
@@ -106,6 +106,38 @@ class ChannelPacker(Packer):
             rotation,
             out,
         )
+
+    def resident(
+        self, parts: Sequence[Part], shape: Shape, device: torch.device
+    ) -> tuple[Params, Tensor]:
+        """Pages with the same lengths as groups of codes, for attention over them as they are.
+
+        Returns:
+            the groups' parameters, page by page, and codes uint8 `[groups, H_kv, T, D]` by slot.
+            T is the longest group rounded up to a multiple of 16, zeros at the end.
+        """
+        params, _ = self._params([p.shared for p in parts], shape, device)
+        lengths = parts[0].lengths
+        data = torch.from_numpy(np.concatenate([b for p in parts for b in p.blocks])).to(device)
+        sizes = np.array([self.block_bytes(n, shape) for n in lengths])
+        page = torch.arange(len(parts), device=device) * int(sizes.sum())
+        skip = _PLACE.itemsize if self.group_size else 0
+        blocks = [
+            unpack_bits(data, page + int(at) + skip, n, shape.kv_heads, shape.head_dim, self.form)
+            for at, n in zip(np.cumsum(sizes) - sizes, lengths, strict=True)
+            if n
+        ]
+        codes = torch.cat(blocks, dim=2)  # [pages, H_kv, T, D]
+        groups = self.groups(codes.shape[2])
+        longest = -(-max(groups) // 16) * 16
+        padded = [F.pad(c, (0, 0, 0, longest - c.shape[2])) for c in codes.split(groups, dim=2)]
+        return params, torch.stack(padded, dim=1).flatten(0, 1)
+
+    def groups(self, tokens: int) -> list[int]:
+        """Tokens of each group of a page."""
+        count = max(1, tokens // self.group_size) if self.group_size else 1
+        size = self.group_size or tokens
+        return [size] * (count - 1) + [tokens - size * (count - 1)]
 
     def _rows(self, block: np.ndarray, length: int, first: int, last: int) -> np.ndarray:
         if not self.group_size or not length:

@@ -1,0 +1,172 @@
+"""The whole packed past on the devices, for answers that attend to all of it.
+
+Pages come over as they are closed, their codes widened to 2 bits where they have fewer. Nothing is
+decoded or rotated: every answer sees all of it at one fixed distance (InfLLM's rule for what has
+left the window, arXiv 2402.04617). It grows with the stream, and forgets what the archive forgets.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmkv.archive import ArchivedBlock, Snapshot
+from mmkv.archive.pages import Page
+from mmkv.codecs import Codec
+from mmkv.codecs.packed import PackedCodec
+from mmkv.codecs.packer import ChannelPacker
+from mmkv.kernels.packed_attention import PackedHistory
+from mmkv.models.base import Shape
+from mmkv.resident.segments import LAYOUTS, Row, Segment, new_segment
+
+_AT_ONCE = 64  # pages brought over in one go
+
+
+@dataclass(frozen=True, slots=True)
+class FarLayer:
+    """One layer's past as an answer sees it, at one fixed distance.
+
+    packed: histories with the tokens begin…end-1 of each group that are visible, int32 `[P]`.
+    key, value: `[1, H_kv, n, D]`, keys before RoPE, of blocks that no page holds yet.
+    """
+
+    packed: list[tuple[PackedHistory, Tensor, Tensor]]
+    key: Tensor
+    value: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class FarPast:
+    """What one answer sees of the packed past."""
+
+    layers: list[FarLayer]
+
+
+class Resident:
+    """One stream's packed past on its devices.
+
+    Args:
+        codec: of the stream's pages. devices: one per layer.
+
+    Raises:
+        ValueError: the codec's codes cannot be attended to as they are.
+    """
+
+    def __init__(self, codec: Codec, shape: Shape, devices: Sequence[torch.device]) -> None:
+        check_resident(codec)
+        assert isinstance(codec, PackedCodec)
+        self._codec, self._shape, self._devices = codec, shape, list(devices)
+        self._packers = [_channel_packers(codec, layer) for layer in range(len(devices))]
+        self._segments: list[Segment] = []
+        self._stop = 0  # number of the first block that is not here
+        self._lock = threading.Lock()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on the devices, room for growth included."""
+        segments = list(self._segments)
+        return sum(side.nbytes for s in segments for sides in s.layers for side in sides)
+
+    def see(self, past: Snapshot, candidates: Sequence[ArchivedBlock]) -> FarPast:
+        """What an answer sees that may use these blocks, numbered without gaps."""
+        with self._lock:
+            self._forget(past)
+            self._fetch(past)
+            return self._view(past, candidates)
+
+    def _fetch(self, past: Snapshot) -> None:
+        new = [page for page in past.pages if page.first >= self._stop and sum(page.lengths) > 0]
+        at = 0
+        while at < len(new):
+            alike = at + 1
+            while alike < min(len(new), at + _AT_ONCE) and new[alike].lengths == new[at].lengths:
+                alike += 1
+            self._add(past, new[at:alike])
+            self._stop = new[alike - 1].stop
+            at = alike
+
+    def _add(self, past: Snapshot, pages: list[Page]) -> None:
+        """Bring over pages with the same lengths."""
+        groups = self._packers[0][0].groups(sum(pages[0].lengths))
+        stops = np.cumsum(groups).tolist()
+        rows = [Row(p, s - g, s) for p in pages for g, s in zip(groups, stops, strict=True)]
+        segment = self._segment(max(groups))
+        for layer, device in enumerate(self._devices):
+            parts = [past.page_part(layer, page) for page in pages]
+            pairs = [self._codec.halves(part, layer) for part in parts]
+            for i, packer in enumerate(self._packers[layer]):
+                own = [pair[i] for pair in pairs]
+                params, codes = packer.resident(own, self._shape, device)
+                codes = F.pad(codes, (0, 0, 0, segment.tokens - codes.shape[2]))
+                side = segment.layers[layer][i]
+                side.append(len(segment.rows), LAYOUTS[i](codes, packer.form), params)
+        segment.rows += rows
+
+    def _segment(self, longest: int) -> Segment:
+        """The newest segment if such groups fit it, or a new one."""
+        if not self._segments or longest > self._segments[-1].tokens:
+            tokens = -(-longest // 64) * 64
+            self._segments.append(new_segment(tokens, self._packers, self._shape, self._devices))
+        return self._segments[-1]
+
+    def _forget(self, past: Snapshot) -> None:
+        first = past.blocks[0].index if past.blocks else 0
+        for segment in list(self._segments):
+            gone = 0
+            while gone < len(segment.rows) and segment.rows[gone].page.stop <= first:
+                gone += 1
+            if gone == len(segment.rows) and segment is not self._segments[-1]:
+                self._segments.remove(segment)
+            elif 2 * gone > len(segment.rows):
+                segment.drop(gone)
+
+    def _view(self, past: Snapshot, candidates: Sequence[ArchivedBlock]) -> FarPast:
+        first = candidates[0].index if candidates else 0
+        stop = candidates[-1].index + 1 if candidates else 0
+        ranges = [
+            torch.tensor([row.visible(first, stop) for row in segment.rows], dtype=torch.int32)
+            for segment in self._segments
+        ]
+        rest = [block for block in candidates if block.index >= self._stop]
+        layers = []
+        for layer, device in enumerate(self._devices):
+            kv = past.load(layer, rest, device)
+            seen = [range_.to(device).view(-1, 2) for range_ in ranges]
+            layers.append(
+                FarLayer(
+                    [
+                        (segment.history(layer), pair[:, 0], pair[:, 1])
+                        for segment, pair in zip(self._segments, seen, strict=True)
+                    ],
+                    kv[None, 0],
+                    kv[None, 1],
+                )
+            )
+        return FarPast(layers)
+
+
+def check_resident(codec: Codec) -> None:
+    """Refuse codecs whose codes cannot be attended to as they are.
+
+    Raises:
+        ValueError: this is one of them.
+    """
+    packers = codec.packers(0) if isinstance(codec, PackedCodec) else ()
+    if not packers or not all(isinstance(packer, ChannelPacker) for packer in packers):
+        raise ValueError(
+            "retrieve_frames='all' keeps the packed past on the device, which takes "
+            f"codec='fitted' or 'vidkv', not {codec.name!r}; or set retrieve_frames to a number"
+        )
+
+
+def _channel_packers(codec: PackedCodec, layer: int) -> tuple[ChannelPacker, ChannelPacker]:
+    key, value = codec.packers(layer)
+    assert isinstance(key, ChannelPacker)
+    assert isinstance(value, ChannelPacker)
+    return key, value
