@@ -180,6 +180,8 @@ def test_plain_attention_sees_what_its_mask_shows() -> None:
     mask = torch.ones(3, 10, dtype=torch.bool).tril(diagonal=7)
     out, lse = plain_attention(query, key, value, mask, 0.3)
     for i in range(3):
-        wanted, wanted_lse = reference(query[:, :, i : i + 1], key, value, [0], [8 + i], 0.3)
+        wanted, wanted_lse = reference(
+            query[:, :, i : i + 1], key.double(), value.double(), [0], [8 + i], 0.3
+        )
         torch.testing.assert_close(out[:, :, i : i + 1].double(), wanted, atol=1e-6, rtol=1e-5)
         torch.testing.assert_close(lse[:, :, i : i + 1].double(), wanted_lse, atol=1e-5, rtol=1e-5)
