@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from mmkv.retrieval.registry import check_score
 
@@ -30,14 +31,20 @@ class CacheConfig:
             None: 64, or as many as fit the length the model was trained on.
         recent_frames: newest frames shown to every question, at most `window_frames`. None: 4.
         retrieve_frames: earlier frames a question retrieves in all; 0 answers from the window.
-            None: 32, or as many as fit beside the recent ones.
+            None: 32, or as many as fit beside the recent ones. "all": the packed past stays on the
+            device, and every answer attends to all of it.
         neighbours: frames that each retrieved one brings along on either side; they count among
             `retrieve_frames`. A question on what came after an event finds the event's frame.
         score: how frames are compared with a question: "mean-key" (ReKV), "cosine", "best-word"
             or "layer-sum"; see `mmkv.retrieval`.
         codec: how keys and values of the past are packed: a name of `mmkv.codecs.CODECS`, a codec
             of your own, or None for what the bits say, by default "fp16", which loses nothing.
+            With `retrieve_frames="all"` the default is "fitted".
         key_bits, value_bits: bits per element of packed keys and values, such as 1.5 and 2.
+        group_size: tokens that share a scale. None: what the codec does, mostly a page's.
+        transform: over channels at 1 bit: "hadamard", "fft" or "none". None: the codec's.
+        remove_mean: whether a channel's mean is taken off before packing. None: as the codec does.
+        protected_layers: layers packed at `protected_bits` (None: 4) instead; -1 is the last.
         page_tokens: tokens after which frames are packed together. None: 512 where a frame has
             128 or more, else 64.
         page_seconds: seconds of the stream after which they are packed, however few they are.
@@ -58,12 +65,17 @@ class CacheConfig:
 
     window_frames: int | None = None
     recent_frames: int | None = None
-    retrieve_frames: int | None = None
+    retrieve_frames: int | Literal["all"] | None = None
     neighbours: int = 0
     score: str = "mean-key"
     codec: str | Codec | None = None
     key_bits: float | None = None
     value_bits: float | None = None
+    group_size: int | None = None
+    transform: str | None = None
+    remove_mean: bool | None = None
+    protected_layers: Sequence[int] | None = None
+    protected_bits: float | None = None
     page_tokens: int | None = None
     page_seconds: float = 60.0
     max_ram: int | str | None = "8GB"
@@ -75,7 +87,8 @@ class CacheConfig:
     def __post_init__(self) -> None:
         _whole(self, "window_frames", 1, optional=True)
         _whole(self, "recent_frames", 0, optional=True)
-        _whole(self, "retrieve_frames", 0, optional=True)
+        if self.retrieve_frames != "all":
+            _whole(self, "retrieve_frames", 0, optional=True, also=' or "all"')
         _whole(self, "neighbours", 0)
         _whole(self, "chunk_frames", 1)
         _whole(self, "page_tokens", 1, optional=True)
@@ -109,8 +122,8 @@ class CacheConfig:
                 context_tokens,
             )
         recent = min(recent, window)
-        retrieve = self.retrieve_frames
-        if retrieve is None:
+        retrieve, resident = self.retrieve_frames, self.retrieve_frames == "all"
+        if retrieve is None or retrieve == "all":
             retrieve = max(1, min(_RETRIEVE, fit - recent))
         return CacheSizes(
             window_frames=window,
@@ -119,9 +132,15 @@ class CacheConfig:
             neighbours=self.neighbours,
             score=self.score,
             chunk_frames=self.chunk_frames,
-            codec=self.codec,
+            resident=resident,
+            codec="fitted" if resident and not self._packed else self.codec,
             key_bits=self.key_bits,
             value_bits=self.value_bits,
+            group_size=self.group_size,
+            transform=self.transform,
+            remove_mean=self.remove_mean,
+            protected_layers=self.protected_layers,
+            protected_bits=self.protected_bits,
             page_tokens=self.page_tokens,
             page_seconds=float(self.page_seconds),
             max_ram=None if self.max_ram is None else int(self.max_ram),
@@ -130,12 +149,18 @@ class CacheConfig:
             max_age=None if self.max_age is None else float(self.max_age),
         )
 
+    @property
+    def _packed(self) -> bool:
+        """Whether a codec is named or implied."""
+        return (self.codec, self.key_bits, self.value_bits) != (None, None, None)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheSizes:
     """A `CacheConfig` with every default decided; the same names, sizes in bytes, times in seconds.
 
-    Where nothing is retrieved, the recent frames are the whole window.
+    Where nothing is retrieved, the recent frames are the whole window. resident: whether answers
+    attend to all of the packed past; `retrieve_frames` then only says how many they name.
     """
 
     window_frames: int
@@ -144,9 +169,15 @@ class CacheSizes:
     neighbours: int
     score: str
     chunk_frames: int
+    resident: bool
     codec: str | Codec | None
     key_bits: float | None
     value_bits: float | None
+    group_size: int | None
+    transform: str | None
+    remove_mean: bool | None
+    protected_layers: Sequence[int] | None
+    protected_bits: float | None
     page_tokens: int | None
     page_seconds: float
     max_ram: int | None
@@ -155,12 +186,14 @@ class CacheSizes:
     max_age: float | None
 
 
-def _whole(config: object, name: str, low: int, *, optional: bool = False) -> None:
+def _whole(config: object, name: str, low: int, *, optional: bool = False, also: str = "") -> None:
     value = getattr(config, name)
     if value is None and optional:
         return
     if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise ValueError(f"{name}={value!r} is not allowed; use a whole number of {low} or more")
+        raise ValueError(
+            f"{name}={value!r} is not allowed; use a whole number of {low} or more{also}"
+        )
 
 
 def parse_bytes(name: str, value: int | str) -> int:

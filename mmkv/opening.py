@@ -20,7 +20,16 @@ from mmkv.stream import Stream
 if TYPE_CHECKING:
     from mmkv.video_lm import VideoLM
 
-_CODEC_FIELDS = ("codec", "key_bits", "value_bits")
+_CODEC_FIELDS = (
+    "codec",
+    "key_bits",
+    "value_bits",
+    "group_size",
+    "transform",
+    "remove_mean",
+    "protected_layers",
+    "protected_bits",
+)
 
 
 def new_stream(
@@ -95,19 +104,19 @@ def _sizes(vlm: VideoLM, config: CacheConfig) -> CacheSizes:
 
 
 def _codec(vlm: VideoLM, sizes: CacheSizes) -> Codec:
-    return make_codec(
-        sizes.codec,
-        vlm.adapter.shape,
-        dtype=vlm.dtype,
-        key_bits=sizes.key_bits,
-        value_bits=sizes.value_bits,
-    )
+    return make_codec(dtype=vlm.dtype, shape=vlm.adapter.shape, **_codec_settings(sizes))
+
+
+def _codec_settings(config: CacheConfig | CacheSizes) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in _CODEC_FIELDS}
 
 
 def _stored_sizes(vlm: VideoLM, meta: dict[str, Any], config: CacheConfig | None) -> CacheSizes:
     known = {field.name for field in fields(CacheConfig)}
     stored = {name: value for name, value in meta["config"].items() if name in known}
     if config is None:
+        if meta["config"].get("resident"):
+            stored["retrieve_frames"] = "all"
         return _sizes(vlm, CacheConfig(**stored))
     window = stored["window_frames"]
     if getattr(config, "window_frames", None) not in (None, window):
@@ -132,13 +141,7 @@ def _stored_codec(
     asked = config is not None and any(getattr(config, f) is not None for f in _CODEC_FIELDS)
     if config is not None and asked:
         dtype = getattr(torch, meta["dtype"])
-        wanted = make_codec(
-            given,
-            vlm.adapter.shape,
-            dtype=dtype,
-            key_bits=config.key_bits,
-            value_bits=config.value_bits,
-        )
+        wanted = make_codec(dtype=dtype, shape=vlm.adapter.shape, **_codec_settings(config))
         if wanted.spec() != spec:
             raise StoreMismatchError(
                 f"the store {name} is packed by {codec!r}, not by {wanted!r}; leave the codec and "

@@ -17,6 +17,7 @@ from mmkv.answer_pass import AnswerPass, prompt_input
 from mmkv.context import Context
 from mmkv.decoder import Decoder
 from mmkv.models.prompt import Prompt
+from mmkv.resident import FarPast, ResidentPass
 from mmkv.retrieval.retriever import Retriever
 from mmkv.sampling import Sampler, Sampling
 from mmkv.turns import Cancelled
@@ -42,6 +43,7 @@ class Reply:
         sampling: Sampling,
         retriever: Retriever,
         asked: float,
+        far: FarPast | None = None,
     ) -> None:
         self._vlm = vlm
         self._context = context
@@ -58,7 +60,7 @@ class Reply:
         self._stepping = threading.Lock()
         self._use = seam.Use(vlm.adapter.language_model)
         try:
-            self._prefill(retriever)
+            self._prefill(retriever, far)
         except BaseException:
             self._use.release()
             raise
@@ -111,11 +113,12 @@ class Reply:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _prefill(self, retriever: Retriever) -> None:
+    def _prefill(self, retriever: Retriever, far: FarPast | None) -> None:
         adapter, context = self._vlm.adapter, self._context
         embeds, words = prompt_input(adapter, self._prompt)
         room = self._sampling.max_new_tokens
-        self._pass = AnswerPass(context, self._vlm.rotary, words, retriever, room)
+        settings = (context, self._vlm.rotary, words, retriever, room)
+        self._pass = AnswerPass(*settings) if far is None else ResidentPass(*settings, far)
         with self._vlm.turns.turn(self._cancel), torch.inference_mode():
             started = time.perf_counter()
             hidden = seam.run(adapter.language_model, self._pass, embeds)

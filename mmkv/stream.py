@@ -19,9 +19,10 @@ from mmkv.answer import Answer, unknown_words
 from mmkv.config import CacheSizes
 from mmkv.context import Context, capture
 from mmkv.frames import as_frames, as_tensor, as_times, chunks
-from mmkv.ingest import Frame, Ingest
+from mmkv.ingest import Frame, Ingest, layer_devices
 from mmkv.models.prompt import Template, Turn
 from mmkv.reply import Reply
+from mmkv.resident import FarPast, Resident
 from mmkv.retrieval.make import make_retriever
 from mmkv.retrieval.retriever import Retriever
 from mmkv.sampling import Sampling
@@ -72,6 +73,9 @@ class Stream:
         self.config = config
         self._template = template
         self._ingest = Ingest(vlm.adapter, vlm.rotary, template.prefix, config, codec, store)
+        self._resident = None
+        if config.resident:
+            self._resident = Resident(codec, vlm.adapter.shape, layer_devices(vlm.adapter))
         self._turns = Turns()
         self._closed = False
         self._feeds: weakref.WeakSet[Feed] = weakref.WeakSet()
@@ -220,7 +224,8 @@ class Stream:
         options = Sampling(**sampling)
         prompt = self._template.fitting(question, history)
         context = self._context(since, until)
-        return Reply(self._vlm, context, prompt, options, self._retriever(context), asked)
+        far = self._far(context)
+        return Reply(self._vlm, context, prompt, options, self._retriever(context), asked, far)
 
     def find(
         self, text: str, k: int = 5, *, since: float | None = None, until: float | None = None
@@ -303,6 +308,14 @@ class Stream:
                 return capture(
                     self._ingest, self._vlm.rotary, self.config.recent_frames, since, until
                 )
+
+    def _far(self, context: Context) -> FarPast | None:
+        """The packed past on the device, in the resident mode."""
+        if self._resident is None:
+            return None
+        window = self._ingest.window
+        with self._vlm.turns.turn(), torch.inference_mode():
+            return self._resident.see(context, None if window is None else window.far_distance)
 
     def _retriever(self, context: Context) -> Retriever:
         return make_retriever(self.config, context, self._vlm.adapter.temporal_patch)

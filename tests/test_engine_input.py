@@ -33,10 +33,16 @@ def test_a_size_that_has_to_be_one_or_more_is_named(field: str, value: Any) -> N
 
 
 @pytest.mark.parametrize("field", ["recent_frames", "retrieve_frames"])
-@pytest.mark.parametrize("value", [-1, 0.5, "all"])
+@pytest.mark.parametrize("value", [-1, 0.5, "most"])
 def test_a_size_that_has_to_be_zero_or_more_is_named(field: str, value: Any) -> None:
     with pytest.raises(ValueError, match=rf"{field}={value!r} is not allowed; use a whole number"):
         mmkv.CacheConfig(**{field: value})
+
+
+def test_all_frames_may_be_retrieved_but_not_be_recent() -> None:
+    assert mmkv.CacheConfig(retrieve_frames="all").retrieve_frames == "all"
+    with pytest.raises(ValueError, match="recent_frames='all' is not allowed"):
+        mmkv.CacheConfig(recent_frames="all")  # type: ignore[arg-type]
 
 
 def test_more_recent_frames_than_the_window_holds_are_refused() -> None:

@@ -15,6 +15,7 @@ Layout of a group of T tokens, T a multiple of 16; `bits` is 4 for 16 levels, ot
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -26,6 +27,20 @@ _MAX_NUMBERS = 1 << 23
 
 
 @dataclass(frozen=True, slots=True)
+class Compact:
+    """Parameters of P groups as Triton kernels read them.
+
+    words: int16 `[P, H, D]`. top: float32 `[P, H]`. order: int16 `[P, H, D]`, slot to channel, None
+    where they are the same. exact: float32 `[P, H, D]`, centres, None where words tell them all.
+    """
+
+    words: Tensor
+    top: Tensor
+    order: Tensor | None
+    exact: Tensor | None
+
+
+@dataclass(frozen=True)
 class PackedHistory:
     """P groups of one layer's tokens on one device.
 
@@ -39,6 +54,12 @@ class PackedHistory:
     value_params: Params
     key_form: Form
     value_form: Form
+
+    @cached_property
+    def compact(self) -> tuple[Compact, Compact]:
+        """The keys' and values' parameters for Triton, made once."""
+        pairs = ((self.key_params, self.key_form), (self.value_params, self.value_form))
+        return _compact(*pairs[0]), _compact(*pairs[1])
 
     @property
     def nbytes(self) -> int:
@@ -81,7 +102,7 @@ def packed_attention(
     """
     _, heads, n, head_dim = query.shape
     groups, kv_heads, tokens, _ = history.keys.shape
-    q = query.float().view(kv_heads, -1, head_dim) * scaling  # [H_kv, G * n, D]
+    q = query.float().reshape(kv_heads, -1, head_dim) * scaling  # [H_kv, G * n, D]
     lse = q.new_full(q.shape[:2], float("-inf"))
     out = torch.zeros_like(q)
     tile = max(1, _MAX_NUMBERS // (kv_heads * tokens * head_dim))
@@ -132,7 +153,7 @@ def plain_attention(
         out float32 `[1, H, n, D]`, and the log-sum-exp of the scores, float32 `[1, H, n]`.
     """
     _, heads, n, head_dim = query.shape
-    q = query.float().view(key.shape[1], -1, head_dim) * scaling  # [H_kv, G * n, D]
+    q = query.float().reshape(key.shape[1], -1, head_dim) * scaling  # [H_kv, G * n, D]
     scores = torch.matmul(q, key[0].float().transpose(1, 2))
     if mask is not None:
         shown = mask.expand(heads // key.shape[1], -1, -1).reshape(q.shape[1], -1)
@@ -161,6 +182,16 @@ def _mix(weights: Tensor, codes: Tensor, table: Tables, form: Form) -> Tensor:
     if table.constant is not None:
         slots = slots.masked_fill(table.constant[:, :, None], 0.0)
     return (slots + total * table.centre[:, :, None]).sum(dim=0)
+
+
+def _compact(params: Params, form: Form) -> Compact:
+    table = tables(params)
+    return Compact(
+        params.words.to(torch.int16),  # keeps the low 16 bits
+        params.top,
+        table.order.to(torch.int16) if form.wide else None,
+        table.centre if params.listed.numel() else None,
+    )
 
 
 def _unpack(packed: Tensor, form: Form) -> Tensor:

@@ -38,7 +38,7 @@ def make_codec(
     group_size: int | None = None,
     transform: str | None = None,
     remove_mean: bool | None = None,
-    protected_layers: Sequence[int] = (),
+    protected_layers: Sequence[int] | None = None,
     protected_bits: float | None = None,
 ) -> Codec:
     """The codec that a configuration means for a model of this shape.
@@ -54,10 +54,12 @@ def make_codec(
     """
     if isinstance(codec, Codec):
         return codec
+    if codec is not None and not isinstance(codec, str):
+        raise ValueError(f"codec={codec!r} is neither a name nor a codec; use {_names()}")
     bits = {"key_bits": key_bits, "value_bits": value_bits}
     name = _implied(key_bits, value_bits) if codec is None else codec
     if name not in CODECS:
-        raise ValueError(f"codec={codec!r} is not known; use {', '.join(map(repr, CODECS))}")
+        raise ValueError(f"codec={codec!r} is not known; use {_names()}")
     if name == "fp16":
         for field, value in bits.items():
             if value is not None:
@@ -66,7 +68,7 @@ def make_codec(
             ("group_size", group_size),
             ("transform", transform),
             ("remove_mean", remove_mean),
-            ("protected_layers", tuple(protected_layers) or None),
+            ("protected_layers", protected_layers or None),
             ("protected_bits", protected_bits),
         )
         for field, setting in others:
@@ -92,7 +94,7 @@ def make_codec(
         found["remove_mean"] = remove_mean
     if protected_bits is not None:
         found["protected_bits"] = check_bits("protected_bits", protected_bits, (2, 4), name)
-    found["protected_layers"] = check_layers(protected_layers, shape.layers)
+    found["protected_layers"] = check_layers(protected_layers or (), shape.layers)
     return kind(shape, replace(kind.defaults, **found))
 
 
@@ -125,3 +127,7 @@ def _implied(key_bits: float | None, value_bits: float | None) -> str:
     if {key_bits, value_bits} <= {None, 16}:
         return "fp16"
     return "stp" if value_bits == 1.66 else "fitted"
+
+
+def _names() -> str:
+    return ", ".join(map(repr, CODECS))

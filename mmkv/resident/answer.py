@@ -36,7 +36,7 @@ class ResidentPass(AnswerPass):
     """State of one answer.
 
     Args:
-        far: the past. distance: positions from every token of prompt and answer to all of it.
+        far: the past, whose distance holds for every token of prompt and answer.
         others: see `AnswerPass`.
     """
 
@@ -48,11 +48,9 @@ class ResidentPass(AnswerPass):
         retriever: Retriever,
         room: int,
         far: FarPast,
-        distance: int,
     ) -> None:
         super().__init__(context, rotary, words, Told(retriever), room)
         self._far = far
-        self._distance = distance
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float
@@ -64,7 +62,7 @@ class ResidentPass(AnswerPass):
             mask = self._causal(n, self._buffers[layer].length, query.device)
         buffer = self._buffers[layer]
         table = self._text_table(buffer, n, query)
-        at = np.full((len(buffer.start), 1), self._distance)
+        at = np.full((len(buffer.start), 1), self._far.distance)
         far_query = rotate(query, self._table(("far",), at, query))
         query = rotate(query, table)
         buffer.extend(rotate(key, table), value)
@@ -87,15 +85,3 @@ def _attentions(query: Tensor, far: FarLayer, scaling: float) -> list[tuple[Tens
     if far.key.shape[2]:
         parts.append(plain_attention(query, far.key, far.value, None, scaling))
     return parts
-
-
-def fixed_distance(context: Context, window_distance: int | None) -> int:
-    """How far all of the past is seen: as far as the window reaches, or as the past really lies.
-
-    Args:
-        window_distance: positions that the window spans; None where nothing has left it yet.
-    """
-    blocks = [*context.candidates, *context.recent]
-    true = int(context.anchor[0] - blocks[0].origin[0]) if blocks else 0
-    true += sum(int(b.layout.advance[0]) for b in context.recent)
-    return true if window_distance is None else min(true, window_distance)

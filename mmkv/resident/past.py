@@ -21,6 +21,7 @@ from mmkv.archive.pages import Page
 from mmkv.codecs import Codec
 from mmkv.codecs.packed import PackedCodec
 from mmkv.codecs.packer import ChannelPacker
+from mmkv.context import Context
 from mmkv.kernels.packed_attention import PackedHistory
 from mmkv.models.base import Shape
 from mmkv.resident.segments import LAYOUTS, Row, Segment, new_segment
@@ -43,9 +44,10 @@ class FarLayer:
 
 @dataclass(frozen=True, slots=True)
 class FarPast:
-    """What one answer sees of the packed past."""
+    """What one answer sees of the packed past, every token of it `distance` positions away."""
 
     layers: list[FarLayer]
+    distance: int
 
 
 class Resident:
@@ -73,12 +75,23 @@ class Resident:
         segments = list(self._segments)
         return sum(side.nbytes for s in segments for sides in s.layers for side in sides)
 
-    def see(self, past: Snapshot, candidates: Sequence[ArchivedBlock]) -> FarPast:
-        """What an answer sees that may use these blocks, numbered without gaps."""
+    def see(self, context: Context, window_distance: int | None) -> FarPast:
+        """What an answer in this context sees of the past: as far away as the window reaches, or as
+        the past really lies where that is nearer.
+
+        Args:
+            window_distance: positions that the window spans; None while nothing has left it.
+        """
         with self._lock:
-            self._forget(past)
-            self._fetch(past)
-            return self._view(past, candidates)
+            self._forget(context.past)
+            self._fetch(context.past)
+            layers = self._view(context.past, context.candidates)
+        blocks = [*context.candidates, *context.recent]
+        distance = int(context.anchor[0] - blocks[0].origin[0]) if blocks else 0
+        distance += sum(int(block.layout.advance[0]) for block in context.recent)
+        return FarPast(
+            layers, distance if window_distance is None else min(distance, window_distance)
+        )
 
     def _fetch(self, past: Snapshot) -> None:
         new = [page for page in past.pages if page.first >= self._stop and sum(page.lengths) > 0]
@@ -126,7 +139,7 @@ class Resident:
             elif 2 * gone > len(segment.rows):
                 segment.drop(gone)
 
-    def _view(self, past: Snapshot, candidates: Sequence[ArchivedBlock]) -> FarPast:
+    def _view(self, past: Snapshot, candidates: Sequence[ArchivedBlock]) -> list[FarLayer]:
         first = candidates[0].index if candidates else 0
         stop = candidates[-1].index + 1 if candidates else 0
         ranges = [
@@ -148,7 +161,7 @@ class Resident:
                     kv[None, 1],
                 )
             )
-        return FarPast(layers)
+        return layers
 
 
 def check_resident(codec: Codec) -> None:
