@@ -174,6 +174,7 @@ class Archive:
         if self.behind is not None:
             self._hand_over()
             self.behind.flush()
+            self.leave(self.behind.writer.first)
 
     def close(self) -> None:
         """Let go of the store; what was not flushed may be lost."""

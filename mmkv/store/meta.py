@@ -40,9 +40,11 @@ def create(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
         if any(entry.name != "lock" for entry in folder.iterdir()):
             raise StoreError(f"{folder} is not empty and holds no store; name another folder")
         os.chmod(folder, 0o700)
+    except StoreError:
+        raise
     except (FileExistsError, NotADirectoryError):
         raise StoreError(f"{folder} is a file; name a folder for the store") from None
-    except PermissionError as error:
+    except OSError as error:
         raise StoreError(f"no store can be made at {folder}: {error.strerror}") from error
     meta = {
         "format": FORMAT,

@@ -63,7 +63,9 @@ class Store:
         metafile.load(folder)
         try:
             lock = Lock(folder)
-        except PermissionError as error:
+        except StoreError:
+            raise
+        except OSError as error:
             raise StoreError(
                 f"the store {folder} cannot be written: {error.strerror}; open it with mode='r'"
             ) from error
