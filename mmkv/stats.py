@@ -17,10 +17,16 @@ class Stats:
 
     frames: frames encoded or waiting. seconds: time of the newest, None before the first.
     tokens_per_frame: tokens of a frame in the language model, text included.
-    fps: frames per second of video so far. bytes_per_frame: keys and values of one frame.
-    gb_per_hour: what an hour of this video takes at this rate (10^9 bytes).
+    fps: frames per second of video so far. bytes_per_frame: keys and values of one frame, unpacked.
+    gb_per_hour: what an hour of this video takes at this rate (10^9 bytes), as it is packed.
     window_bytes: device memory of the window. archive_bytes: host memory of archived frames.
     index_bytes: memory of their summaries. archived_frames, forgotten_frames: counts.
+    disk_bytes: what the store takes, 0 without one. backlog_bytes: of it, what is not written yet;
+    encoding waits where that is much. reads: pieces of frames that questions found in memory,
+    found ahead of their use, and waited for the disk for.
+    codec: how archived frames are packed. bits_per_element: what an element of their keys and
+    values takes, scales and means included, None before any are packed.
+    resident_bytes: device memory of the packed past, where all of it is kept there.
     timings: seconds spent so far per stage.
     """
 
@@ -35,20 +41,28 @@ class Stats:
     index_bytes: int
     archived_frames: int
     forgotten_frames: int
+    codec: str
+    bits_per_element: float | None
+    resident_bytes: int = 0
     timings: dict[str, float] = field(default_factory=dict)
+    disk_bytes: int = 0
+    backlog_bytes: int = 0
+    reads: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for JSON."""
         return asdict(self)
 
 
-def collect(ingest: Ingest) -> Stats:
-    """The stats of a stream as it is now."""
+def collect(ingest: Ingest, resident_bytes: int = 0) -> Stats:
+    """The stats of a stream as it is now; its resident past is counted elsewhere."""
     archive, window, shape = ingest.archive, ingest.window, ingest.adapter.shape
     newest = archive.last
     per_frame = newest.tokens / ingest.adapter.temporal_patch if newest else 0.0
     element = torch.empty((), dtype=ingest.adapter.dtype).element_size()
     token = shape.layers * 2 * shape.kv_heads * shape.head_dim * element
+    bits = archive.bits_per_element
+    packed = token if bits is None else token / element * bits / 8
     first, last = ingest.span or (None, None)
     span = None if first is None or last is None or last <= first else last - first
     fps = None if span is None else (ingest.frames - 1) / span
@@ -60,11 +74,17 @@ def collect(ingest: Ingest) -> Stats:
         tokens_per_frame=per_frame,
         fps=fps,
         bytes_per_frame=int(per_frame * token),
-        gb_per_hour=None if fps is None else per_frame * token * fps * 3600 / 1e9,
+        gb_per_hour=None if fps is None else per_frame * packed * fps * 3600 / 1e9,
         window_bytes=0 if window is None else window.nbytes,
         archive_bytes=archive.nbytes,
         index_bytes=archive.index_bytes,
         archived_frames=kept,
         forgotten_frames=forgotten,
+        codec=archive.codec.name,
+        bits_per_element=bits,
+        resident_bytes=resident_bytes,
         timings=dict(ingest.timings),
+        disk_bytes=0 if ingest.store is None else ingest.store.nbytes,
+        backlog_bytes=0 if archive.behind is None else archive.behind.nbytes,
+        reads=asdict(archive.reads),
     )
