@@ -14,8 +14,9 @@ MEMORY = 0.97  # of the running means
 class Scores:
     """Running share of exact answers per kind; weak kinds are asked more."""
 
-    def __init__(self, kinds: list[str]) -> None:
+    def __init__(self, kinds: list[str], twice: tuple[str, ...] = ()) -> None:
         self.right = dict.fromkeys(kinds, 0.0)
+        self._twice = twice
 
     def add(self, batch: Batch, exact: torch.Tensor, fine: torch.Tensor) -> None:
         """Count the answers of one batch to questions that could be answered."""
@@ -43,5 +44,6 @@ class Scores:
                 continue
             if kind in ("before", "after") and frames == 1:
                 continue
-            chosen[kind] = BASE_WEIGHT.get(kind, 1.0) * (0.2 + 1 - right)
+            often = BASE_WEIGHT.get(kind, 1.0) * (2 if kind in self._twice else 1)
+            chosen[kind] = often * (0.2 + 1 - right)
         return chosen

@@ -31,6 +31,7 @@ class Stage:
     retrieve: tuple[int, ...] = (12,)  # frames chosen in clips longer than this and the recent
     helped: float = 0.5  # share of questions that are shown what they need all the same
     leave_out: tuple[str, ...] = ()
+    twice: tuple[str, ...] = ()  # kinds asked twice as often
     train_words: bool = False  # whether word embeddings move
 
 
@@ -65,5 +66,10 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "stream-32b", "frames", (4, 8, 16, 16, 32), 1400, 1.5e-3, clips=16, pointer=0.3,
         company=0.05, retrieval=0.6, retrieve=(8, 12, 12), helped=0.3,
+    ),
+    Stage(
+        "stream-32c", "frames", (3, 4, 8, 16, 16, 32), 950, 1.2e-3, clips=16, pointer=0.3,
+        company=0.03, retrieval=0.5, retrieve=(8, 12, 12), helped=0.3,
+        twice=("colour", "shape", "caption"),
     ),
 )  # fmt: skip

@@ -86,7 +86,7 @@ def train_stage(
     """Run one stage; returns its seconds."""
     rng = Random(f"{seed} {stage.name} {parallel.rank()}")
     generator = torch.Generator().manual_seed(rng.getrandbits(62))
-    scores = Scores([k for k in KINDS if k not in stage.leave_out])
+    scores = Scores([k for k in KINDS if k not in stage.leave_out], stage.twice)
     torch.manual_seed(seed)
     company = losses.Company(forward.word_table(model).shape[1])
     parameters = [*model.parameters(), *company.parameters()]
