@@ -259,7 +259,7 @@ class Stream:
         """Counters as they are now."""
         from mmkv.stats import collect
 
-        return collect(self._ingest)
+        return collect(self._ingest, self._resident.nbytes if self._resident else 0)
 
     @property
     def seconds(self) -> float | None:

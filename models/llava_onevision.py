@@ -24,7 +24,8 @@ class LlavaOnevision(VideoModel):
     def __init__(
         self, model: Any, tokenizer: Any, preprocess: Preprocess, max_pixels: int | None
     ) -> None:
-        if model.model.image_newline.is_meta:  # accelerate gives a lone parameter no hook
+        offloaded = getattr(model, "hf_device_map", None)  # else a model without any weights
+        if offloaded and model.model.image_newline.is_meta:  # a lone parameter gets no hook
             raise ValueError(
                 "the device map leaves model.image_newline on disk, from where it cannot be read; "
                 "map 'model.image_newline' to a device (it is one vector)"

@@ -87,6 +87,8 @@ class Archive:
         self._handed = 0  # the first block that was not handed over to be written
         self._packed = Packed(codec, shape, dtype, self._memory)
         self._bytes = 0  # of packed blocks not forgotten
+        self._ever = [0, 0]  # bytes and elements of all pages so far
+        self._token = 2 * shape.layers * shape.kv_heads * shape.head_dim  # its elements
         self.first = 0
 
     def __len__(self) -> int:
@@ -107,6 +109,14 @@ class Archive:
         """Bytes of keys and values in host memory, packed or not."""
         packed = self._memory.nbytes if self._on_disk else self._bytes
         return packed + sum(block.nbytes for block in self._open())
+
+    @property
+    def bits_per_element(self) -> float | None:
+        """Bits that an element of packed keys and values takes, with all that decoding needs, over
+        all pages so far; None before the first.
+        """
+        nbytes, elements = self._ever
+        return 8 * nbytes / elements if elements else None
 
     @property
     def index_bytes(self) -> int:
@@ -142,6 +152,7 @@ class Archive:
             moved = [row.to(device) for row, device in zip(rows, devices, strict=True)]
             self._summaries.append(page.first, moved)
             self._pages.append(page)
+            self._count(page)
             self._blocks.extend(stored.blocks)
             self._handed = page.stop
 
@@ -196,9 +207,13 @@ class Archive:
         page = pack(blocks, self.codec, self._payloads)
         # from here on the blocks are the page's, also where an interrupt comes in between
         self._pages.append(page)
+        self._count(page)
         at = page.first - self.first
         self._blocks[at : at + len(blocks)] = map(stripped, blocks)
         self._bytes += sum(page.bytes_of(block.index) for block in blocks)
+
+    def _count(self, page: Page) -> None:
+        self._ever = [self._ever[0] + page.nbytes, self._ever[1] + sum(page.lengths) * self._token]
 
     def _hand_over(self) -> None:
         """Give the writer the pages that it does not have yet."""

@@ -177,12 +177,14 @@ def cost_line(stats: Stats, watched: session.Watched, memory: int | None) -> str
     """What watching cost."""
     rate = f"{stats.frames / watched.seconds:.1f} frames/s"
     dropped = f", {watched.dropped} dropped" if watched.dropped else ""
+    bits = stats.bits_per_element
+    packed = f" at {bits:.3g} bits per element" if bits and stats.codec != "fp16" else ""
     per_hour = f", {stats.gb_per_hour:.3g} GB per hour of video" if stats.gb_per_hour else ""
     parts = [
         f"watched {stats.frames} frames in {took(watched.seconds)} ({rate}){dropped}",
         f"{stats.tokens_per_frame:g} tokens per frame",
         f"window {size(stats.window_bytes)}",
-        f"archive {size(stats.archive_bytes)}{per_hour}",
+        f"archive {size(stats.archive_bytes)}{packed}{per_hour}",
     ]
     if memory:
         parts.append(f"peak GPU memory {size(memory)}")

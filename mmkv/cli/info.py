@@ -6,7 +6,7 @@ import json as jsonlib
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -14,7 +14,11 @@ from mmkv.cli import options, session
 from mmkv.cli.text import size, table, took
 from mmkv.models.tiny import CHECKPOINT
 
+if TYPE_CHECKING:
+    from mmkv.video_lm import VideoLM
+
 PACKAGES = ("mmkv-video", "torch", "transformers", "accelerate", "triton", "av")
+PACKED = ((4, 4), (2, 2), (1.5, 2), (1.5, 1.58))  # key and value bits that are shown
 OPTIONAL = {  # package: what is missing without it
     "decord": "reading files with decord (pip install 'mmkv-video[decord]')",
     "gradio": "the browser demo (pip install 'mmkv-video[demo]')",
@@ -125,7 +129,40 @@ def cost_of(
         "bytes_per_frame": vlm.tokens_per_frame() * vlm.bytes_per_token,
         "gb_per_hour": vlm.gb_per_hour(fps),
         "max_ram": mmkv.CacheConfig().max_ram,
+        "packed": packed(vlm, fps),
     }
+
+
+def packed(vlm: VideoLM, fps: float) -> list[dict[str, Any]]:
+    """Bits per element of packed keys and values, counted on a page of noise, and what an hour of
+    1080p video then takes.
+    """
+    import torch
+
+    from mmkv.codecs import bits_per_element, make_codec
+
+    shape = vlm.adapter.shape
+    if shape.head_dim % 16:
+        return []
+    per_frame = round(vlm.tokens_per_frame())
+    lengths = [per_frame] * -(-(512 if per_frame >= 128 else 64) // per_frame)
+    noise = torch.randn(2, shape.kv_heads, sum(lengths), shape.head_dim)
+    elements = vlm.bytes_per_token // torch.empty((), dtype=vlm.dtype).element_size()
+    found = []
+    for key_bits, value_bits in PACKED:
+        codec = make_codec(None, shape, key_bits=key_bits, value_bits=value_bits)
+        page = codec.encode(noise[0], noise[1], lengths, 0)
+        bits = bits_per_element([(page, noise.numel())])
+        hour = vlm.tokens_per_frame() * elements * bits / 8 * fps * 3600 / 1e9
+        found.append(
+            {
+                "key_bits": key_bits,
+                "value_bits": value_bits,
+                "bits_per_element": bits,
+                "gb_per_hour": hour,
+            }
+        )
+    return found
 
 
 def report(found: dict[str, Any]) -> str:
@@ -146,6 +183,14 @@ def report(found: dict[str, Any]) -> str:
             ("weights", size(cost["weight_bytes"])),
             ("1080p frame", f"{kv} of keys and values"),
             ("archive", f"{cost['gb_per_hour']:.3g} GB per hour at --fps {cost['fps']:g}"),
+        ]
+        rows += [
+            (
+                f"K{row['key_bits']:g}/V{row['value_bits']:g}",
+                f"{row['bits_per_element']:.2f} bits per element, "
+                f"{row['gb_per_hour']:.3g} GB per hour",
+            )
+            for row in cost["packed"]
         ]
         if cost["max_ram"]:
             hours = cost["max_ram"] / 1e9 / cost["gb_per_hour"]
