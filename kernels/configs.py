@@ -60,3 +60,14 @@ def window_tiles(arch: int, queries: int, heads: int, head_dim: int, element: in
     if large_shared(arch):
         return Tiles(128, 64, 8, 2)
     return Tiles(64, 64, 4, 2)
+
+
+def packed_tiles(arch: int, queries: int, row_words: int) -> Tiles:
+    """For `packed_attention`: rows are 16-bit words of a channel's values in one program."""
+    power = 1 << max(4, (row_words - 1).bit_length())
+    return Tiles(min(64, power), 0, 4, 2)
+
+
+def splits(device: torch.device, heads: int, tiles: int) -> int:
+    """Into how many parts a head's tokens are cut: two programs per processor in all."""
+    return max(1, min(tiles, -(-2 * processors(device) // heads)))

@@ -1,9 +1,14 @@
 """Attention of a few queries over packed history, to be joined with other attention."""
 
+from __future__ import annotations
+
+from torch import Tensor
+
+from mmkv.kernels.dispatch import runs_triton
+from mmkv.kernels.packed_attention import naive
 from mmkv.kernels.packed_attention.naive import (
     PackedHistory,
     join,
-    packed_attention,
     plain_attention,
     resident_keys,
     resident_values,
@@ -19,3 +24,15 @@ __all__ = [
     "resident_values",
     "slot_bits",
 ]
+
+
+def packed_attention(
+    query: Tensor, history: PackedHistory, begin: Tensor, end: Tensor, scaling: float
+) -> tuple[Tensor, Tensor]:
+    """Attention of a few queries over a packed history; see `naive.packed_attention`."""
+    if runs_triton(query, query.shape[-1]):
+        from mmkv.kernels.packed_attention import triton
+
+        if triton.supports(history):
+            return triton.packed_attention(query, history, begin, end, scaling)
+    return naive.packed_attention(query, history, begin, end, scaling)
