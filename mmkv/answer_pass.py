@@ -81,7 +81,7 @@ class AnswerPass:
     ) -> Tensor:
         n = query.shape[2]
         if layer == len(self._buffers):
-            self._buffers.append(self._gather(layer, query, key))
+            self._buffers.append(self._gather(layer, query, key, scaling))
             mask = self._causal(n, self._buffers[layer].length, query.device)
         else:
             mask = None
@@ -99,10 +99,10 @@ class AnswerPass:
         )
         return out.transpose(1, 2)
 
-    def _gather(self, layer: int, query: Tensor, key: Tensor) -> LayerBuffer:
+    def _gather(self, layer: int, query: Tensor, key: Tensor, scaling: float) -> LayerBuffer:
         context = self._context
         started = time.perf_counter()
-        choice, blocks = self._retriever.choose(layer, self._asked(query, key.shape[1]))
+        choice, blocks = self._retriever.choose(layer, self._asked(query, scaling))
         self.choices.append(choice)
         scored = time.perf_counter()
         origins, base, start = place(context, blocks)
@@ -130,10 +130,9 @@ class AnswerPass:
         self.timings["load"] += time.perf_counter() - scored
         return buffer
 
-    def _asked(self, query: Tensor, kv_heads: int) -> Tensor:
-        """The words' queries `[w, H_kv, D]`, summed over the query heads of each key head."""
-        words = query[0][:, self._words.to(query.device)].float()  # [H, w, D]
-        return words.unflatten(0, (kv_heads, -1)).sum(dim=1).transpose(0, 1)
+    def _asked(self, query: Tensor, scaling: float) -> Tensor:
+        """The words' queries `[w, H, D]`, scaled."""
+        return query[0][:, self._words.to(query.device)].float().transpose(0, 1) * scaling
 
     def _text_table(self, buffer: LayerBuffer, n: int, like: Tensor) -> tuple[Tensor, Tensor]:
         first = buffer.length - buffer.prompt

@@ -35,8 +35,10 @@ class CacheConfig:
             device, and every answer attends to all of it.
         neighbours: frames that each retrieved one brings along on either side; they count among
             `retrieve_frames`. A question on what came after an event finds the event's frame.
-        score: how frames are compared with a question: "mean-key" (ReKV), "cosine", "best-word"
-            or "layer-sum"; see `mmkv.retrieval`.
+        score: how frames are compared with a question: "attention", "mean-key" (ReKV) or
+            "cosine"; see `mmkv.retrieval`.
+        landmarks: unusual tokens of each frame whose keys are kept beside the frame's mean key;
+            "attention" finds small things by them. Each takes as much of the index as the mean.
         codec: how keys and values of the past are packed: a name of `mmkv.codecs.CODECS`, a codec
             of your own, or None for what the bits say, by default "fp16", which loses nothing.
             With `retrieve_frames="all"` the default is "fitted".
@@ -67,7 +69,8 @@ class CacheConfig:
     recent_frames: int | None = None
     retrieve_frames: int | Literal["all"] | None = None
     neighbours: int = 0
-    score: str = "mean-key"
+    score: str = "attention"
+    landmarks: int = 3
     codec: str | Codec | None = None
     key_bits: float | None = None
     value_bits: float | None = None
@@ -90,6 +93,7 @@ class CacheConfig:
         if self.retrieve_frames != "all":
             _whole(self, "retrieve_frames", 0, optional=True, also=' or "all"')
         _whole(self, "neighbours", 0)
+        _whole(self, "landmarks", 0)
         _whole(self, "chunk_frames", 1)
         _whole(self, "page_tokens", 1, optional=True)
         check_score(self.score)
@@ -131,6 +135,7 @@ class CacheConfig:
             retrieve_frames=retrieve,
             neighbours=self.neighbours,
             score=self.score,
+            landmarks=self.landmarks,
             chunk_frames=self.chunk_frames,
             resident=resident,
             codec="fitted" if resident and not self._packed else self.codec,
@@ -168,6 +173,7 @@ class CacheSizes:
     retrieve_frames: int
     neighbours: int
     score: str
+    landmarks: int
     chunk_frames: int
     resident: bool
     codec: str | Codec | None

@@ -19,6 +19,7 @@ from mmkv.archive import Archive, ArchivedBlock, PageSize
 from mmkv.codecs import Codec
 from mmkv.config import CacheSizes
 from mmkv.models.base import Block, Grid, VideoModel
+from mmkv.retrieval.landmarks import Summarizer
 from mmkv.rotary import Rotary
 from mmkv.slabs import Slabs
 from mmkv.store import Store
@@ -275,7 +276,8 @@ class Ingest:
         # a slab lives as long as its longest-lived block, so a peeked one gets memory of its own
         kv = self._slabs.take(size) if keep else torch.empty(size, dtype=adapter.dtype)
         visual = torch.cat([b.visual for b in blocks])
-        encode = EncodePass(window, positions, archive=kv, means=_means(visual, lengths))
+        summarize = Summarizer(visual, lengths, self._config.landmarks)
+        encode = EncodePass(window, positions, archive=kv, summarize=summarize)
         seam.run(
             adapter.language_model,
             encode,
@@ -334,13 +336,6 @@ def layer_devices(adapter: VideoModel) -> list[torch.device]:
             device = torch.device(layer._hf_hook.execution_device)
         devices.append(device)
     return devices
-
-
-def _means(visual: Tensor, lengths: list[int]) -> Tensor:
-    block = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
-    weights = torch.zeros(len(lengths), len(visual))
-    weights[block, torch.arange(len(visual))] = visual.float()
-    return weights / weights.sum(dim=1, keepdim=True)
 
 
 def _deepstack(blocks: list[Block], visual: Tensor) -> dict[str, Any]:

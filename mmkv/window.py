@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mmkv.kernels.window_attention import Chunk, window_attention
 from mmkv.models.base import Shape
+from mmkv.retrieval.landmarks import Summarizer
 from mmkv.rotary import Rotary, rotate
 
 
@@ -124,7 +125,7 @@ class EncodePass:
         positions: int64 `[A, n]` of the chunk's tokens.
         sinks: whether these are the stream's opening tokens.
         archive: host tensor `[L, 2, H_kv, n, D]` to fill with keys before RoPE and values, or None.
-        means: per block the weights `[blocks, n]` of a mean over its visual tokens, or None.
+        summarize: what of each block's keys is kept for finding it, or None.
     """
 
     def __init__(
@@ -134,13 +135,13 @@ class EncodePass:
         *,
         sinks: bool = False,
         archive: Tensor | None = None,
-        means: Tensor | None = None,
+        summarize: Summarizer | None = None,
     ) -> None:
         self._window = window
         self._positions = positions
         self._sinks = sinks
         self._archive = archive
-        self._means = means
+        self._summarize = summarize
         self.summaries: list[Tensor] = []
         self._start = window.seen
         self._n = positions.shape[1]
@@ -165,9 +166,8 @@ class EncodePass:
         if self._archive is not None:
             self._archive[layer, 0].copy_(key[0], non_blocking=True)
             self._archive[layer, 1].copy_(value[0], non_blocking=True)
-        if self._means is not None:
-            weights = self._means.to(key.device)  # [blocks, n]
-            self.summaries.append(torch.matmul(weights, key[0].float()).transpose(0, 1))
+        if self._summarize is not None:
+            self.summaries.append(self._summarize(key[0]))
         sinks = None
         if ring.far_key is not None and ring.sink_value is not None:
             sinks = (ring.far_key, ring.sink_value)

@@ -67,7 +67,9 @@ def test_every_layer_chooses_by_the_papers_score(
     family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vlm = small_vlm(family)
-    config = mmkv.CacheConfig(window_frames=6, recent_frames=4, retrieve_frames=6)
+    config = mmkv.CacheConfig(
+        window_frames=6, recent_frames=4, retrieve_frames=6, neighbours=0, score="mean-key"
+    )
     with vlm.stream(config) as stream:
         stream.feed(clip(24), np.arange(24.0))
         blocks = stream._ingest.archive.snapshot().blocks

@@ -58,7 +58,7 @@ class ResidentPass(AnswerPass):
         n = query.shape[2]
         mask = None
         if layer == len(self._buffers):
-            self._buffers.append(self._gather(layer, query, key))
+            self._buffers.append(self._gather(layer, query, key, scaling))
             mask = self._causal(n, self._buffers[layer].length, query.device)
         buffer = self._buffers[layer]
         table = self._text_table(buffer, n, query)

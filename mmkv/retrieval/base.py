@@ -22,9 +22,9 @@ class Score(ABC):
         """What can be said of each block by itself.
 
         Args:
-            words: float32 `[w, H_kv, D]`, the words' queries before RoPE, summed over the query
-                heads of each key head.
-            summaries: float32 `[n, m, H_kv, D]`, mean keys before RoPE of each block's m parts.
+            words: float32 `[w, H, D]`, the words' queries before RoPE, times the attention's scale.
+            summaries: float32 `[n, m, H_kv, D]`, keys before RoPE: each block's mean, then its
+                landmarks if there are any.
 
         Returns:
             float32 `[n, c]`, columns of any meaning.
@@ -36,6 +36,11 @@ class Score(ABC):
         Called once per layer, in the layers' order.
         """
         return rows.mean(dim=1)
+
+
+def mean_query(words: Tensor, kv_heads: int) -> Tensor:
+    """The words' mean query `[H_kv, D]`, summed over the query heads of each key head."""
+    return words.mean(dim=0).unflatten(0, (kv_heads, -1)).sum(dim=1)
 
 
 def standard(scores: Tensor) -> Tensor:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from mmkv.retrieval.base import Score
+from mmkv.retrieval.base import Score, mean_query
 
 
 class Cosine(Score):
-    """Cosine between the words' mean query and a block's mean key, all heads as one vector."""
+    """Cosine of the words' mean query and a block's mean key, all heads as one vector."""
 
     name = "cosine"
 
     def rows(self, words: Tensor, summaries: Tensor) -> Tensor:
-        probe = words.mean(dim=0).flatten()
-        keys = summaries.flatten(2)
-        lengths = probe.norm() * keys.norm(dim=2)
-        return (torch.matmul(keys, probe) / lengths.clamp_min(1e-12)).amax(dim=1, keepdim=True)
+        means = summaries[:, 0]  # [n, H_kv, D]
+        probe = mean_query(words, means.shape[1]).flatten()
+        lengths = probe.norm() * means.flatten(1).norm(dim=1)
+        return (means.flatten(1) @ probe / lengths.clamp_min(1e-12))[:, None]

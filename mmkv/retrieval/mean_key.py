@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from mmkv.retrieval.base import Score
+from mmkv.retrieval.base import Score, mean_query
 
 
 class MeanKey(Score):
-    """Dot product of the words' mean query with a block's mean key.
-
-    Of several summaries the best matching one counts.
-    """
+    """Dot product of the words' mean query and a block's mean key, summed over the heads."""
 
     name = "mean-key"
 
     def rows(self, words: Tensor, summaries: Tensor) -> Tensor:
-        probe = words.mean(dim=0).flatten()
-        return torch.matmul(summaries.flatten(2), probe).amax(dim=1, keepdim=True)
+        means = summaries[:, 0]  # [n, H_kv, D]
+        probe = mean_query(words, means.shape[1])
+        return (means.flatten(1) @ probe.flatten())[:, None]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from mmkv.retrieval.attention import Attention
 from mmkv.retrieval.base import Score
-from mmkv.retrieval.best_word import BestWord
 from mmkv.retrieval.cosine import Cosine
-from mmkv.retrieval.layer_sum import LayerSum
 from mmkv.retrieval.mean_key import MeanKey
 
-SCORES: dict[str, type[Score]] = {s.name: s for s in (MeanKey, Cosine, BestWord, LayerSum)}
+SCORES: dict[str, type[Score]] = {s.name: s for s in (MeanKey, Cosine, Attention)}
 
 
 def check_score(name: str) -> None:

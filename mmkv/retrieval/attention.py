@@ -1,0 +1,33 @@
+"""How much attention a block would get if the question could see the whole past at once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mmkv.retrieval.base import Score, standard
+
+
+class Attention(Score):
+    """Attention of the words on the blocks' summaries, shared out over all blocks by a softmax.
+
+    Every word and head shares out the same amount, so that a word that fits one block only counts
+    for more than many that fit every block a little; the mean query of ReKV drowns it. Standardised
+    in each layer and added up over the layers so far: a block that an earlier layer found stays
+    found, though the question's later states have moved on to what was read there.
+    """
+
+    name = "attention"
+
+    def __init__(self) -> None:
+        self._sum: Tensor | None = None
+
+    def rows(self, words: Tensor, summaries: Tensor) -> Tensor:
+        grouped = words.unflatten(1, (summaries.shape[2], -1))  # [w, H_kv, g, D]
+        logits = torch.einsum("whgd,nmhd->nmwhg", grouped, summaries)
+        return logits.flatten(2).logsumexp(dim=1)  # [n, w * H]
+
+    def combine(self, rows: Tensor) -> Tensor:
+        own = standard(rows.softmax(dim=0).mean(dim=1))
+        self._sum = own if self._sum is None else self._sum.to(own.device) + own
+        return self._sum
