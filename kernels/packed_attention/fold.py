@@ -47,7 +47,7 @@ def fold(
 
 
 @triton.jit
-def affine(words, top, exact, row, channels, D: tl.constexpr, LISTED: tl.constexpr):  # type: ignore[no-untyped-def]
+def affine(words, top, exact, row, channels, D: tl.constexpr, LISTED: tl.constexpr):
     """Scale and centre of channels of one group and head, and whether they are constant."""
     word = tl.load(words + row * D + channels).to(tl.int32) & 0xFFFF
     code, high = word & 63, word >> 6
@@ -60,7 +60,7 @@ def affine(words, top, exact, row, channels, D: tl.constexpr, LISTED: tl.constex
 
 
 @triton.jit
-def _slots(  # type: ignore[no-untyped-def]
+def _slots(
     at, here, words, top, order, exact, row, factor, slots,
     D: tl.constexpr, ORDER: tl.constexpr, LISTED: tl.constexpr,
 ):  # fmt: skip
@@ -74,7 +74,7 @@ def _slots(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _place(  # type: ignore[no-untyped-def]
+def _place(
     folded, own, slots, rows, D: tl.constexpr, ROWS: tl.constexpr, BITS: tl.constexpr
 ):  # fmt: skip
     """Write factors where the words of codes have them: byte b of a row, slot j of the byte."""
@@ -86,7 +86,7 @@ def _place(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _fold(  # type: ignore[no-untyped-def]
+def _fold(
     query, words, top, order, exact, matrix, folded, line, groups, count, factor,
     HEADS: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr,
     HALF: tl.constexpr, BITS: tl.constexpr, TRANSFORM: tl.constexpr, LISTED: tl.constexpr,

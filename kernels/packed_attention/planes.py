@@ -12,7 +12,7 @@ import triton.language as tl
 
 
 @triton.jit
-def high_byte(words, ASM: tl.constexpr):  # type: ignore[no-untyped-def]
+def high_byte(words, ASM: tl.constexpr):
     """Words whose low byte is the high one; what is left above it, `plane` masks away."""
     if ASM:
         return tl.inline_asm_elementwise(
@@ -22,7 +22,7 @@ def high_byte(words, ASM: tl.constexpr):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def plane(words, SLOT: tl.constexpr, BITS: tl.constexpr, ASM: tl.constexpr):  # type: ignore[no-untyped-def]
+def plane(words, SLOT: tl.constexpr, BITS: tl.constexpr, ASM: tl.constexpr):
     """Slot SLOT of the low bytes, fp16: code * 2^(BITS * SLOT - 24)."""
     if not ASM:
         return (words & (((1 << BITS) - 1) << (BITS * SLOT))).to(tl.float16, bitcast=True)

@@ -102,7 +102,7 @@ def _attend(
 
 
 @triton.jit
-def _scores(  # type: ignore[no-untyped-def]
+def _scores(
     keys, q, line, word, token, ROW_WORDS: tl.constexpr, WORDS: tl.constexpr,
     D: tl.constexpr, ROWS: tl.constexpr, BITS: tl.constexpr, KEY_WORDS: tl.constexpr,
     ASM: tl.constexpr,
@@ -138,7 +138,7 @@ def _scores(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _packed_attention(  # type: ignore[no-untyped-def]
+def _packed_attention(
     folded, line, keys, values, words, top, exact, visible, parts, sums, groups, per,
     HEADS: tl.constexpr, T: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr,
     KEY_BITS: tl.constexpr, VALUE_BITS: tl.constexpr, HALF: tl.constexpr, LISTED: tl.constexpr,
@@ -161,7 +161,7 @@ def _packed_attention(  # type: ignore[no-untyped-def]
         begin, end = tl.load(visible + 2 * group), tl.load(visible + 2 * group + 1)
         own_keys = keys + row * (T * D * KEY_BITS // 16)
         q, own_line = folded + row * D * ROWS, line + row * 2 * ROWS
-        scores = ()
+        scores: tuple = ()  # of all planes
         peak = tl.full([WORDS, ROWS], float("-inf"), tl.float32)
         for i in tl.static_range(2 * SLOTS):
             token = (i % SLOTS) * 2 * ROW_WORDS + i // SLOTS + 2 * word
@@ -172,7 +172,7 @@ def _packed_attention(  # type: ignore[no-untyped-def]
             if (begin > 0) | (end < T) | (ROW_WORDS % WORDS != 0):
                 seen = (token >= begin) & (token < end) & (word < ROW_WORDS)
                 s = tl.where(seen[:, None], s, float("-inf"))
-            scores = scores + (s,)
+            scores = scores + (s,)  # noqa: RUF005 (Triton has no unpacking)
             peak = tl.maximum(peak, s)
         higher = tl.maximum(best, tl.max(peak, 0))
         keep = tl.exp2(best - higher)
@@ -208,7 +208,7 @@ def _packed_attention(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _join(  # type: ignore[no-untyped-def]
+def _join(
     parts, sums, out, lse, splits, out_head, out_row, lse_head,
     HEADS: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -220,7 +220,7 @@ def _join(  # type: ignore[no-untyped-def]
     best = tl.maximum(tl.max(own, 0), -1e30)
     total = tl.sum(tl.exp2(own - best), 0)
     acc = tl.zeros([D], tl.float32)
-    for i in range(0, splits):
+    for i in range(splits):
         weight = tl.exp2(tl.load(sums + (i * HEADS + kv) * ROWS) - best)
         at = (i * HEADS + kv).to(tl.int64) * D * ROWS
         acc += weight * tl.load(parts + at + channels * ROWS)
