@@ -1,5 +1,30 @@
 """Keys or values to 1.x bits: fit, quantize, transform, bit-pack."""
 
-from mmkv.kernels.pack.naive import Form, Params, pack, pack_bits
+from __future__ import annotations
+
+from torch import Tensor
+
+from mmkv.kernels.dispatch import runs_triton, why_not
+from mmkv.kernels.pack import naive
+from mmkv.kernels.pack.naive import Form, Params
 
 __all__ = ["Form", "Params", "pack", "pack_bits"]
+
+
+def pack(states: Tensor, form: Form) -> tuple[Params, Tensor]:
+    """Parameters and codes of groups of tokens; see `naive.pack`."""
+    if runs_triton(states, states.shape[-1]):
+        from mmkv.kernels.pack import triton
+
+        if triton.supports(form, states.shape[-1]):
+            return triton.pack(states, form)
+    return naive.pack(states, form)
+
+
+def pack_bits(codes: Tensor, form: Form) -> Tensor:
+    """Bytes of blocks of codes; see `naive.pack_bits`."""
+    if codes.is_cuda and codes.numel() and why_not(codes.device) is None:
+        from mmkv.kernels.pack import triton
+
+        return triton.pack_bits(codes, form)
+    return naive.pack_bits(codes, form)

@@ -113,7 +113,9 @@ def pack(states: Tensor, form: Form) -> tuple[Params, Tensor]:
     x = x.gather(3, order[:, :, None].expand_as(x))  # by slot
     matrix = form.matrix(x.shape[3], x.device)
     scale, centre = _fit(x, form, matrix)
-    params = _params(x, scale, centre, wide, order)
+    first = x[:, :, 0]
+    constant = (x == first[:, :, None]).all(dim=2)
+    params = rounded(first, constant, scale, centre, wide, order)
     return params, quantize(x, params, form)
 
 
@@ -266,16 +268,20 @@ def _fit_levels(x: Tensor, levels: int, form: Form) -> tuple[Tensor, Tensor]:
     return scale, centre
 
 
-def _params(x: Tensor, scale: Tensor, centre: Tensor, wide: Tensor, order: Tensor) -> Params:
-    """Round scales and centres, both by slot, to words."""
+def rounded(
+    first: Tensor, constant: Tensor, scale: Tensor, centre: Tensor, wide: Tensor, order: Tensor
+) -> Params:
+    """Round scales and centres to words; all `[G, H, D]` by slot but `wide`.
+
+    Args:
+        first: the group's first token. constant: whether all its tokens are the same.
+    """
     top = scale.amax(dim=2)
     ratio = scale / top.clamp_min(1e-38)[..., None]
     code = (FINEST + PER_OCTAVE * ratio.clamp_min(1e-30).log2()).round()
     code = code.clamp(0, FINEST).long() * (scale > 0)
-    step = top[..., None] * _ratios(x.device)[code] / UNITS
+    step = top[..., None] * _ratios(scale.device)[code] / UNITS
     count = torch.where(step > 0, centre / step, 0.0).round()
-    first = x[:, :, 0]
-    constant = (x == first[:, :, None]).all(dim=2)
     lost = (step == 0) & (centre != 0)
     high = (count.clamp(CONSTANT + 1 - ZERO, ZERO - 1) + ZERO).long()
     high[lost | (count.abs() > ZERO - 2)] = LISTED
