@@ -1,0 +1,141 @@
+"""Unpacking on a GPU: a program takes some tokens of one head from codes to rotated states.
+
+Blocks of any lengths and pages go through one launch. What the kernel needs to know of a token
+(its block's first byte, its length, its place in it) is made from the lengths on the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from mmkv.kernels.pack.naive import WIDE_LEVELS, Form, Params, tables
+
+_HALF_WIDE = tl.constexpr((WIDE_LEVELS - 1) / 2)
+
+
+def supports(form: Form, head_dim: int) -> bool:
+    """Whether a form is unpacked in Triton: head sizes of powers of two; else in torch."""
+    narrow = head_dim - form.wide
+    sizes = all(n & (n - 1) == 0 for n in (head_dim, form.wide, narrow))
+    return sizes and (form.transform == "none" or narrow >= 16)
+
+
+def unpack_rotate(
+    codes: Tensor,
+    at: Tensor,
+    lengths: Sequence[int],
+    rows: Tensor,
+    params: Params,
+    form: Form,
+    rotation: tuple[Tensor, Tensor] | None,
+    out: Tensor,
+) -> Tensor:
+    """As `naive.unpack_rotate`."""
+    heads, total, dim = out.shape
+    device = codes.device
+    size = torch.tensor(lengths, device=device)
+    block = torch.arange(len(lengths), device=device).repeat_interleave(size, output_size=total)
+    place = torch.arange(total, device=device) - (size.cumsum(0) - size)[block]
+    where = torch.stack([at[block], size[block], place, rows.to(device)])  # [4, total]
+    words, top = params.words.to(torch.int16), params.top
+    table = tables(params)
+    listed = params.listed.numel() > 0
+    matrix = form.matrix(dim, device)
+    position = table.order.argsort(dim=2) if form.wide else table.order  # channel to slot
+    cos, sin = rotation if rotation is not None else (top, top)
+    assert out.stride(2) == 1
+    _unpack_rotate[(triton.cdiv(total, 32), heads)](
+        codes, where.contiguous(), table.scale, table.centre, position, words,
+        top if matrix is None else matrix, cos, sin, out, total, out.stride(0), out.stride(1),
+        HEADS=heads, D=dim, WIDE=form.wide, LEVELS=form.levels, LISTED=listed,
+        TRANSFORM=matrix is not None, ROTARY=0 if rotation is None else cos.shape[1],
+        TILE=32, num_warps=4, num_stages=1,
+    )  # fmt: skip
+    return out
+
+
+@triton.jit
+def _codes(
+    codes, base, length, place, here, head, slots,
+    HEADS: tl.constexpr, WIDTH: tl.constexpr, LEVELS: tl.constexpr,
+):  # fmt: skip
+    """Codes int32 `[TILE, n]` of a plane that begins at `base` of each token's block."""
+    row = head * length + place
+    if LEVELS == 3:
+        size = (HEADS * length * WIDTH + 4) // 5  # bytes of the plane
+        element = row[:, None] * WIDTH + slots[None, :]
+        byte = tl.load(codes + base[:, None] + element % size[:, None], mask=here, other=0)
+        digit = element // size[:, None]
+        power = tl.where(digit == 0, 1, tl.where(digit == 1, 3, 1))
+        power = tl.where(digit == 2, 9, tl.where(digit == 3, 27, tl.where(digit == 4, 81, power)))
+        return byte.to(tl.int32) // power.to(tl.int32) % 3
+    BITS: tl.constexpr = 1 if LEVELS == 2 else (2 if LEVELS == 4 else 4)
+    BYTES: tl.constexpr = WIDTH * BITS // 8
+    at = codes + (base + row * BYTES)[:, None] + (slots % BYTES)[None, :]
+    byte = tl.load(at, mask=here, other=0).to(tl.int32)
+    return (byte >> (slots // BYTES * BITS)[None, :]) & (LEVELS - 1)
+
+
+@triton.jit
+def _unpack_rotate(
+    codes, where, scales, centres, positions, words, matrix, cos, sin, out,
+    total, out_head, out_token,
+    HEADS: tl.constexpr, D: tl.constexpr, WIDE: tl.constexpr, LEVELS: tl.constexpr,
+    LISTED: tl.constexpr, TRANSFORM: tl.constexpr, ROTARY: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    NARROW: tl.constexpr = D - WIDE
+    head = tl.program_id(1)
+    token = tl.program_id(0) * TILE + tl.arange(0, TILE)
+    there = token < total
+    here = there[:, None]
+    base = tl.load(where + token, mask=there, other=0)
+    length = tl.load(where + total + token, mask=there, other=1)
+    place = tl.load(where + 2 * total + token, mask=there, other=0)
+    group = tl.load(where + 3 * total + token, mask=there, other=0)
+    row = ((group * HEADS + head) * D)[:, None]
+    slot = tl.arange(0, NARROW)
+    after = base + HEADS * length * (WIDE // 4)
+    code = _codes(codes, after, length, place, here, head, slot, HEADS, NARROW, LEVELS)
+    scale = tl.load(scales + row + WIDE + slot[None, :], mask=here, other=0.0)
+    narrow = (code.to(tl.float32) - (LEVELS - 1) / 2) * scale
+    if TRANSFORM:  # the transpose undoes it
+        turn = tl.load(matrix + slot[None, :] * NARROW + slot[:, None])
+        narrow = tl.dot(narrow, turn, input_precision="tf32x3")
+    channel = tl.arange(0, D)
+    states = narrow
+    if WIDE > 0:
+        slot = tl.arange(0, WIDE)
+        code = _codes(codes, base, length, place, here, head, slot, HEADS, WIDE, 4)
+        scale = tl.load(scales + row + slot[None, :], mask=here, other=0.0)
+        wide = (code.to(tl.float32) - _HALF_WIDE) * scale
+        position = tl.load(positions + row + channel[None, :], mask=here, other=0).to(tl.int32)
+        first = position < WIDE
+        states = tl.where(
+            first,
+            tl.gather(wide, tl.where(first, position, 0), 1),
+            tl.gather(narrow, tl.where(first, 0, position - WIDE), 1),
+        )
+    centre = tl.load(centres + row + channel[None, :], mask=here, other=0.0)
+    if LISTED:  # constant channels are their centre, exactly
+        high = (
+            tl.load(words + row + channel[None, :], mask=here, other=0).to(tl.int32) >> 6
+        ) & 1023
+        states = tl.where(high == 1, 0.0, states)
+    states += centre
+    if ROTARY > 0:
+        left = channel < ROTARY // 2
+        partner = tl.where(left, channel + ROTARY // 2, channel - ROTARY // 2)
+        partner = tl.where(channel < ROTARY, partner, channel)
+        other = tl.gather(states, tl.broadcast_to(partner[None, :], (TILE, D)), 1)
+        turned = here & (channel < ROTARY)[None, :]
+        at = token.to(tl.int64)[:, None] * ROTARY + channel[None, :]
+        c = tl.load(cos + at, mask=turned, other=1.0).to(tl.float32)
+        s = tl.load(sin + at, mask=turned, other=0.0).to(tl.float32)
+        states = states * c + other * tl.where(left[None, :], -s, s)
+    spot = out + head * out_head + token.to(tl.int64)[:, None] * out_token + channel[None, :]
+    tl.store(spot, states.to(out.dtype.element_ty), mask=here)
