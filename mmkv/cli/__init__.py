@@ -1,4 +1,4 @@
-"""The `mmkv` command: ask, encode, info.
+"""The `mmkv` command: ask, encode, info, rm.
 
 Nothing heavy is imported until a command needs it, so that `mmkv --help` answers at once.
 Results go to stdout; notes, warnings, progress and errors go to stderr. Exit codes: 0 done,

@@ -11,6 +11,7 @@ from mmkv.cli import errors
 from mmkv.cli.ask import ask
 from mmkv.cli.encode import encode
 from mmkv.cli.info import info
+from mmkv.cli.store import rm
 
 app = typer.Typer(
     name="mmkv",
@@ -41,7 +42,7 @@ def options(
     pass
 
 
-for command in (ask, encode, info):
+for command in (ask, encode, info, rm):
     app.command()(errors.guarded(command))
 
 

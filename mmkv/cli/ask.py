@@ -10,6 +10,7 @@ import typer
 
 from mmkv.cli import options, session
 from mmkv.cli.source import Source
+from mmkv.cli.store import model_of
 from mmkv.cli.text import clock, moments, size, took
 from mmkv.models.tiny import SAMPLE_NOTES, SAMPLE_VIDEO
 
@@ -32,13 +33,14 @@ def ask(
         typer.Argument(
             metavar="VIDEO",
             help="A file, a folder of images, a webcam's index, an rtsp or http address, or "
-            "`sample`, the bundled video.",
+            "`sample`, the bundled video. With --store: the first question.",
         ),
     ],
     questions: Annotated[
         list[str] | None, typer.Argument(metavar="QUESTION", help="One or several.")
     ] = None,
     model: options.Model = None,
+    store: options.Store = None,
     since: Since = None,
     until: Until = None,
     fps: options.Fps = 1.0,
@@ -67,32 +69,41 @@ def ask(
     \b
     Example:
       mmkv ask my.mp4 'What is on the table?' --model Qwen/Qwen3-VL-2B-Instruct
+      mmkv ask --store my.kv 'What is on the table?'
     """
-    if not questions:
+    if store is not None:
+        if duration is not None:
+            raise typer.BadParameter("--duration is for live sources; --store asks what is kept")
+        questions, model = [video, *(questions or [])], model or model_of(store)
+    elif not questions:
         if video != "sample":
             raise typer.BadParameter("no question given: mmkv ask VIDEO 'what happens?'")
         questions = [sample_questions()[0]["question"]]
-    source = Source.parse(video, duration=duration)
+    source = None if store is not None else Source.parse(video, duration=duration)
     if model is None and not quiet:
         session.note_tiny()
 
     import mmkv
 
-    config = mmkv.CacheConfig(
-        **options.given(
-            window_frames=window_frames,
-            recent_frames=recent_frames,
-            retrieve_frames=retrieve_frames,
-            max_ram=max_ram,
-        )
+    given = options.given(
+        window_frames=window_frames,
+        recent_frames=recent_frames,
+        retrieve_frames=retrieve_frames,
+        max_ram=max_ram,
     )
     show = session.show_progress(quiet, json)
     loading = options.given(device=device, dtype=dtype, max_pixels=max_pixels, revision=revision)
     vlm = session.load(model, show=show, **loading)
-    with vlm.stream(config) as stream:
-        watched = session.watch(
-            stream, source, fps=fps, reader=reader, duration=duration, show=show
-        )
+    if source is None:
+        stream = vlm.open(str(store), config=mmkv.CacheConfig(**given) if given else None)
+    else:
+        stream = vlm.stream(mmkv.CacheConfig(**given))
+    with stream:
+        watched = None
+        if source is not None:
+            watched = session.watch(
+                stream, source, fps=fps, reader=reader, duration=duration, show=show
+            )
         told = not json
         answers = []
         for question in questions:
@@ -113,19 +124,24 @@ def ask(
             seconds = time.perf_counter() - begin
             answers.append(as_dict(question, answer, seconds))
             if told and not quiet:
-                lines = remarks(answer, seconds, 1 / fps)
-                if source.value == str(SAMPLE_VIDEO):
+                gap = 1 / fps if source is not None else 1 / (stream.stats().fps or 1)
+                lines = remarks(answer, seconds, gap)
+                if source is not None and source.value == str(SAMPLE_VIDEO):
                     lines += truth(question)
                 typer.echo("\n".join(f"  {line}" for line in lines))
         stats = stream.stats()
         memory = session.peak_gpu_bytes(vlm)
         if json:
-            cost = stats.to_dict() | {"watch_seconds": watched.seconds, "dropped": watched.dropped}
-            cost |= {"peak_gpu_bytes": memory}
-            found = {"video": source.name, "model": vlm.name, "answers": answers, "stats": cost}
+            cost = stats.to_dict() | {"peak_gpu_bytes": memory}
+            if watched is not None:
+                cost |= {"watch_seconds": watched.seconds, "dropped": watched.dropped}
+            name = store if source is None else source.name
+            found = {"video": name, "model": vlm.name, "answers": answers, "stats": cost}
             typer.echo(jsonlib.dumps(found, ensure_ascii=False))
         elif not quiet:
-            typer.echo(cost_line(stats, watched, memory))
+            typer.echo(
+                cost_line(stats, watched, memory) if watched else kept_line(str(store), stats)
+            )
 
 
 def spoken(stream: Stream, question: str, aloud: bool, **how: Any) -> Answer:
@@ -189,6 +205,12 @@ def cost_line(stats: Stats, watched: session.Watched, memory: int | None) -> str
     if memory:
         parts.append(f"peak GPU memory {size(memory)}")
     return "; ".join(parts)
+
+
+def kept_line(store: str, stats: Stats) -> str:
+    """What a store holds that was asked."""
+    until = clock(stats.seconds or 0)
+    return f"{store}: {stats.archived_frames} frames to {until}, {size(stats.disk_bytes)} on disk"
 
 
 def as_dict(question: str, answer: Answer, seconds: float) -> dict[str, Any]:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json as jsonlib
-from typing import Annotated, Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mmkv.cli import errors, options, session
 from mmkv.cli.messages import say
 from mmkv.cli.source import Source
-from mmkv.cli.text import size, table, took
+from mmkv.cli.store import model_of, rest_of, stream_of
+from mmkv.cli.text import clock, size, table, took
+
+if TYPE_CHECKING:
+    from mmkv import CacheConfig, Stream, VideoLM
 
 
 def encode(
@@ -19,11 +26,17 @@ def encode(
         typer.Argument(metavar="VIDEO", help="As for `mmkv ask`; several are watched in turn."),
     ],
     model: options.Model = None,
+    store: options.Store = None,
+    append: Annotated[
+        bool, typer.Option("--append", help="Go on with the store that is there.")
+    ] = False,
     fps: options.Fps = 1.0,
     duration: options.Duration = None,
     max_pixels: options.MaxPixels = None,
     window_frames: options.Window = None,
     max_ram: options.MaxRam = None,
+    max_disk: options.MaxDisk = None,
+    max_age: options.MaxAge = None,
     reader: options.Reader = "auto",
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
@@ -32,30 +45,43 @@ def encode(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Watch without asking, to see what that costs: speed, memory, GB per hour.
+    """Watch without asking: to see what that costs, or to keep the stream on disk.
 
     \b
-    Example:
+    Examples:
       mmkv encode my.mp4 --fps 2 --model Qwen/Qwen3-VL-2B-Instruct
+      mmkv encode my.mp4 --store my.kv --model Qwen/Qwen3-VL-2B-Instruct
     """
+    if store is None and (append or max_disk or max_age):
+        raise typer.BadParameter("--append, --max-disk and --max-age need --store DIR")
     sources = [Source.parse(video, duration=duration) for video in videos]
+    if model is None and store is not None and append and Path(store).expanduser().exists():
+        model = model_of(store)
     if model is None and not quiet:
         session.note_tiny()
 
     import mmkv
 
-    config = mmkv.CacheConfig(**options.given(window_frames=window_frames, max_ram=max_ram))
+    limits = options.given(
+        window_frames=window_frames, max_ram=max_ram, max_disk=max_disk, max_age=max_age
+    )
+    config = mmkv.CacheConfig(**limits)
     show = session.show_progress(quiet, json)
     loading = options.given(device=device, dtype=dtype, max_pixels=max_pixels, revision=revision)
     vlm = session.load(model, show=show, **loading)
     costs, failed = [], False
-    for source in sources:
+    for place, source in enumerate(sources):
         try:
-            with vlm.stream(config) as stream:
+            kept = None if store is None else (store, append or place > 0)
+            with opened(vlm, config, kept) as stream:
+                before = stream.stats().frames
+                rest = None if store is None else rest_of(stream, source, fps, reader)
                 watched = session.watch(
-                    stream, source, fps=fps, reader=reader, duration=duration, show=show
+                    stream, source, fps=fps, reader=reader, duration=duration, show=show, rest=rest
                 )
+                stream.flush()
                 cost = {"video": source.name, **stream.stats().to_dict(), "fps": fps}
+                cost |= {"frames": cost["frames"] - before, "store": store}
                 cost |= {"watch_seconds": watched.seconds, "dropped": watched.dropped}
                 cost |= {"peak_gpu_bytes": session.peak_gpu_bytes(vlm)}
         except Exception as error:  # the other videos are still worth watching
@@ -73,6 +99,25 @@ def encode(
         raise typer.Exit(errors.EXIT_FAILED)
 
 
+@contextmanager
+def opened(vlm: VideoLM, config: CacheConfig, kept: tuple[str, bool] | None) -> Iterator[Stream]:
+    """A stream in memory, or kept in a folder (and whether it may be there already)."""
+    if kept is None:
+        with vlm.stream(config) as stream:
+            yield stream
+        return
+    folder, append = kept
+    with stream_of(vlm, config, folder, append=append) as stream:
+        try:
+            yield stream
+        except KeyboardInterrupt:
+            at = (
+                "nothing" if stream.seconds is None else f"everything up to {clock(stream.seconds)}"
+            )
+            say("note", f"{at} is kept in {folder}; the same command with --append goes on")
+            raise
+
+
 def report(cost: dict[str, Any]) -> str:
     """The cost of one video, a line for each thing that costs."""
     frames, watched = cost["frames"], cost["watch_seconds"]
@@ -85,6 +130,10 @@ def report(cost: dict[str, Any]) -> str:
         ("archive", f"{size(cost['bytes_per_frame'])} per frame{per_hour}"),
         ("window", size(cost["window_bytes"])),
     ]
+    if cost["store"]:
+        kept = cost["archived_frames"]
+        each = f", {size(cost['disk_bytes'] / kept)} per frame" if kept else ""
+        rows.append(("store", f"{cost['store']}, {kept} frames, {size(cost['disk_bytes'])}{each}"))
     if cost["peak_gpu_bytes"]:
         rows.append(("GPU memory", f"{size(cost['peak_gpu_bytes'])} at most"))
     rows += [(f"  {stage}", took(seconds)) for stage, seconds in cost["timings"].items()]

@@ -6,11 +6,12 @@ import json as jsonlib
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmkv.cli import options, session
+from mmkv.cli import errors, options, session
+from mmkv.cli.store import describe, lines
 from mmkv.cli.text import size, table, took
 from mmkv.models.tiny import CHECKPOINT
 
@@ -27,21 +28,36 @@ OPTIONAL = {  # package: what is missing without it
 
 
 def info(
+    folder: Annotated[
+        str | None, typer.Argument(metavar="DIR", help="A store: what it holds.")
+    ] = None,
     model: options.Model = None,
     fps: options.Fps = 1.0,
     max_pixels: options.MaxPixels = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     revision: options.Revision = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="With DIR: read every byte of it.")
+    ] = False,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     """Show versions, devices and supported models; with --model, what it costs.
 
     \b
-    Example:
+    Examples:
       mmkv info --model Qwen/Qwen3-VL-2B-Instruct --fps 2
+      mmkv info my.kv
     """
+    if folder is not None:
+        held = describe(folder, check=check)
+        typer.echo(jsonlib.dumps(held, ensure_ascii=False) if json else lines(held))
+        if held["damaged"]:
+            raise typer.Exit(errors.EXIT_FAILED)
+        return
+    if check:
+        raise typer.BadParameter("--check is for a store: mmkv info DIR --check")
     found: dict[str, Any] = {
         "python": platform.python_version(),
         "packages": {name: installed(name) for name in PACKAGES},

@@ -88,6 +88,16 @@ MaxRam = Annotated[
     str | None,
     typer.Option(metavar="SIZE", help="Host memory for earlier frames, such as 8GB."),
 ]
+Store = Annotated[
+    str | None,
+    typer.Option(metavar="DIR", help="A folder that the stream is kept in."),
+]
+MaxDisk = Annotated[
+    str | None, typer.Option(metavar="SIZE", help="What a store may take; the oldest goes first.")
+]
+MaxAge = Annotated[
+    str | None, typer.Option(metavar="TIME", help="How far a store reaches back: 12h, 7d.")
+]
 Duration = Annotated[
     float | None,
     typer.Option(parser=positive, metavar="SECONDS", help="Live: watch this long (or Ctrl-C)."),

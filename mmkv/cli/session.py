@@ -119,8 +119,9 @@ def watch(
     reader: str,
     duration: float | None,
     show: bool,
+    rest: Any = None,
 ) -> Watched:
-    """Show the source to the stream."""
+    """Show the source to the stream, or what is left of it."""
     begin, dropped = time.perf_counter(), 0
     if source.live:
         how = {"fps": fps, "reader": reader}
@@ -134,7 +135,9 @@ def watch(
                 text = f"{source.name} {at}, {progress.frames} frames, {rate:.1f} frames/s"
                 update(progress.seconds, text, progress.duration)
 
-            stream.encode(source.value, fps=fps, reader=reader, on_progress=report)
+            value = source.value if rest is None else rest
+            rate = fps if value is source.value else None
+            stream.encode(value, fps=rate, reader=reader, on_progress=report)
     if not stream.stats().frames:
         raise CommandError(f"{source.name}: no frame could be read")
     return Watched(time.perf_counter() - begin, dropped)

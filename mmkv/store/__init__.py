@@ -9,6 +9,6 @@ What is not whole is found by its checksum, and never served.
 """
 
 from mmkv.store.errors import DamageError, StoreError, StoreMismatchError
-from mmkv.store.store import Store
+from mmkv.store.store import Store, remove
 
-__all__ = ["DamageError", "Store", "StoreError", "StoreMismatchError"]
+__all__ = ["DamageError", "Store", "StoreError", "StoreMismatchError", "remove"]

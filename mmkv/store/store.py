@@ -12,6 +12,7 @@ import numpy as np
 from mmkv.store import meta as metafile
 from mmkv.store import waiting
 from mmkv.store.errors import StoreError
+from mmkv.store.lock import NAME as LOCK
 from mmkv.store.lock import Lock
 from mmkv.store.pages import StoredPage
 from mmkv.store.reader import Reader
@@ -110,6 +111,20 @@ class Store:
         if self._reader is not None:
             yield from self._reader.pages(verify=self._lock is not None)
 
+    def damage_of(self, stored: StoredPage) -> list[str]:
+        """Where a page is not as it was written, in words; reads all of it."""
+        page = stored.page
+        found: list[str] = []
+        assert page.stored is not None
+        for row in range(len(page.sizes)):
+            for layer in range(page.sizes.shape[1]):
+                try:
+                    page.stored.read(row, layer)
+                except StoreError as error:
+                    block = stored.blocks[max(0, row - 1)]
+                    found.append(f"{block.seconds[0]:.2f} s, layer {layer}: {error}")
+        return found
+
     def go_on(self, limits: Limits) -> Writer:
         """Begin to write where the pages end; what was not whole after them is cut off.
 
@@ -144,3 +159,36 @@ class Store:
     def waiting(self, after: int) -> list[tuple[float, np.ndarray]]:
         """Frames that were kept after this many blocks."""
         return waiting.load(self.folder, after)
+
+
+def remove(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Remove a store; files in its folder that are not a store's stay.
+
+    Returns:
+        bytes that were freed; how many files were left.
+
+    Raises:
+        StoreError: there is no store, or a process is writing it.
+    """
+    folder = Path(path).expanduser().absolute()
+    if not metafile.is_store(folder):
+        raise StoreError(f"{folder} is no store of mmkv, so nothing of it is removed")
+    lock = Lock(folder)
+    freed = 0
+    try:
+        names = [metafile.NAME, waiting.NAME]  # first, so that what is half removed is no store
+        files = [folder / name for name in names]
+        files += sorted([*folder.glob("[0-9]*.data"), *folder.glob("[0-9]*.index")])
+        files += folder.glob("*.new")
+        for file in [*files, folder / LOCK]:
+            if file.exists():
+                freed += file.stat().st_size
+                file.unlink()
+    except OSError as error:
+        raise StoreError(f"{folder} could not be removed: {error.strerror}") from error
+    finally:
+        lock.release()
+    left = len(list(folder.iterdir()))
+    if not left:
+        folder.rmdir()
+    return freed, left

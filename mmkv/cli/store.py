@@ -1,0 +1,161 @@
+"""Streams kept on disk: made or gone on with by `mmkv encode`, described, and removed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mmkv.cli import options
+from mmkv.cli.errors import CommandError
+from mmkv.cli.source import Source
+from mmkv.cli.text import clock, size, table
+
+if TYPE_CHECKING:
+    from mmkv import CacheConfig, Stream, VideoLM
+
+
+def model_of(folder: str) -> str:
+    """The model that made a store, by the name it was loaded by."""
+    from mmkv.store import meta
+
+    name: str = meta.load(Path(folder).expanduser().absolute())["model"]["name"]
+    return name
+
+
+def stream_of(vlm: VideoLM, config: CacheConfig, folder: str, *, append: bool) -> Stream:
+    """A new stream kept in a folder, or the one that is there already if `append`."""
+    from mmkv.store import meta
+
+    path = Path(folder).expanduser().absolute()
+    if not meta.is_store(path):
+        return vlm.stream(config, store=path)
+    if not append:
+        found = describe(folder)
+        raise CommandError(
+            f"there is a store at {folder} already, with {found['frames']} frames to "
+            f"{clock(found['until'] or 0)}; --append goes on with it (after the last frame, where "
+            f"it is the same video), and `mmkv rm {folder}` removes it"
+        )
+    return vlm.open(path, mode="a", config=config)
+
+
+def rest_of(stream: Stream, source: Source, fps: float, reader: str) -> Any:
+    """What is to be watched of a source: where the stream ended in the middle of it, its rest."""
+    store = stream._ingest.store
+    assert store is not None
+    assert store.writer is not None
+    name = str(Path(source.value).absolute()) if isinstance(source.value, str) else source.name
+    before, last = store.meta.get("source"), stream.seconds
+    if (
+        before == {"name": name, "fps": fps, "begin": (before or {}).get("begin")}
+        and not source.live
+    ):
+        from mmkv.video import FrameSource, open_source
+
+        begin, inner = float(before["begin"]), open_source(source.value, fps=fps, reader=reader)
+
+        class Rest(FrameSource):
+            """Frames after the last one that is stored, in the stream's time."""
+
+            name, duration = inner.name, inner.duration
+
+            def __iter__(self) -> Iterator[tuple[float, Any]]:
+                for seconds, frame in inner:
+                    if last is None or seconds + begin > last + 1e-9:
+                        yield seconds + begin, frame
+
+            def close(self) -> None:
+                super().close()
+                inner.close()
+
+        return Rest()
+    begin = 0.0 if last is None else last + 1 / fps
+    store.writer.note(source={"name": name, "fps": fps, "begin": begin})
+    return source.value
+
+
+def describe(folder: str, *, check: bool = False) -> dict[str, Any]:
+    """What a store holds; `check` reads every byte of it.
+
+    Raises:
+        StoreError: there is no store, or it cannot be read.
+    """
+    from mmkv.store import Store
+    from mmkv.store.lock import written_by
+
+    store = Store.follow(folder)
+    frames, first, last, pages, damaged = 0, None, None, 0, []
+    forgotten = 0
+    for stored in store.pages():
+        if first is None:
+            first, forgotten = stored.blocks[0].seconds[0], stored.blocks[0].frame
+        last, pages = stored.blocks[-1].seconds[1], pages + 1
+        frames = stored.blocks[-1].frame + stored.blocks[-1].frames
+        if check:
+            damaged += store.damage_of(stored)
+    meta = store.meta
+    kept = frames - forgotten
+    return {
+        "store": str(store.folder),
+        "model": meta["model"]["name"],
+        "made": f"{meta['created']} by mmkv {meta['mmkv']}, format version {meta['version']}",
+        "frames": frames,
+        "forgotten": forgotten,
+        "since": first,
+        "until": last,
+        "bytes": store.nbytes,
+        "bytes_per_frame": store.nbytes / kept if kept else None,
+        "codec": meta["codec"],
+        "window_frames": meta["config"]["window_frames"],
+        "pages": pages,
+        "written_by": written_by(store.folder),
+        "damaged": damaged if check else None,
+    }
+
+
+def lines(found: dict[str, Any]) -> str:
+    """The same for people."""
+    until = "nothing yet" if found["until"] is None else clock(found["until"])
+    span = "" if found["since"] is None else f", {clock(found['since'])} to {until}"
+    gone = f", {found['forgotten']} earlier ones left the store" if found["forgotten"] else ""
+    each = f", {size(found['bytes_per_frame'])} per frame" if found["bytes_per_frame"] else ""
+    codec = dict(found["codec"])
+    name = codec.pop("name")
+    how = ", ".join(f"{k} {v}" for k, v in codec.items() if v not in (None, [], ()))
+    rows = [
+        ("store", found["store"]),
+        ("model", found["model"]),
+        ("made", found["made"]),
+        ("frames", f"{found['frames'] - found['forgotten']}{span}{gone}"),
+        ("size", f"{size(found['bytes'])} in {found['pages']} pages{each}"),
+        ("codec", f"{name} ({how})" if how else name),
+        ("window", f"{found['window_frames']} frames"),
+    ]
+    if found["written_by"]:
+        rows.append(("being written", f"by process {found['written_by']}"))
+    if found["damaged"] is not None:
+        told = "; ".join(found["damaged"]) or "every byte is as it was written"
+        rows.append(("checked", told))
+    return table(rows)
+
+
+def rm(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="A store of `mmkv encode`.")],
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Remove a store and all it holds of a video; anything that is no store is left alone.
+
+    \b
+    Example:
+      mmkv rm lecture.kv
+    """
+    from mmkv.store import remove
+
+    freed, left = remove(folder)
+    if not quiet:
+        rest = f"; {left} other files in it were left" if left else ""
+        typer.echo(f"removed {folder}: {size(freed)}{rest}")
