@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
+from mmkv.kernels.score import score
 from mmkv.retrieval.base import Score, standard
 
 
@@ -23,9 +23,7 @@ class Attention(Score):
         self._sum: Tensor | None = None
 
     def rows(self, words: Tensor, summaries: Tensor) -> Tensor:
-        grouped = words.unflatten(1, (summaries.shape[2], -1))  # [w, H_kv, g, D]
-        logits = torch.einsum("whgd,nmhd->nmwhg", grouped, summaries)
-        return logits.flatten(2).logsumexp(dim=1)  # [n, w * H]
+        return score(words, summaries)  # [n, w * H]
 
     def combine(self, rows: Tensor) -> Tensor:
         own = standard(rows.softmax(dim=0).mean(dim=1))

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
+
+from mmkv.kernels.summarize import summarize
 
 
 class Summarizer:
@@ -30,14 +31,4 @@ class Summarizer:
 
         A block with fewer tokens than landmarks repeats some.
         """
-        tokens = self._tokens.to(key.device)
-        keys = key[:, tokens].float().permute(1, 2, 0, 3)  # [blocks, T, H_kv, D]
-        found = [keys.mean(dim=1)]
-        flat = keys.flatten(2)
-        nearest = torch.full(flat.shape[:2], torch.inf, device=key.device)  # [blocks, T]
-        rows = torch.arange(len(flat), device=key.device)
-        for _ in range(self._landmarks):
-            distance = (flat - found[-1].flatten(1)[:, None]).square().sum(dim=-1)
-            nearest = torch.minimum(nearest, distance)
-            found.append(keys[rows, nearest.argmax(dim=1)])
-        return torch.stack(found, dim=1)
+        return summarize(key, self._tokens.to(key.device), self._landmarks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from mmkv.kernels.score import score
 from mmkv.retrieval.base import Score, mean_query
 
 
@@ -15,4 +16,7 @@ class MeanKey(Score):
     def rows(self, words: Tensor, summaries: Tensor) -> Tensor:
         means = summaries[:, 0]  # [n, H_kv, D]
         probe = mean_query(words, means.shape[1])
-        return (means.flatten(1) @ probe.flatten())[:, None]
+        return score(probe[None], means[:, None])  # [n, H_kv]
+
+    def combine(self, rows: Tensor) -> Tensor:
+        return rows.sum(dim=1)

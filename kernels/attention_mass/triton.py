@@ -1,0 +1,110 @@
+"""Attention mass on a GPU: log-sum-exp per query, then sums per key.
+
+Both launches are parallel over keys as well as over queries, so that a few queries over many keys
+fill the device; the query heads of a key head are rows of one tile, and its keys are read once.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from mmkv.kernels import configs
+
+_LOG2_E = 1.4426950408889634
+_KEYS = 64  # keys at a time
+
+
+def attention_mass(query: Tensor, key: Tensor, scaling: float, before: int | None = None) -> Tensor:
+    """As `naive.attention_mass`."""
+    kv_heads, m, dim = key.shape
+    n = query.shape[1]
+    grouped = query.reshape(kv_heads, -1, dim).contiguous()  # [H_kv, G * n, D]
+    if key.stride(2) != 1:
+        key = key.contiguous()
+    rows = grouped.shape[1]
+    tile = 16 if rows <= 16 else 64
+    blocks = triton.cdiv(rows, tile)
+    splits = min(64, configs.splits(key.device, kv_heads * blocks, triton.cdiv(m, _KEYS)))
+    per = triton.cdiv(triton.cdiv(m, _KEYS), splits) * _KEYS
+    sums = torch.empty(kv_heads, splits, rows, device=key.device)
+    lse = torch.empty(kv_heads, rows, device=key.device)
+    mass = torch.empty(kv_heads, m, device=key.device)
+    shared = {
+        "ROWS": tile, "KEYS": _KEYS, "D": dim, "BLOCK_D": triton.next_power_of_2(dim),
+        "CAUSAL": before is not None,
+        "PRECISION": "ieee" if key.dtype == torch.float32 else "tf32",
+        "num_warps": 4, "num_stages": 2,
+    }  # fmt: skip
+    last = before or 0
+    _lse[(blocks, kv_heads, splits)](
+        grouped, key, sums, rows, n, m, last, per, scaling * _LOG2_E, key.stride(0), key.stride(1),
+        **shared,
+    )  # fmt: skip
+    torch.logsumexp(sums * (1 / _LOG2_E), dim=1, out=lse)
+    _mass[(triton.cdiv(m, _KEYS), kv_heads)](
+        grouped, key, lse, mass, rows, n, m, last, scaling * _LOG2_E, key.stride(0), key.stride(1),
+        **shared,
+    )  # fmt: skip
+    return mass
+
+
+@triton.jit
+def _tile(base, at, count, stride, D: tl.constexpr, ROWS: tl.constexpr, BLOCK_D: tl.constexpr):
+    row = at + tl.arange(0, ROWS)
+    column = tl.arange(0, BLOCK_D)
+    where = base + row.to(tl.int64)[:, None] * stride + column[None, :]
+    return tl.load(where, mask=(row < count)[:, None] & (column < D)[None, :], other=0.0), row
+
+
+@triton.jit
+def _scores(
+    q, k, row, col, n, m, last, scale, CAUSAL: tl.constexpr, PRECISION: tl.constexpr
+):  # fmt: skip
+    """Scores `[ROWS, KEYS]` in base 2, minus infinity where a key is not seen."""
+    scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
+    seen = (col < m)[None, :]
+    if CAUSAL:
+        seen = seen & (col[None, :] <= last + (row % n)[:, None])
+    return tl.where(seen, scores, float("-inf"))
+
+
+@triton.jit
+def _lse(
+    query, key, sums, rows, n, m, last, per, scale, s_head, s_token,
+    ROWS: tl.constexpr, KEYS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr,
+    CAUSAL: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    kv, split = tl.program_id(1).to(tl.int64), tl.program_id(2)
+    q, row = _tile(query + kv * rows * D, tl.program_id(0) * ROWS, rows, D, D, ROWS, BLOCK_D)
+    best = tl.full([ROWS], -1e30, tl.float32)
+    total = tl.zeros([ROWS], tl.float32)
+    for at in range(split * per, tl.minimum(split * per + per, m), KEYS):
+        k, col = _tile(key + kv * s_head, at, m, s_token, D, KEYS, BLOCK_D)
+        scores = _scores(q, k, row, col, n, m, last, scale, CAUSAL, PRECISION)
+        higher = tl.maximum(best, tl.max(scores, 1))
+        total = total * tl.exp2(best - higher) + tl.sum(tl.exp2(scores - higher[:, None]), 1)
+        best = higher
+    where = sums + (kv * tl.num_programs(2) + split) * rows + row
+    seen = total > 0
+    lse = tl.where(seen, best + tl.log2(tl.where(seen, total, 1.0)), float("-inf"))
+    tl.store(where, lse, mask=row < rows)
+
+
+@triton.jit
+def _mass(
+    query, key, lse, mass, rows, n, m, last, scale, s_head, s_token,
+    ROWS: tl.constexpr, KEYS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr,
+    CAUSAL: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    kv = tl.program_id(1).to(tl.int64)
+    k, col = _tile(key + kv * s_head, tl.program_id(0) * KEYS, m, s_token, D, KEYS, BLOCK_D)
+    total = tl.zeros([KEYS], tl.float32)
+    for at in range(0, rows, ROWS):
+        q, row = _tile(query + kv * rows * D, at, rows, D, D, ROWS, BLOCK_D)
+        scores = _scores(q, k, row, col, n, m, last, scale, CAUSAL, PRECISION)
+        own = tl.load(lse + kv * rows + row, mask=row < rows, other=float("inf"))
+        total += tl.sum(tl.exp2(scores - own[:, None] * 1.4426950408889634), 0)
+    tl.store(mass + kv * m + col, total, mask=col < m)
