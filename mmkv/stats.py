@@ -41,8 +41,8 @@ class Stats:
     index_bytes: int
     archived_frames: int
     forgotten_frames: int
-    codec: str
-    bits_per_element: float | None
+    codec: str = "fp16"
+    bits_per_element: float | None = None
     resident_bytes: int = 0
     timings: dict[str, float] = field(default_factory=dict)
     disk_bytes: int = 0

@@ -91,13 +91,14 @@ def ask(
         retrieve_frames=retrieve_frames,
         max_ram=max_ram,
     )
+    config = mmkv.CacheConfig(**given)
     show = session.show_progress(quiet, json)
     loading = options.given(device=device, dtype=dtype, max_pixels=max_pixels, revision=revision)
     vlm = session.load(model, show=show, **loading)
     if source is None:
-        stream = vlm.open(str(store), config=mmkv.CacheConfig(**given) if given else None)
+        stream = vlm.open(str(store), config=config if given else None)
     else:
-        stream = vlm.stream(mmkv.CacheConfig(**given))
+        stream = vlm.stream(config)
     with stream:
         watched = None
         if source is not None:

@@ -48,7 +48,7 @@ def encode(
     """Watch without asking: to see what that costs, or to keep the stream on disk.
 
     \b
-    Examples:
+    Example:
       mmkv encode my.mp4 --fps 2 --model Qwen/Qwen3-VL-2B-Instruct
       mmkv encode my.mp4 --store my.kv --model Qwen/Qwen3-VL-2B-Instruct
     """
@@ -74,12 +74,14 @@ def encode(
         try:
             kept = None if store is None else (store, append or place > 0)
             with opened(vlm, config, kept) as stream:
-                before = stream.stats().frames
-                rest = None if store is None else rest_of(stream, source, fps, reader)
+                before, rest = 0, None
+                if store is not None:
+                    before, rest = stream.stats().frames, rest_of(stream, source, fps, reader)
                 watched = session.watch(
                     stream, source, fps=fps, reader=reader, duration=duration, show=show, rest=rest
                 )
-                stream.flush()
+                if store is not None:
+                    stream.flush()
                 cost = {"video": source.name, **stream.stats().to_dict(), "fps": fps}
                 cost |= {"frames": cost["frames"] - before, "store": store}
                 cost |= {"watch_seconds": watched.seconds, "dropped": watched.dropped}

@@ -46,7 +46,7 @@ def info(
     """Show versions, devices and supported models; with --model, what it costs.
 
     \b
-    Examples:
+    Example:
       mmkv info --model Qwen/Qwen3-VL-2B-Instruct --fps 2
       mmkv info my.kv
     """
