@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ class FrameRef:
     score: how well it matches the question, standardised per layer and averaged over layers.
     layers: the layers in which it is among the best matches.
     recent: whether it was shown because it is recent, not retrieved.
+    thumbnail: a small JPEG of it, where `CacheConfig(thumbnails=True)`.
     """
 
     index: int
@@ -27,6 +28,7 @@ class FrameRef:
     score: float
     layers: tuple[int, ...]
     recent: bool = False
+    thumbnail: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,10 @@ class Answer:
     finish_reason: "stop", "length" or "cancelled".
     as_of: seconds of the newest frame it may have used.
     frames: what it was answered from, best match first.
-    timings: seconds per stage: wait, prefill (of which score and load), first_token, decode, total.
+    timings: seconds per stage: wait, prefill (of which score, load and unpack), first_token (after
+    the question came), decode, total.
+    foreseen: share of the frames that a layer read which the layer before it had chosen as well,
+    so that they were read ahead; None where nothing was retrieved.
     hint: a sentence for the user where the question holds words the model cannot know.
     """
 
@@ -48,6 +53,7 @@ class Answer:
     frames: tuple[FrameRef, ...]
     timings: dict[str, float] = field(default_factory=dict)
     hint: str | None = None
+    foreseen: float | None = None
 
     def __str__(self) -> str:
         return self.text
@@ -70,6 +76,7 @@ class Answer:
             ],
             "timings": dict(self.timings),
             "hint": self.hint,
+            "foreseen": self.foreseen,
         }
 
 
@@ -78,6 +85,7 @@ def rank(
     candidates: Sequence[ArchivedBlock],
     recent: Sequence[ArchivedBlock],
     retrieve: int,
+    thumbnail: Callable[[ArchivedBlock], bytes | None] = lambda block: None,
 ) -> tuple[FrameRef, ...]:
     """The blocks in an answer's context as frames: most layers first, then the higher score.
 
@@ -103,11 +111,15 @@ def rank(
             score=float(scores[:, i].mean()),
             layers=tuple(layers),
             recent=i >= len(candidates),
+            thumbnail=thumbnail(scored[i]),
         )
         for i, layers in matches.items()
     ]
     frames.sort(key=lambda f: (-len(f.layers), -f.score))
-    frames += [FrameRef(b.frame, b.seconds[0], 0.0, (), recent=True) for b in unscored]
+    frames += [
+        FrameRef(b.frame, b.seconds[0], 0.0, (), recent=True, thumbnail=thumbnail(b))
+        for b in unscored
+    ]
     return tuple(frames)
 
 

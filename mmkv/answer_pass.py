@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -69,7 +70,16 @@ class AnswerPass:
         self._buffers: list[LayerBuffer] = []
         self._tables: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
         self.choices: list[LayerChoice] = []
-        self.timings = {"score": 0.0, "load": 0.0}
+        self.timings = {"score": 0.0, "load": 0.0, "unpack": 0.0}
+
+    @property
+    def foreseen(self) -> float | None:
+        """Share of the blocks that a layer chose which the layer before it had chosen as well,
+        and so were read ahead; None where nothing could be.
+        """
+        pairs = [(set(a.chosen), b.chosen) for a, b in pairwise(self.choices)]
+        count = sum(len(after) for _, after in pairs)
+        return sum(i in before for before, after in pairs for i in after) / count if count else None
 
     @property
     def nbytes(self) -> int:
@@ -101,7 +111,7 @@ class AnswerPass:
 
     def _gather(self, layer: int, query: Tensor, key: Tensor, scaling: float) -> LayerBuffer:
         context = self._context
-        started = time.perf_counter()
+        started, unpacked = time.perf_counter(), self.timings["unpack"]
         choice, blocks = self._retriever.choose(layer, self._asked(query, scaling))
         self.choices.append(choice)
         scored = time.perf_counter()
@@ -114,7 +124,9 @@ class AnswerPass:
             parts_k.append(rotate(sink_key, self._table(("sinks", *base), at, key)))
             parts_v.append(sink_value)
         if blocks:
-            kv = context.past.load(layer, blocks, key.device)
+            kv = context.past.load(layer, blocks, key.device, self.timings)
+            if layer + 1 < len(context.recent_kv):  # what the next layer is likely to need too
+                context.past.prefetch(layer + 1, blocks)
             table = self._table(("chosen", *choice.chosen), block_positions(blocks, origins), key)
             parts_k.append(rotate(kv[None, 0], table))
             parts_v.append(kv[None, 1])
@@ -126,8 +138,9 @@ class AnswerPass:
         buffer = LayerBuffer(key.new_zeros(shape), key.new_zeros(shape), length, length, start)
         torch.cat(parts_k, dim=2, out=buffer.key[:, :, :length])
         torch.cat(parts_v, dim=2, out=buffer.value[:, :, :length])
+        unpacking = self.timings["unpack"] - unpacked
         self.timings["score"] += scored - started
-        self.timings["load"] += time.perf_counter() - scored
+        self.timings["load"] += time.perf_counter() - scored - unpacking
         return buffer
 
     def _asked(self, query: Tensor, scaling: float) -> Tensor:

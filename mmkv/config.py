@@ -39,6 +39,8 @@ class CacheConfig:
             "cosine"; see `mmkv.retrieval`.
         landmarks: unusual tokens of each frame whose keys are kept beside the frame's mean key;
             "attention" finds small things by them. Each takes as much of the index as the mean.
+        thumbnails: whether a small JPEG of each frame is kept, for `answer.frames` to show; in
+            host memory within `max_ram`, and in the store.
         codec: how keys and values of the past are packed: a name of `mmkv.codecs.CODECS`, a codec
             of your own, or None for what the bits say, by default "fp16", which loses nothing.
             With `retrieve_frames="all"` the default is "fitted".
@@ -68,9 +70,10 @@ class CacheConfig:
     window_frames: int | None = None
     recent_frames: int | None = None
     retrieve_frames: int | Literal["all"] | None = None
-    neighbours: int = 0
+    neighbours: int = 1
     score: str = "attention"
     landmarks: int = 3
+    thumbnails: bool = False
     codec: str | Codec | None = None
     key_bits: float | None = None
     value_bits: float | None = None
@@ -136,6 +139,7 @@ class CacheConfig:
             neighbours=self.neighbours,
             score=self.score,
             landmarks=self.landmarks,
+            thumbnails=self.thumbnails,
             chunk_frames=self.chunk_frames,
             resident=resident,
             codec="fitted" if resident and not self._packed else self.codec,
@@ -174,6 +178,7 @@ class CacheSizes:
     neighbours: int
     score: str
     landmarks: int
+    thumbnails: bool
     chunk_frames: int
     resident: bool
     codec: str | Codec | None

@@ -11,6 +11,7 @@ from torch import Tensor
 from mmkv.archive import ArchivedBlock, Snapshot
 from mmkv.ingest import Ingest
 from mmkv.rotary import Rotary, rotate
+from mmkv.thumbnails import SIDE
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class Context:
     recent: blocks every layer sees, in full precision. recent_kv: their rotated keys and values
     per layer, each `[1, H_kv, tokens, D]`. anchor: origin `[A]` at which the recent blocks (or
     the next one) stand. sinks: per layer keys before RoPE and values, `[1, H_kv, s, D]`.
-    seconds: time of the newest frame seen.
+    seconds: time of the newest frame seen. thumbnails: whether frames have small pictures.
     """
 
     past: Snapshot
@@ -31,6 +32,11 @@ class Context:
     anchor: np.ndarray
     sinks: list[tuple[Tensor, Tensor]]
     seconds: float
+    thumbnails: bool = False
+
+    def thumbnail(self, block: ArchivedBlock) -> bytes | None:
+        """A small JPEG of a block's first frame, where there is one."""
+        return self.past.side(SIDE, block) if self.thumbnails else None
 
 
 def capture(
@@ -76,6 +82,7 @@ def capture(
         anchor=anchor,
         sinks=[_sinks(layer.sink_key, layer.sink_value, layer.key) for layer in window.layers],
         seconds=(tail or inside)[-1].seconds[1],
+        thumbnails=ingest.thumbnails,
     )
 
 

@@ -24,6 +24,7 @@ from mmkv.rotary import Rotary
 from mmkv.slabs import Slabs
 from mmkv.store import Store
 from mmkv.store.retention import Limits
+from mmkv.thumbnails import SIDE, thumbnail
 from mmkv.window import EncodePass, Window
 
 # a block with time text may grow by a few digits over the hours
@@ -84,6 +85,11 @@ class Ingest:
     def reading(self) -> bool:
         """Whether frames come from a store that another stream writes."""
         return self.store is not None and self.store.writer is None
+
+    @property
+    def thumbnails(self) -> bool:
+        """Whether a small picture is kept of every frame."""
+        return self._config.thumbnails
 
     @property
     def block_tokens(self) -> int:
@@ -147,8 +153,7 @@ class Ingest:
         """
         store = self.store
         assert store is not None
-        self.archive.extend(store.pages(), layer_devices(self.adapter))
-        self.archive.leave(store.first)
+        self.archive.extend(store, layer_devices(self.adapter))
         meta = store.meta
         if meta.get("grid") is not None:
             self.grid = Grid(**meta["grid"])
@@ -219,6 +224,9 @@ class Ingest:
         assert self.grid is not None
         seconds, pixels = zip(*frames, strict=True)
         blocks = self.adapter.blocks(pixels, seconds, self.grid)
+        if self.thumbnails:
+            for block, frame in zip(blocks, pixels[:: self.adapter.temporal_patch], strict=True):
+                block.sides[SIDE] = thumbnail(frame)
         if self.window is None:
             self._open(len(blocks[0]))
         self.timings["vision"] += time.perf_counter() - started
@@ -300,6 +308,7 @@ class Ingest:
                     layout=block.layout,
                     origin=origin,
                     kv=kv[:, :, :, at : at + length],
+                    sides=block.sides,
                 )
             )
             at, index, frame = at + length, index + 1, frame + block.frames

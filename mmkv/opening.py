@@ -127,10 +127,11 @@ def _stored_sizes(vlm: VideoLM, meta: dict[str, Any], config: CacheConfig | None
     recent = config.recent_frames
     if recent is not None and recent > window:
         raise ValueError(f"recent_frames={recent} is more than the store's window of {window}")
-    kept = stored.get("landmarks", 0)  # what a store keeps of its frames stays as it began
+    # what a store keeps of its frames stays as it began
+    kept = {"landmarks": stored.get("landmarks", 0), "thumbnails": stored.get("thumbnails", False)}
     limits = {name: stored.get(name) for name in ("max_disk", "max_age")}
     given = {name: getattr(config, name) for name in limits if getattr(config, name) is not None}
-    asked = replace(config, window_frames=window, landmarks=kept, **{**limits, **given})
+    asked = replace(config, window_frames=window, **{**kept, **limits, **given})
     return _sizes(vlm, asked)
 
 

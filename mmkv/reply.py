@@ -126,7 +126,14 @@ class Reply:
             self._sampler = Sampler(self._sampling, self._logits.device)
             self._timings["prefill"] = time.perf_counter() - started
         self._timings.update(self._pass.timings)
-        self._frames = rank(self._pass.choices, context.candidates, context.recent, retriever.count)
+        self._foreseen = self._pass.foreseen
+        self._frames = rank(
+            self._pass.choices,
+            context.candidates,
+            context.recent,
+            retriever.count,
+            context.thumbnail,
+        )
 
     def _advance(self) -> bool:
         """Generate one token; whether more may follow."""
@@ -188,4 +195,5 @@ class Reply:
             frames=self._frames,
             timings=timings,
             hint=unknown_words(self._prompt.unknown),
+            foreseen=self._foreseen,
         )

@@ -63,6 +63,7 @@ class Block:
     embeds: `[T, D]` input embeddings. visual: bool `[T]` on the CPU.
     seconds: presentation times of its first and last frame.
     frames: how many real frames it shows. deepstack: per early layer `[T_visual, D]`.
+    sides: bytes to keep beside it, by name.
     """
 
     embeds: Tensor
@@ -71,6 +72,7 @@ class Block:
     seconds: tuple[float, float]
     frames: int
     deepstack: tuple[Tensor, ...] = field(default=())
+    sides: dict[str, bytes] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return int(self.embeds.shape[0])

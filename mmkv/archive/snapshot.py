@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -36,8 +37,17 @@ class Snapshot:
     _summaries: Summaries
     _packed: Packed
 
-    def load(self, layer: int, chosen: Sequence[ArchivedBlock], device: torch.device) -> Tensor:
+    def load(
+        self,
+        layer: int,
+        chosen: Sequence[ArchivedBlock],
+        device: torch.device,
+        spent: dict[str, float] | None = None,
+    ) -> Tensor:
         """Keys before RoPE and values `[2, H_kv, sum of tokens, D]` of these blocks, on a device.
+
+        Args:
+            spent: seconds that decoding takes are added to its "unpack".
 
         Raises:
             StoreError: what the disk holds is damaged, or cannot be read.
@@ -48,9 +58,12 @@ class Snapshot:
 
         def unpack() -> None:
             if waiting:
+                started = time.perf_counter()
                 made = packed.codec.decode(waiting, layer, shape, device, packed.dtype)
                 pieces.append(made)
                 waiting.clear()
+                if spent is not None:
+                    spent["unpack"] = spent.get("unpack", 0.0) + time.perf_counter() - started
 
         for page, blocks in self._runs(chosen):
             if page is None:

@@ -10,6 +10,7 @@ from mmkv import __version__
 from mmkv.cli import errors
 from mmkv.cli.ask import ask
 from mmkv.cli.encode import encode
+from mmkv.cli.find import find
 from mmkv.cli.info import info
 from mmkv.cli.store import rm
 
@@ -42,7 +43,7 @@ def options(
     pass
 
 
-for command in (ask, encode, info, rm):
+for command in (ask, encode, find, info, rm):
     app.command()(errors.guarded(command))
 
 

@@ -1,0 +1,107 @@
+"""`mmkv find VIDEO TEXT`: when in a video something is seen, without asking for words."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mmkv.cli import options, session
+from mmkv.cli.ask import Since, Until
+from mmkv.cli.source import Source
+from mmkv.cli.store import model_of
+from mmkv.cli.text import clock, took
+
+if TYPE_CHECKING:
+    from mmkv import Moment
+
+
+def find(
+    video: Annotated[
+        str, typer.Argument(metavar="VIDEO", help="As for `mmkv ask`; left out with --store.")
+    ],
+    text: Annotated[
+        str | None, typer.Argument(metavar="TEXT", help="What to look for, in words.")
+    ] = None,
+    store: options.Store = None,
+    model: options.Model = None,
+    k: Annotated[int, typer.Option("--k", "-k", min=1, metavar="N", help="Most moments.")] = 5,
+    since: Since = None,
+    until: Until = None,
+    fps: options.Fps = 1.0,
+    duration: options.Duration = None,
+    max_pixels: options.MaxPixels = None,
+    window_frames: options.Window = None,
+    retrieve_frames: options.Retrieve = None,
+    max_ram: options.MaxRam = None,
+    reader: options.Reader = "auto",
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    revision: options.Revision = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Find moments that match a text, best first; nothing is generated.
+
+    \b
+    Example:
+      mmkv find my.mp4 'a person at the door' --model Qwen/Qwen3-VL-2B-Instruct
+      mmkv find --store my.kv 'a person at the door'
+    """
+    if store is not None:
+        if text is not None:
+            raise typer.BadParameter("with --store there is no VIDEO: mmkv find --store DIR TEXT")
+        if duration is not None:
+            raise typer.BadParameter("--duration is for live sources; --store asks what is kept")
+        video, text, model = "", video, model or model_of(store)
+    if text is None:
+        raise typer.BadParameter("no text given: mmkv find VIDEO 'a person at the door'")
+    source = None if store is not None else Source.parse(video, duration=duration)
+    if model is None and not quiet:
+        session.note_tiny()
+
+    import mmkv
+
+    given = options.given(
+        window_frames=window_frames, retrieve_frames=retrieve_frames, max_ram=max_ram
+    )
+    show = session.show_progress(quiet, json)
+    loading = options.given(device=device, dtype=dtype, max_pixels=max_pixels, revision=revision)
+    vlm = session.load(model, show=show, **loading)
+    if source is None:
+        stream = vlm.open(str(store), config=mmkv.CacheConfig(**given) if given else None)
+    else:
+        stream = vlm.stream(mmkv.CacheConfig(**given))
+    with stream:
+        if source is not None:
+            session.watch(stream, source, fps=fps, reader=reader, duration=duration, show=show)
+        begin = time.perf_counter()
+        found = stream.find(text, k, since=since, until=until)
+        seconds = time.perf_counter() - begin
+        frames = stream.stats().frames
+    if json:
+        name = str(store) if source is None else source.name
+        result = {"video": name, "model": vlm.name, "text": text, "seconds": seconds}
+        result |= {"moments": [moment.to_dict() for moment in found]}
+        typer.echo(jsonlib.dumps(result, ensure_ascii=False))
+        return
+    for line in lines(found):
+        typer.echo(line)
+    if not quiet:
+        typer.echo(f"{len(found)} of {frames} frames' moments in {took(seconds)}", err=True)
+
+
+def lines(moments: tuple[Moment, ...]) -> list[str]:
+    """A table: when, the best frame, and its score."""
+    if not moments:
+        return ["nothing stands out"]
+    rows = [("when", "best at", "score")]
+    for moment in moments:
+        first, last = clock(moment.start), clock(moment.end)
+        when = first if first == last else f"{first}-{last}"
+        rows.append((when, clock(moment.seconds), f"{moment.score:.2f}"))
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    return ["  ".join(f"{c:>{w}}" for c, w in zip(row, widths, strict=True)) for row in rows]
