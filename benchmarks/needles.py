@@ -10,7 +10,8 @@ same questions, of kinds that the model was taught, are answered from
 - window only: the newest 16 frames, nothing retrieved,
 - uniform: 8 frames spread evenly over the past, and the newest 4,
 - a score: the 8 frames that it finds, and the newest 4; "+1": neighbours=1,
-- handed over: the frames that hold the answer, and the newest 4.
+- handed over: the frames that hold the answer, and the newest 4,
+- handed among 8: the same with as many other frames beside them as a score brings.
 
 "exact" is the share of answers that are right to the letter, "found" the share of needed frames,
 of those not recent, that a layer was shown, over all layers.
@@ -91,6 +92,13 @@ def _handed(context: Context, case: Case) -> Retriever:
     return Given(context, needed(context, case))
 
 
+def _among(context: Context, case: Case) -> Retriever:
+    wanted = needed(context, case)
+    spread = np.linspace(0, len(context.candidates) - 1, RETRIEVE).round().astype(int).tolist()
+    others = [block for block in spread if block not in wanted]
+    return Given(context, wanted + others[: RETRIEVE - len(wanted)])
+
+
 def needed(context: Context, case: Case) -> list[int]:
     """The frames an answer needs that are not among the recent ones."""
     return [scene for scene in case.question.scenes if scene < len(context.candidates)]
@@ -104,6 +112,7 @@ METHODS: dict[str, Method] = {
         for neighbours in (0, 1)
         for name in SCORES
     },
+    "handed among 8": Method(_among),
     "handed over": Method(_handed),
 }
 
