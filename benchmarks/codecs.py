@@ -237,15 +237,10 @@ def synthetic(kind: str) -> Tensor:
     return normal
 
 
-def main() -> None:
-    """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--clips", type=int, default=CLIPS)
-    parser.add_argument("--model", default="mmkv-tiny", help="or a folder with a checkpoint of it")
-    chosen = parser.parse_args()
-    vlm = mmkv.load(chosen.model)
+def run(vlm: mmkv.VideoLM, count: int = CLIPS) -> None:
+    """Measure on so many clips, print, write."""
     with torch.inference_mode():
-        clips = make_clips(vlm, chosen.clips)
+        clips = make_clips(vlm, count)
         on_clips = measure_clips(vlm, clips)
         own = torch.stack(
             [
@@ -258,18 +253,18 @@ def main() -> None:
     found = resident.measure(vlm)
     report(on_clips, at_equal_bits)
     resident.report(found)
-    save(
-        "codecs",
-        {
-            "model": chosen.model,
-            "clips": chosen.clips,
-            "frames": FRAMES,
-            "page_tokens": PAGE,
-            "on_clips": on_clips,
-            "equal_bits": at_equal_bits,
-            "resident": found,
-        },
-    )
+    sizes = {"clips": count, "frames": FRAMES, "page_tokens": PAGE}
+    tables = {"on_clips": on_clips, "equal_bits": at_equal_bits, "resident": found}
+    save("codecs", {"model": vlm.name, **sizes, **tables})
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clips", type=int, default=CLIPS)
+    parser.add_argument("--model", default="mmkv-tiny", help="or a folder with a checkpoint of it")
+    chosen = parser.parse_args()
+    run(mmkv.load(chosen.model), chosen.clips)
 
 
 def report(on_clips: dict[str, Any], at_equal_bits: dict[str, Any]) -> None:

@@ -11,10 +11,10 @@ from __future__ import annotations
 import argparse
 
 import mmkv
-from benchmarks import sinks, steady, stock
+from benchmarks import codecs, sinks, steady, stock
 from benchmarks.common import machine
 
-PARTS = ("steady", "stock", "sinks")
+PARTS = ("steady", "stock", "sinks", "codecs")
 
 
 def main() -> None:
@@ -33,6 +33,8 @@ def main() -> None:
         stock.run(vlm)
     if "sinks" in parts:
         sinks.run(vlm)
+    if "codecs" in parts:
+        codecs.run(vlm)
 
 
 if __name__ == "__main__":
