@@ -16,6 +16,7 @@ from mmkv.kernels.pack.naive import WIDE_LEVELS, Form, Params
 
 _STEPS = tl.constexpr(naive._LLOYD_STEPS)
 _TILE = 64  # tokens at a time
+_TURNED = 32  # the same where a transform is in between
 
 
 def supports(form: Form, head_dim: int) -> bool:
@@ -44,8 +45,9 @@ def pack(states: Tensor, form: Form) -> tuple[Params, Tensor]:
             states, order, states if turn is None else turn, first, constant, scale, centre,
             tokens, *states.stride()[:3], start,
             HEADS=heads, D=dim, BLOCK=block, LEVELS=levels, STEP=naive._GAUSSIAN_STEP[levels],
-            FITTED=form.fitted, CENTRED=form.centred, TRANSFORM=turn is not None, TILE=_TILE,
-            num_warps=4, num_stages=1,
+            FITTED=form.fitted, CENTRED=form.centred, TRANSFORM=turn is not None,
+            TILE=_TILE if turn is None else _TURNED, num_warps=4 if turn is None else 8,
+            num_stages=1,
         )  # fmt: skip
     params = naive.rounded(first, constant, scale, centre, wide, order)
     return params, quantize(states, params, form)
@@ -60,11 +62,12 @@ def quantize(states: Tensor, params: Params, form: Form) -> Tensor:
     codes = torch.empty(groups, heads, tokens, dim, dtype=torch.uint8, device=states.device)
     for start, count, levels, turn in _parts(form, dim, form.matrix(dim, states.device)):
         block = count if turn is not None else _block(count)
-        _quantize[(triton.cdiv(tokens, _TILE), groups * heads, count // block)](
+        tile = _TILE if turn is None else _TURNED
+        _quantize[(triton.cdiv(tokens, tile), groups * heads, count // block)](
             states, table.order, states if turn is None else turn, centre, inverse, codes,
             tokens, *states.stride()[:3], start,
             HEADS=heads, D=dim, BLOCK=block, LEVELS=levels, TRANSFORM=turn is not None,
-            TILE=_TILE, num_warps=4, num_stages=1, enable_fp_fusion=False,
+            TILE=tile, num_warps=4, num_stages=1, enable_fp_fusion=False,
         )  # fmt: skip
     return codes
 
@@ -81,10 +84,11 @@ def pack_bits(codes: Tensor, form: Form) -> Tensor:
         (form.wide, dim - form.wide, form.levels, sizes[0], sizes[1]),
     ):
         if size:
+            bits = {2: 1, 3: 0, 4: 2, 16: 4}[levels]
             _pack_bits[(triton.cdiv(size, 1024), blocks)](
                 codes, out, size, at, sum(sizes), tokens, heads * tokens * width, start,
                 *codes.stride()[:3], WIDTH=width, LEVELS=levels,
-                BITS={2: 1, 3: 0, 4: 2, 16: 4}[levels], BLOCK=1024, num_warps=4,
+                BYTES=width * bits // 8, COUNT=8 // bits if bits else 5, BLOCK=1024, num_warps=4,
             )  # fmt: skip
     return out
 
@@ -218,7 +222,7 @@ def _fit(
         centre = tl.zeros([BLOCK], tl.float32)
         if CENTRED:
             centre = middle
-        for _ in tl.static_range(_STEPS):
+        for _ in range(_STEPS):
             inverse = 1.0 / tl.maximum(scale, 1e-30)
             code1 = tl.zeros([BLOCK], tl.float32)
             code2 = tl.zeros([BLOCK], tl.float32)
@@ -274,18 +278,17 @@ def _quantize(
 @triton.jit
 def _pack_bits(
     codes, out, size, begin, row_bytes, tokens, elements, start, s_block, s_head, s_token,
-    WIDTH: tl.constexpr, LEVELS: tl.constexpr, BITS: tl.constexpr, BLOCK: tl.constexpr,
+    WIDTH: tl.constexpr, LEVELS: tl.constexpr, BYTES: tl.constexpr, COUNT: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
     byte = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     block = tl.program_id(1).to(tl.int64)
     packed = tl.zeros([BLOCK], tl.int32)
-    COUNT: tl.constexpr = 5 if LEVELS == 3 else 8 // BITS
     power = 1
     for j in tl.static_range(COUNT):
         if LEVELS == 3:
             element = j * size + byte
         else:
-            BYTES: tl.constexpr = WIDTH * BITS // 8
             element = byte // BYTES * WIDTH + j * BYTES + byte % BYTES
         row = element // WIDTH  # head and token
         at = row // tokens * s_head + row % tokens * s_token + start + element % WIDTH

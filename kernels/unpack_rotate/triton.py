@@ -49,12 +49,13 @@ def unpack_rotate(
     position = table.order.argsort(dim=2) if form.wide else table.order  # channel to slot
     cos, sin = rotation if rotation is not None else (top, top)
     assert out.stride(2) == 1
-    _unpack_rotate[(triton.cdiv(total, 32), heads)](
+    tile = 32 if matrix is None else 16
+    _unpack_rotate[(triton.cdiv(total, tile), heads)](
         codes, where.contiguous(), table.scale, table.centre, position, words,
         top if matrix is None else matrix, cos, sin, out, total, out.stride(0), out.stride(1),
         HEADS=heads, D=dim, WIDE=form.wide, LEVELS=form.levels, LISTED=listed,
         TRANSFORM=matrix is not None, ROTARY=0 if rotation is None else cos.shape[1],
-        TILE=32, num_warps=4, num_stages=1,
+        TILE=tile, num_warps=4, num_stages=1,
     )  # fmt: skip
     return out
 
