@@ -19,7 +19,9 @@ from mmkv.archive import Archive, ArchivedBlock, PageSize
 from mmkv.codecs import Codec
 from mmkv.config import CacheSizes
 from mmkv.models.base import Block, Grid, VideoModel
+from mmkv.retrieval.external import embed
 from mmkv.retrieval.landmarks import Summarizer
+from mmkv.retrieval.text_image import TextImage
 from mmkv.rotary import Rotary
 from mmkv.slabs import Slabs
 from mmkv.store import Store
@@ -49,8 +51,10 @@ class Ingest:
         config: CacheSizes,
         codec: Codec,
         store: Store | None = None,
+        encoder: TextImage | None = None,
     ) -> None:
         self.adapter = adapter
+        self._encoder = encoder
         self.store = store
         self.archive = Archive(
             codec,
@@ -227,6 +231,8 @@ class Ingest:
         if self.thumbnails:
             for block, frame in zip(blocks, pixels[:: self.adapter.temporal_patch], strict=True):
                 block.sides[SIDE] = thumbnail(frame)
+        if self._encoder is not None:
+            embed(self._encoder, blocks, pixels)
         if self.window is None:
             self._open(len(blocks[0]))
         self.timings["vision"] += time.perf_counter() - started

@@ -25,9 +25,9 @@ from store_blocks import (
     created,
     fill,
     resumed,
-    rows,
     same_block,
     states,
+    stored_rows,
     without_fsync,
 )
 
@@ -78,7 +78,7 @@ def served(path: Path) -> tuple[int, int]:
                 assert torch.equal(got, states(place)[layer])
     for layer in range(3):
         if past.blocks:
-            want = rows(0, len(past.blocks))[layer]
+            want = stored_rows(0, len(past.blocks))[layer]
             assert torch.equal(past.summaries(layer, 0, len(past.blocks)), want)
     return len(past.blocks), refused
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,7 @@ from mmkv.models.base import Shape
 from mmkv.slabs import Slabs
 
 if TYPE_CHECKING:
-    from mmkv.store.pages import StoredPage
+    from mmkv.store import Store
     from mmkv.store.writer import Writer
 
 log = logging.getLogger("mmkv.archive")
@@ -59,7 +59,7 @@ class Archive:
         codec: how pages are packed. shape, dtype: of the model. limit: bytes of keys and values
             kept in host memory, None for all. page: when pages are closed.
         index_bytes: bytes of summaries on the devices, None for all.
-        on_disk: whether pages are in a store, which `store_in` or `extend` then names.
+        on_disk: whether pages are in a store, which `extend` or `store_in` then names.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Archive:
         self._summaries = SummaryIndex(shape.layers, index_bytes)
         self._memory = PageMemory(limit if on_disk else None)
         self._on_disk = on_disk
-        self._format = SummaryFormat(shape.layers, shape.kv_heads, shape.head_dim)
+        self._format = SummaryFormat(shape)
         self._handed = 0  # the first block that was not handed over to be written
         self._packed = Packed(codec, shape, dtype, self._memory)
         self._bytes = 0  # of packed blocks not forgotten
@@ -133,6 +133,10 @@ class Archive:
         `[len(blocks), H_kv, D]` or `[len(blocks), m, H_kv, D]`.
         """
         rows = [layer if layer.ndim == 4 else layer[:, None] for layer in summaries]
+        if self.behind is not None and blocks:
+            self._format.begin(rows)
+            self.behind.writer.note(summaries=self._format.facts())
+            rows = self._format.rounded(rows)
         self._summaries.append(len(self), rows)
         for block in blocks:
             self._blocks.append(block)
@@ -141,10 +145,16 @@ class Archive:
         self._hand_over()
         self._forget()
 
-    def extend(self, pages: Iterable[StoredPage], devices: Sequence[torch.device]) -> None:
-        """Add pages of a store; their summaries go to the layers' devices."""
-        for stored in pages:
+    def extend(self, store: Store, devices: Sequence[torch.device]) -> None:
+        """Add the new pages of a store, and forget what has left it; summaries go to the layers'
+        devices.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        for stored in store.pages():
             page = stored.page
+            self._format.read_facts(store.meta["summaries"])
             if page.first != len(self):  # what was in between has left the store
                 self._leave(len(self._blocks))
                 self.first = page.first
@@ -155,6 +165,7 @@ class Archive:
             self._count(page)
             self._blocks.extend(stored.blocks)
             self._handed = page.stop
+        self.leave(store.first)
 
     def store_in(self, writer: Writer, room: int = BACKLOG_BYTES) -> None:
         """Write pages from now on. room: bytes that may wait to be written."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -45,6 +46,7 @@ class Writer:
         self.folder = folder
         self.meta = meta
         self._lock = lock
+        self._noting = threading.Lock()
         self._limits = limits
         self._layers = int(meta["layers"])
         self._held = list(segments)
@@ -72,7 +74,9 @@ class Writer:
 
     def note(self, **facts: Any) -> None:
         """Keep facts in meta.json."""
-        if any(self.meta.get(name) != fact for name, fact in facts.items()):
+        if all(self.meta.get(name) == fact for name, fact in facts.items()):
+            return
+        with self._noting:  # the stream's thread and the writing one both keep facts
             changed = {**self.meta, **facts}
             metafile.save(self.folder, changed)
             self.meta = changed
