@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mmkv.find import Moment
     from mmkv.loading import load
     from mmkv.reply import Reply
+    from mmkv.retrieval.text_image import TextImage
     from mmkv.stats import Stats
     from mmkv.stream import Progress, Stream
     from mmkv.video_lm import VideoLM
@@ -30,6 +31,7 @@ _WHERE = {
     "Reply": "reply",
     "Stats": "stats",
     "Stream": "stream",
+    "TextImage": "retrieval.text_image",
     "VideoLM": "video_lm",
     "load": "loading",
 }
@@ -45,6 +47,7 @@ __all__ = [
     "Reply",
     "Stats",
     "Stream",
+    "TextImage",
     "VideoLM",
     "load",
 ]

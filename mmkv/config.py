@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from mmkv.retrieval.registry import check_score
+from mmkv.retrieval.text_image import TextImage
 
 if TYPE_CHECKING:
     from mmkv.codecs import Codec
@@ -35,8 +36,9 @@ class CacheConfig:
             device, and every answer attends to all of it.
         neighbours: frames that each retrieved one brings along on either side; they count among
             `retrieve_frames`. A question on what came after an event finds the event's frame.
-        score: how frames are compared with a question: "attention", "mean-key" (ReKV) or
-            "cosine"; see `mmkv.retrieval`.
+        score: how frames are compared with a question: "attention", "mean-key" (ReKV), "cosine";
+            see `mmkv.retrieval`. "external": by a text-image model, all layers alike.
+        encoder: that model: a Hub id, a local folder, or a `TextImage`.
         landmarks: unusual tokens of each frame whose keys are kept beside the frame's mean key;
             "attention" finds small things by them. Each takes as much of the index as the mean.
         thumbnails: whether a small JPEG of each frame is kept, for `answer.frames` to show; in
@@ -72,6 +74,7 @@ class CacheConfig:
     retrieve_frames: int | Literal["all"] | None = None
     neighbours: int = 1
     score: str = "attention"
+    encoder: str | TextImage | None = None
     landmarks: int = 3
     thumbnails: bool = False
     codec: str | Codec | None = None
@@ -99,7 +102,7 @@ class CacheConfig:
         _whole(self, "landmarks", 0)
         _whole(self, "chunk_frames", 1)
         _whole(self, "page_tokens", 1, optional=True)
-        check_score(self.score)
+        check_score(self.score, self.encoder)
         window, recent = self.window_frames, self.recent_frames
         if window is not None and recent is not None and recent > window:
             raise ValueError(

@@ -12,6 +12,8 @@ import torch
 from mmkv.codecs import CODECS, Codec, from_spec, make_codec
 from mmkv.config import CacheConfig, CacheSizes
 from mmkv.models.prompt import Template
+from mmkv.retrieval.registry import EXTERNAL
+from mmkv.retrieval.text_image import TextImage
 from mmkv.store import Store, StoreMismatchError
 from mmkv.store.identity import identity, refuse_other
 from mmkv.store.retention import Limits
@@ -39,8 +41,9 @@ def new_stream(
     sizes = _sizes(vlm, config)
     codec = _codec(vlm, sizes)
     template = Template(vlm.tokenizer, vlm.adapter.video_tokens, system)
+    encoder = _encoder(vlm, config.encoder)
     if path is None:
-        return Stream(vlm, sizes, template, codec)
+        return Stream(vlm, sizes, template, codec, None, encoder)
     from mmkv import __version__
 
     shape = vlm.adapter.shape
@@ -53,13 +56,16 @@ def new_stream(
         "kv_heads": shape.kv_heads,
         "head_dim": shape.head_dim,
         "codec": codec.spec(),
-        "config": {k: v for k, v in asdict(sizes).items() if k not in _CODEC_FIELDS},
+        "config": {
+            **{k: v for k, v in asdict(sizes).items() if k not in _CODEC_FIELDS},
+            "encoder": None if encoder is None else encoder.name,
+        },
         "system": system,
         "prefix": list(template.prefix),
         "grid": None,
     }
     store = Store.create(path, facts, Limits(sizes.max_disk, sizes.max_age))
-    return Stream(vlm, sizes, template, codec, store)
+    return Stream(vlm, sizes, template, codec, store, encoder)
 
 
 def open_stream(
@@ -83,7 +89,9 @@ def open_stream(
                 f"the store {name} begins with other tokens than this model's chat template "
                 "renders; open it with the tokenizer that made it"
             )
-        stream = Stream(vlm, sizes, template, codec, store)
+        given = meta["config"].get("encoder") if config is None else config.encoder
+        encoder = _encoder(vlm, given if sizes.score == EXTERNAL else None)
+        stream = Stream(vlm, sizes, template, codec, store, encoder)
     except BaseException:
         store.release()
         raise
@@ -101,6 +109,10 @@ def _sizes(vlm: VideoLM, config: CacheConfig) -> CacheSizes:
         raise ValueError(f"config={config!r} is not a CacheConfig; pass mmkv.CacheConfig(...)")
     trained = int(getattr(vlm.adapter.text_config, "max_position_embeddings", 32768))
     return config.sizes(trained, vlm.tokens_per_frame())
+
+
+def _encoder(vlm: VideoLM, encoder: str | TextImage | None) -> TextImage | None:
+    return TextImage.load(encoder, vlm.device) if isinstance(encoder, str) else encoder
 
 
 def _codec(vlm: VideoLM, sizes: CacheSizes) -> Codec:

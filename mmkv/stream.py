@@ -25,6 +25,7 @@ from mmkv.reply import Reply
 from mmkv.resident import FarPast, Resident
 from mmkv.retrieval.make import make_retriever
 from mmkv.retrieval.retriever import Retriever
+from mmkv.retrieval.text_image import TextImage
 from mmkv.sampling import Sampling
 from mmkv.stats import Stats
 from mmkv.turns import Turns
@@ -68,11 +69,16 @@ class Stream:
         template: Template,
         codec: Codec,
         store: Store | None = None,
+        encoder: TextImage | None = None,
     ) -> None:
         self._vlm = vlm
         self.config = config
         self._template = template
-        self._ingest = Ingest(vlm.adapter, vlm.rotary, template.prefix, config, codec, store)
+        self._encoder = encoder
+        self._vectors: dict[int, Tensor] = {}  # of blocks, by the encoder
+        self._ingest = Ingest(
+            vlm.adapter, vlm.rotary, template.prefix, config, codec, store, encoder
+        )
         self._resident = None
         if config.resident:
             self._resident = Resident(codec, vlm.adapter.shape, layer_devices(vlm.adapter))
@@ -224,8 +230,8 @@ class Stream:
         options = Sampling(**sampling)
         prompt = self._template.fitting(question, history)
         context = self._context(since, until)
-        far = self._far(context)
-        return Reply(self._vlm, context, prompt, options, self._retriever(context), asked, far)
+        retriever, far = self._retriever(context, question), self._far(context)
+        return Reply(self._vlm, context, prompt, options, retriever, asked, far)
 
     def find(
         self, text: str, k: int = 5, *, since: float | None = None, until: float | None = None
@@ -247,7 +253,7 @@ class Stream:
         context = self._context(since, until)
         if prompt.unknown:
             log.warning("%s", unknown_words(prompt.unknown))
-        return find(self._vlm, context, prompt, self._retriever(context), k)
+        return find(self._vlm, context, prompt, self._retriever(context, text), k)
 
     def chat(self, *, max_turns: int = 8) -> Chat:
         """A conversation about this stream; several may go on at once."""
@@ -317,8 +323,9 @@ class Stream:
         with self._vlm.turns.turn(), torch.inference_mode():
             return self._resident.see(context, None if window is None else window.far_distance)
 
-    def _retriever(self, context: Context) -> Retriever:
-        return make_retriever(self.config, context, self._vlm.adapter.temporal_patch)
+    def _retriever(self, context: Context, text: str) -> Retriever:
+        patch = self._vlm.adapter.temporal_patch
+        return make_retriever(self.config, context, patch, text, self._encoder, self._vectors)
 
     def begin(self, limits: Limits | None) -> None:
         """Bring a store's past into the stream; limits: go on writing it, within these."""

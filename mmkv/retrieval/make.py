@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from mmkv.config import CacheSizes
 from mmkv.context import Context
-from mmkv.retrieval.registry import SCORES
+from mmkv.retrieval.external import External
+from mmkv.retrieval.registry import EXTERNAL, SCORES
 from mmkv.retrieval.retriever import LayerRetriever, Retriever
+from mmkv.retrieval.text_image import TextImage
 
 
-def make_retriever(sizes: CacheSizes, context: Context, patch: int) -> Retriever:
-    """What chooses for one question; `patch` is the number of frames in a block."""
+def make_retriever(
+    sizes: CacheSizes,
+    context: Context,
+    patch: int,
+    text: str,
+    encoder: TextImage | None = None,
+    vectors: dict[int, Tensor] | None = None,
+) -> Retriever:
+    """What chooses for one question.
+
+    Args:
+        patch: frames in a block. text: the question. encoder: of `score="external"`.
+        vectors: of blocks, read for earlier questions by that encoder.
+    """
     past = context.past
     archived = past.blocks[-1].index if past.blocks else -1
-    return LayerRetriever(
-        past,
-        SCORES[sizes.score](),
-        context.candidates,
-        [b for b in context.recent if b.index <= archived],
-        -(-sizes.retrieve_frames // patch),
-        neighbours=-(-sizes.neighbours // patch),
-    )
+    recent = [b for b in context.recent if b.index <= archived]
+    count, neighbours = -(-sizes.retrieve_frames // patch), -(-sizes.neighbours // patch)
+    if sizes.score == EXTERNAL and encoder is not None:
+        known = {} if vectors is None else vectors
+        for index in [i for i in list(known) if past.blocks and i < past.blocks[0].index]:
+            known.pop(index, None)  # forgotten
+        return External(
+            past, encoder, text, known, context.candidates, recent, count, neighbours=neighbours
+        )
+    score = SCORES[sizes.score]()
+    return LayerRetriever(past, score, context.candidates, recent, count, neighbours=neighbours)

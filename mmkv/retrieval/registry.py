@@ -10,7 +10,18 @@ from mmkv.retrieval.mean_key import MeanKey
 SCORES: dict[str, type[Score]] = {s.name: s for s in (MeanKey, Cosine, Attention)}
 
 
-def check_score(name: str) -> None:
-    """Raises ValueError where there is no score of this name."""
-    if not isinstance(name, str) or name not in SCORES:
-        raise ValueError(f"score={name!r} is not known; use {', '.join(map(repr, SCORES))}")
+EXTERNAL = "external"  # by a text-image model, not by keys
+
+
+def check_score(name: str, encoder: object) -> None:
+    """Raises ValueError where there is no such score, or the encoder does not go with it."""
+    if not isinstance(name, str) or name not in (*SCORES, EXTERNAL):
+        known = ", ".join(map(repr, (*SCORES, EXTERNAL)))
+        raise ValueError(f"score={name!r} is not known; use {known}")
+    if name == EXTERNAL and encoder is None:
+        raise ValueError(
+            "score='external' needs encoder=, a text-image model: a Hub id, a local folder, or a "
+            "mmkv.TextImage"
+        )
+    if name != EXTERNAL and encoder is not None:
+        raise ValueError(f"encoder={encoder!r} is for score='external'; score is {name!r}")

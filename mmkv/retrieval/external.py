@@ -1,0 +1,80 @@
+"""Retrieval by a text-image model: one choice of frames, shared by all layers.
+
+The language model's own keys are not used. Frames are embedded when they are encoded; the vectors
+lie beside the frames, in half precision, and go with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmkv.archive import ArchivedBlock, Snapshot
+from mmkv.models.base import Block
+from mmkv.retrieval.retriever import Retriever
+from mmkv.retrieval.text_image import TextImage
+
+SIDE = "embedding"  # the name that a block keeps its vector under
+
+
+def embed(encoder: TextImage, blocks: Sequence[Block], frames: Sequence[Tensor]) -> None:
+    """Give each block the mean vector of its frames, `len(frames) / len(blocks)` each."""
+    vectors = encoder.images(frames).unflatten(0, (len(blocks), -1)).mean(dim=1)
+    for block, vector in zip(blocks, vectors.half().numpy(), strict=True):
+        block.sides[SIDE] = vector.astype("<f2").tobytes()
+
+
+class External(Retriever):
+    """Cosine of the question and each block by a text-image model.
+
+    Args:
+        past: where the blocks' vectors are. encoder: what made them. text: the question.
+        known: vectors read before, by block number; what is read is added.
+        others: see `Retriever`.
+    """
+
+    def __init__(
+        self,
+        past: Snapshot,
+        encoder: TextImage,
+        text: str,
+        known: dict[int, Tensor],
+        candidates: Sequence[ArchivedBlock],
+        recent: Sequence[ArchivedBlock],
+        count: int,
+        *,
+        neighbours: int = 0,
+    ) -> None:
+        super().__init__(candidates, recent, count, neighbours=neighbours)
+        self._past = past
+        self._text = encoder.text(text)
+        self._known = known
+        self._blocks = [*candidates, *recent]
+        self._scores: Tensor | None = None
+
+    def scores(self, layer: int, words: Tensor, first: int, last: int) -> Tensor:
+        if self._scores is None:
+            vectors = torch.stack([self._vector(block) for block in self._blocks]).float()
+            lengths = vectors.norm(dim=1).clamp_min(1e-6)
+            self._scores = vectors @ self._text / lengths
+        return self._scores.to(words.device)
+
+    def _vector(self, block: ArchivedBlock) -> Tensor:
+        if block.index not in self._known:
+            data = self._past.side(SIDE, block)
+            if data is None:
+                raise ValueError(
+                    f"score='external' cannot find frame {block.frame}: it was encoded without "
+                    "a text-image model; ask with score='attention'"
+                )
+            vector = torch.from_numpy(np.frombuffer(data, dtype="<f2").astype(np.float16))
+            if len(vector) != len(self._text):
+                raise ValueError(
+                    f"the stream's frames have vectors of {len(vector)} numbers, encoder= gives "
+                    f"{len(self._text)}; use the text-image model that they were encoded with"
+                )
+            self._known[block.index] = vector
+        return self._known[block.index]
