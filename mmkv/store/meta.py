@@ -37,7 +37,8 @@ def create(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
         )
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if any(entry.name != "lock" for entry in folder.iterdir()):
+        begun = ("lock", NAME + ".new")  # of a process that was killed just then
+        if any(entry.name not in begun for entry in folder.iterdir()):
             raise StoreError(f"{folder} is not empty and holds no store; name another folder")
         os.chmod(folder, 0o700)
     except StoreError:
