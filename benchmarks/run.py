@@ -11,10 +11,10 @@ from __future__ import annotations
 import argparse
 
 import mmkv
-from benchmarks import codecs, sinks, steady, stock
-from benchmarks.common import machine
+from benchmarks import codecs, needles, question, sinks, steady, stock
+from benchmarks.common import machine, save
 
-PARTS = ("steady", "stock", "sinks", "codecs")
+PARTS = ("steady", "stock", "sinks", "codecs", "question", "needles")
 
 
 def main() -> None:
@@ -35,6 +35,10 @@ def main() -> None:
         sinks.run(vlm)
     if "codecs" in parts:
         codecs.run(vlm)
+    if "question" in parts:
+        question.run(vlm)
+    if "needles" in parts and vlm.name == "mmkv-tiny":
+        save("needles", needles.run(vlm, 200, [*needles.DELAYS], [*needles.METHODS]))
 
 
 if __name__ == "__main__":
