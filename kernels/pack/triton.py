@@ -15,6 +15,7 @@ from mmkv.kernels.pack import naive
 from mmkv.kernels.pack.naive import WIDE_LEVELS, Form, Params
 
 _STEPS = tl.constexpr(naive._LLOYD_STEPS)
+_ENDS = tl.constexpr(naive._ENDS)
 _TILE = 64  # tokens at a time
 _TURNED = 32  # the same where a transform is in between
 
@@ -243,6 +244,9 @@ def _fit(
             scale = tl.where(variance > 1e-6, slope / tl.maximum(variance, 1e-6), scale)
             if CENTRED:
                 centre = middle - scale * shift
+        if LEVELS > 2 and CENTRED:
+            scale += _ENDS * ((high - low) / (LEVELS - 1) - scale)
+            centre += _ENDS * ((high + low) * 0.5 - centre)
     if TRANSFORM:  # what the centre is before the transform: times its transpose
         centre = tl.sum(turn * centre[None, :], 1)
     at = row * D + slot
