@@ -1,0 +1,1 @@
+"""Correctness and speed on a CUDA machine: `python -m benchmarks.gpu`."""

@@ -1,0 +1,75 @@
+"""Inputs that correctness and speed share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from benchmarks.gpu.setup import Sizes
+from mmkv.kernels.pack.naive import FINEST, ZERO, Form, Params
+from mmkv.kernels.packed_attention.naive import PackedHistory, slot_bits
+from mmkv.kernels.window_attention.naive import Chunk
+
+
+def forms(sizes: Sizes) -> dict[str, tuple[Form, Form]]:
+    """Key and value forms by name."""
+    narrow = Form(2, sizes.dim // 2, "hadamard")
+    return {"K2 V2": (Form(4), Form(4)), "K1.5 V1.58": (narrow, Form(3)), "K4 V4": (Form(16),) * 2}
+
+
+def params(sizes: Sizes, groups: int, form: Form) -> Params:
+    """Random scales and centres, words that need no list."""
+    shape = (groups, sizes.kv_heads, sizes.dim)
+    where = {"device": sizes.device}
+    scale = torch.randint(FINEST - 12, FINEST + 1, shape, **where)
+    centre = torch.randint(ZERO - 20, ZERO + 20, shape, **where)
+    top = torch.rand(groups, sizes.kv_heads, **where) + 0.5
+    wide = torch.zeros(shape, dtype=torch.bool, **where)
+    if form.wide:
+        chosen = torch.rand(shape, **where).topk(form.wide, dim=2).indices
+        wide.scatter_(2, chosen, True)
+    words = (centre << 6 | scale).to(torch.int32)
+    return Params(words, top, wide, torch.zeros(0, **where))
+
+
+def history(sizes: Sizes, tokens: int, key_form: Form, value_form: Form) -> PackedHistory:
+    """Random codes of so many tokens, a few more where they do not fill a group."""
+    groups = -(-tokens // sizes.group)
+
+    def codes(form: Form, rows: int, length: int) -> Tensor:
+        bits = slot_bits(form)
+        shape = (groups, sizes.kv_heads, rows, length * bits // 8)
+        out = torch.randint(0, 256, shape, dtype=torch.uint8, device=sizes.device)
+        if form.levels == 3:  # no code of 3
+            both = out & (out >> 1) & 0x55
+            out -= both
+        return out
+
+    return PackedHistory(
+        codes(key_form, sizes.group, sizes.dim), codes(value_form, sizes.dim, sizes.group),
+        params(sizes, groups, key_form), params(sizes, groups, value_form), key_form, value_form,
+    )  # fmt: skip
+
+
+def visible(sizes: Sizes, held: PackedHistory) -> tuple[Tensor, Tensor]:
+    """Everything of a history."""
+    groups = len(held.keys)
+    begin = torch.zeros(groups, dtype=torch.int32, device=sizes.device)
+    return begin, torch.full_like(begin, sizes.group)
+
+
+def angles(sizes: Sizes, n: int) -> tuple[Tensor, Tensor]:
+    """Cosines and sines `[n, D]`."""
+    half = torch.rand(n, sizes.dim // 2, device=sizes.device) * 6
+    both = torch.cat([half, half], dim=-1)
+    return both.cos(), both.sin()
+
+
+def window(sizes: Sizes) -> tuple[Tensor, Tensor, Tensor, Chunk, tuple[Tensor, Tensor]]:
+    """A chunk in the middle of a stream: query, ring, where it stands, sinks."""
+    n, capacity = sizes.chunk, sizes.local + sizes.chunk
+    query = sizes.random(1, n, sizes.heads, sizes.dim).transpose(1, 2)
+    key, value = (sizes.random(1, sizes.kv_heads, capacity, sizes.dim) for _ in range(2))
+    sinks = tuple(sizes.random(1, sizes.kv_heads, 14, sizes.dim) for _ in range(2))
+    chunk = Chunk(3 * capacity, n, sizes.local, capacity, angles(sizes, n), angles(sizes, n), 14)
+    return query, key, value, chunk, (sinks[0], sinks[1])

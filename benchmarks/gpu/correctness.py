@@ -1,0 +1,163 @@
+"""Every Triton kernel against its torch version, on the device at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from benchmarks.gpu import cases
+from benchmarks.gpu.report import Row, Step
+from benchmarks.gpu.setup import Sizes, rmse_ratio
+from mmkv.kernels.attention_mass import naive as mass_naive
+from mmkv.kernels.merge import naive as merge_naive
+from mmkv.kernels.pack import naive as pack_naive
+from mmkv.kernels.packed_attention import naive as packed_naive
+from mmkv.kernels.score import naive as score_naive
+from mmkv.kernels.summarize import naive as summarize_naive
+from mmkv.kernels.unpack_rotate import naive as unpack_naive
+from mmkv.kernels.window_attention import naive as window_naive
+
+HALF, BRAIN = 2e-3, 8e-3  # root mean square error over signal, by dtype
+
+
+def steps(sizes: Sizes) -> list[Step]:
+    """What is checked, by name."""
+    checks = (window, packed, packing, unpacking, summaries, mass, merging)
+    return [(f"right: {check.__name__}", lambda c=check: c(sizes)) for check in checks]
+
+
+def check(name: str, found: float, bar: float, unit: str = "error / signal") -> Row:
+    """A row that has to hold."""
+    return {
+        "name": f"right: {name}", "value": float(found), "unit": unit, "bar": f"<= {bar:g}",
+        "ok": bool(found <= bar), "check": True,
+    }  # fmt: skip
+
+
+def window(sizes: Sizes) -> Iterator[Row]:
+    from mmkv.kernels.window_attention import triton
+
+    kinds = (torch.float16,) if sizes.dry else (torch.float16, torch.bfloat16)
+    for dtype in kinds:
+        small = replace(
+            sizes, dtype=dtype, chunk=min(sizes.chunk, 200), local=min(sizes.local, 900)
+        )
+        query, key, value, chunk, sinks = cases.window(small)
+        got = triton.window_attention(query, key, value, chunk, sinks, sizes.dim**-0.5)
+        exact = replace(chunk, near=_double(chunk.near), far=_double(chunk.far))
+        doubles = [t.double() for t in (query, key, value)]
+        want = window_naive.window_attention(*doubles, exact, _double(sinks), sizes.dim**-0.5)
+        bar = BRAIN if dtype == torch.bfloat16 else HALF
+        yield check(f"window_attention {dtype}", rmse_ratio(got, want), bar)
+
+
+def packed(sizes: Sizes) -> Iterator[Row]:
+    from mmkv.kernels.packed_attention import triton
+
+    tokens = sizes.lengths[0] // 4
+    for name, pair in cases.forms(sizes).items():
+        held = cases.history(sizes, tokens, *pair)
+        begin, end = cases.visible(sizes, held)
+        end[-1] -= 5
+        query = sizes.random(1, sizes.heads, 1, sizes.dim, dtype=torch.float32)
+        plain = triton.packed_attention(query, held, begin, end, 0.02, asm=False)
+        want = packed_naive.packed_attention(query, held, begin, end, 0.02)
+        # wrong by far where the matrix unit takes subnormal numbers for zero
+        yield check(f"packed_attention {name}", rmse_ratio(plain[0], want[0]), HALF)
+        yield check(f"packed_attention {name}, lse", float((plain[1] - want[1]).abs().max()), 5e-3)
+        if not sizes.dry:
+            fast = triton.packed_attention(query, held, begin, end, 0.02, asm=True)
+            unequal = float((fast[0] != plain[0]).sum())
+            yield check(f"packed_attention {name}, assembly", unequal, 0, "numbers differ")
+
+
+def packing(sizes: Sizes) -> Iterator[Row]:
+    from mmkv.kernels.pack import triton
+
+    for name, (form, other) in cases.forms(sizes).items():
+        for part in {form, other}:
+            states = sizes.random(2, sizes.kv_heads, sizes.group, sizes.dim) * 2 + 3
+            params, _ = pack_naive.pack(states, part)
+            slots = states.float().gather(
+                3, pack_naive.slot_order(params.wide)[:, :, None].expand(states.shape)
+            )
+            got = triton.quantize(states, params, part)
+            unequal = float((got != pack_naive.quantize(slots, params, part)).float().mean())
+            bar = 0 if part.transform == "none" else 1e-3
+            yield check(f"codes of {name}, {part.levels} levels", unequal, bar, "share")
+            own, fitted = triton.pack(states, part)
+            unequal = float((own.words != params.words).float().mean())
+            yield check(f"scales of {name}, {part.levels} levels", unequal, 2e-3, "share")
+            bits = triton.pack_bits(fitted, part)
+            unequal = float((bits != pack_naive.pack_bits(fitted, part)).sum())
+            yield check(f"bits of {name}, {part.levels} levels", unequal, 0, "bytes differ")
+
+
+def unpacking(sizes: Sizes) -> Iterator[Row]:
+    from mmkv.kernels.unpack_rotate import triton
+
+    for name, pair in cases.forms(sizes).items():
+        arguments, shape = packed_blocks(sizes, pair[0], 3, 20)
+        out = torch.full(shape, float("nan"), device=sizes.device)
+        got = triton.unpack_rotate(*arguments, out)
+        want = unpack_naive.unpack_rotate(*arguments, torch.empty_like(out))
+        yield check(f"unpack_rotate keys of {name}", rmse_ratio(got, want), 1e-4)
+
+
+def summaries(sizes: Sizes) -> Iterator[Row]:
+    from mmkv.kernels.score import triton as score
+    from mmkv.kernels.summarize import triton as summarize
+
+    key = sizes.random(sizes.kv_heads, 64, sizes.dim)
+    tokens = torch.arange(60, device=sizes.device).view(3, 20)
+    got = summarize.summarize(key, tokens, 4)
+    yield check("summarize", rmse_ratio(got, summarize_naive.summarize(key, tokens, 4)), 1e-4)
+    words = sizes.random(5, sizes.heads, sizes.dim, dtype=torch.float32)
+    wanted = score_naive.score(words.double(), got.double())
+    yield check("score", rmse_ratio(score.score(words, got), wanted), 1e-4)
+
+
+def mass(sizes: Sizes) -> Iterator[Row]:
+    from mmkv.kernels.attention_mass import triton
+
+    m = 100 if sizes.dry else 5000
+    query = sizes.random(sizes.heads, 9, sizes.dim)
+    key = sizes.random(sizes.kv_heads, m, sizes.dim)
+    for before in (None, m - 9):
+        got = triton.attention_mass(query, key, 0.1, before)
+        want = mass_naive.attention_mass(query.double(), key.double(), 0.1, before)
+        yield check(f"attention_mass, before={before}", rmse_ratio(got, want), HALF)
+
+
+def merging(sizes: Sizes) -> Iterator[Row]:
+    from mmkv.kernels.merge import triton
+
+    key, value = (sizes.random(sizes.kv_heads, 90, sizes.dim, dtype=torch.float32) for _ in "kv")
+    order = torch.rand(sizes.kv_heads, 90, device=sizes.device).argsort(dim=1)
+    for mode in ("average", "pivot", "weighted"):
+        given = (key, value, order[:, :30], order[:, 30:], mode)
+        pairs = zip(triton.merge(*given), merge_naive.merge(*given), strict=True)
+        yield check(f"merge, {mode}", max(rmse_ratio(a, b) for a, b in pairs), 1e-4)
+
+
+def packed_blocks(
+    sizes: Sizes, form: pack_naive.Form, blocks: int, tokens: int
+) -> tuple[tuple[object, ...], tuple[int, int, int]]:
+    """Arguments of `unpack_rotate` but the last, for keys, and the shape of that one."""
+    total = blocks * tokens
+    states = sizes.random(1, sizes.kv_heads, total, sizes.dim)
+    params, codes = pack_naive.pack(states, form)
+    codes = codes[0].unflatten(1, (blocks, tokens)).transpose(0, 1)
+    data = pack_naive.pack_bits(codes, form)
+    at = torch.arange(blocks, device=sizes.device) * data.shape[1]
+    rows = torch.zeros(total, dtype=torch.long, device=sizes.device)
+    turn = cases.angles(sizes, total)
+    arguments = (data.flatten(), at, [tokens] * blocks, rows, params, form, turn)
+    return arguments, (sizes.kv_heads, total, sizes.dim)
+
+
+def _double(pair: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor] | None:
+    return None if pair is None else (pair[0].double(), pair[1].double())

@@ -1,0 +1,257 @@
+"""Triton's kernels against their torch versions, in Triton's interpreter.
+
+Run by `test_kernels_parity.py` in a process of its own: TRITON_INTERPRET has to be set before
+Triton is imported, and holds for good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from mmkv.kernels.attention_mass import naive as mass_naive
+from mmkv.kernels.attention_mass import triton as mass_triton
+from mmkv.kernels.merge import naive as merge_naive
+from mmkv.kernels.merge import triton as merge_triton
+from mmkv.kernels.pack import naive as pack_naive
+from mmkv.kernels.pack import triton as pack_triton
+from mmkv.kernels.pack.naive import Form
+from mmkv.kernels.packed_attention import naive as packed_naive
+from mmkv.kernels.packed_attention import triton as packed_triton
+from mmkv.kernels.score import naive as score_naive
+from mmkv.kernels.score import triton as score_triton
+from mmkv.kernels.summarize import naive as summarize_naive
+from mmkv.kernels.summarize import triton as summarize_triton
+from mmkv.kernels.unpack_rotate import naive as unpack_naive
+from mmkv.kernels.unpack_rotate import triton as unpack_triton
+from mmkv.kernels.window_attention import naive as window_naive
+from mmkv.kernels.window_attention import triton as window_triton
+
+quick = settings(max_examples=6, deadline=None, derandomize=True, database=None)
+FORMS: dict[str, Callable[[int], Form]] = {
+    "1.5": lambda d: Form(2, d // 2, "hadamard"),
+    "1.5 fft formula": lambda d: Form(2, d // 2, "fft", fitted=False, centred=False),
+    "1.58": lambda d: Form(3),
+    "2": lambda d: Form(4),
+    "4": lambda d: Form(16),
+}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_zero_by_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that a kernel is to fill holds NaN, or ones, until it does."""
+
+    def poisoned(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def make(*sizes: object, **options: object) -> Tensor:
+            out = original(*sizes, **options)
+            return out.fill_(float("nan") if out.is_floating_point() else 1)
+
+        return make
+
+    for owner, name in ((torch, "empty"), (torch, "empty_like"), (Tensor, "new_empty")):
+        monkeypatch.setattr(owner, name, poisoned(getattr(owner, name)))
+
+
+def rmse_ratio(found: Tensor, wanted: Tensor) -> float:
+    wanted = wanted.double()
+    return float((found.double() - wanted).square().mean().sqrt() / wanted.square().mean().sqrt())
+
+
+def angles(n: int, rotary: int) -> tuple[Tensor, Tensor]:
+    half = torch.rand(n, rotary // 2) * 6
+    return torch.cat([half, half], -1).cos(), torch.cat([half, half], -1).sin()
+
+
+@given(
+    group=st.sampled_from([1, 7, 8]),
+    kv_heads=st.integers(1, 2),
+    n=st.integers(1, 70),
+    start=st.integers(0, 150),
+    local=st.integers(1, 120),
+    sinks=st.integers(0, 5),
+    dims=st.sampled_from([(16, 16), (48, 48), (64, 32)]),
+    dtype=st.sampled_from([torch.float16, torch.float32]),
+    seed=st.integers(0, 99),
+)
+@quick
+def test_window_attention(
+    group: int, kv_heads: int, n: int, start: int, local: int, sinks: int,
+    dims: tuple[int, int], dtype: torch.dtype, seed: int,
+) -> None:  # fmt: skip
+    torch.manual_seed(seed)
+    dim, rotary = dims
+    capacity = local + n + seed % 7
+    query = torch.randn(1, n, group * kv_heads, dim).transpose(1, 2).to(dtype)
+    key, value = (torch.randn(1, kv_heads, capacity, dim).to(dtype) for _ in range(2))
+    held = min(start + n, capacity)
+    key[:, :, held:], value[:, :, held:] = float("nan"), float("nan")  # not written yet
+    pair = tuple(torch.randn(1, kv_heads, sinks, dim).to(dtype) for _ in range(2))
+    lost = sinks > 0 and start + n - 1 >= local
+    near, far = angles(n, rotary), angles(n, rotary) if lost else None
+    chunk = window_naive.Chunk(start, n, local, capacity, near, far, sinks)
+    got = window_triton.window_attention(query, key, value, chunk, pair, 0.2)
+    exact = window_naive.Chunk(
+        start, n, local, capacity, tuple(t.double() for t in near),
+        tuple(t.double() for t in far) if far else None, sinks,
+    )  # fmt: skip
+    doubles = [t.double() for t in (query, key, value)]
+    want = window_naive.window_attention(*doubles, exact, tuple(t.double() for t in pair), 0.2)
+    assert rmse_ratio(got, want) <= (2e-3 if dtype == torch.float16 else 1e-5)
+
+
+@given(
+    key_form=st.sampled_from(sorted(FORMS)),
+    value_form=st.sampled_from(["1.58", "2", "4"]),
+    group=st.sampled_from([1, 7, 8]),
+    n=st.integers(1, 3),
+    groups=st.integers(1, 3),
+    tokens=st.sampled_from([16, 48, 96]),
+    seed=st.integers(0, 99),
+)
+@settings(quick, max_examples=10)
+def test_packed_attention(
+    key_form: str, value_form: str, group: int, n: int, groups: int, tokens: int, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    dim, heads = 32, 2
+    forms = FORMS[key_form](dim), FORMS[value_form](dim)
+    key = torch.randn(groups, heads, tokens, dim) + 5 * torch.randn(1, heads, 1, dim)
+    value = torch.randn(groups, heads, tokens, dim)
+    key[..., 3], value[0, 0, :, 5] = 1.25, 7.0  # constant channels
+    (key_params, keys), (value_params, values) = (
+        pack_naive.pack(x, form) for x, form in zip((key, value), forms, strict=True)
+    )
+    history = packed_naive.PackedHistory(
+        packed_naive.resident_keys(keys, forms[0]), packed_naive.resident_values(values, forms[1]),
+        key_params, value_params, *forms,
+    )  # fmt: skip
+    query = torch.randn(1, heads * group, n, dim)
+    end = torch.randint(0, tokens + 1, (groups,))
+    begin = torch.minimum(torch.randint(0, 4, (groups,)), end)
+    assert packed_triton.supports(history)
+    out, lse = packed_triton.packed_attention(query, history, begin, end, dim**-0.5, asm=False)
+    want, want_lse = packed_naive.packed_attention(query, history, begin, end, dim**-0.5)
+    if not want_lse.isfinite().any():  # nothing is visible
+        assert not out.any()
+        assert torch.equal(lse, want_lse)
+        return
+    assert rmse_ratio(out, want) <= 2e-3
+    assert (lse - want_lse).abs().max() <= 5e-3
+
+
+@pytest.mark.parametrize("name", sorted(FORMS))
+def test_pack(name: str) -> None:
+    torch.manual_seed(1)
+    form, tokens = FORMS[name](32), 70
+    states = torch.randn(2, 2, tokens, 32) * 2 + 3 * torch.randn(2, 2, 1, 32)
+    states[..., 5] = 2.5
+    params, codes = pack_triton.pack(states, form)
+    want, want_codes = pack_naive.pack(states, form)
+    assert torch.equal(params.wide, want.wide)
+    assert (params.words != want.words).float().mean() <= 2e-3  # sums in another order
+    assert torch.allclose(params.top, want.top, rtol=1e-5)
+    assert (codes != want_codes).float().mean() <= 2e-3
+    same = pack_triton.quantize(states, want, form)
+    wrong = (same != want_codes).float().mean()
+    assert wrong == 0 if form.transform == "none" else wrong <= 1e-3
+
+
+@given(
+    name=st.sampled_from(sorted(FORMS)),
+    blocks=st.integers(1, 3),
+    tokens=st.integers(1, 40),
+    heads=st.sampled_from([1, 2, 4]),
+)
+@quick
+def test_pack_bits_bit_for_bit(name: str, blocks: int, tokens: int, heads: int) -> None:
+    form = FORMS[name](32)
+    low = torch.randint(0, form.levels, (heads, blocks, tokens, 32), dtype=torch.uint8)
+    low[..., : form.wide] = torch.randint(0, 4, low[..., : form.wide].shape, dtype=torch.uint8)
+    codes = low.transpose(0, 1)
+    assert torch.equal(pack_triton.pack_bits(codes, form), pack_naive.pack_bits(codes, form))
+
+
+@pytest.mark.parametrize("name", sorted(FORMS))
+@pytest.mark.parametrize("rotary", [None, 16, 32])
+def test_unpack_rotate(name: str, rotary: int | None) -> None:
+    torch.manual_seed(2)
+    form, heads, lengths = FORMS[name](32), 2, [20, 0, 7, 20, 33]
+    states = torch.randn(2, heads, 64, 32) * 2 + 3 * torch.randn(2, heads, 1, 32)
+    states[..., 5] = 2.5
+    params, codes = pack_naive.pack(states, form)
+    blocks = [pack_naive.pack_bits(codes[:1, :, :n], form)[0] for n in lengths if n]
+    sizes = torch.tensor([sum(form.plane_bytes(heads, n, 32)) for n in lengths])
+    total = sum(lengths)
+    rows = torch.randint(0, 2, (total,))
+    rotation = None if rotary is None else angles(total, rotary)
+    given_ = (torch.cat(blocks), sizes.cumsum(0) - sizes, lengths, rows, params, form, rotation)
+    got = unpack_triton.unpack_rotate(*given_, torch.full((heads, total, 32), float("nan")))
+    want = unpack_naive.unpack_rotate(*given_, torch.empty(heads, total, 32))
+    assert torch.allclose(got, want, atol=1e-5, rtol=1e-5)
+
+
+@given(
+    heads=st.integers(1, 3), blocks=st.integers(1, 3), count=st.integers(1, 40),
+    landmarks=st.integers(0, 4), dim=st.sampled_from([16, 48]), seed=st.integers(0, 99),
+)  # fmt: skip
+@quick
+def test_summarize(
+    heads: int, blocks: int, count: int, landmarks: int, dim: int, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    key = torch.randn(heads, blocks * (count + 3), dim)
+    tokens = torch.arange(blocks)[:, None] * (count + 3) + 2 + torch.arange(count)
+    got = summarize_triton.summarize(key, tokens, landmarks)
+    assert torch.allclose(got, summarize_naive.summarize(key, tokens, landmarks), atol=1e-5)
+
+
+@given(
+    group=st.sampled_from([1, 7, 8]), words=st.integers(1, 6), blocks=st.integers(1, 70),
+    several=st.integers(1, 4), dim=st.sampled_from([16, 48]), seed=st.integers(0, 99),
+)  # fmt: skip
+@quick
+def test_score(group: int, words: int, blocks: int, several: int, dim: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    asked, summaries = torch.randn(words, 2 * group, dim), torch.randn(blocks, several, 2, dim)
+    got = score_triton.score(asked, summaries)
+    want = score_naive.score(asked.double(), summaries.double())
+    assert torch.allclose(got.double(), want, atol=1e-4)
+
+
+@given(
+    group=st.sampled_from([1, 7, 8]), n=st.integers(1, 20), m=st.integers(1, 200),
+    causal=st.booleans(), dtype=st.sampled_from([torch.float16, torch.float32]),
+    seed=st.integers(0, 99),
+)  # fmt: skip
+@quick
+def test_attention_mass(
+    group: int, n: int, m: int, causal: bool, dtype: torch.dtype, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    query = torch.randn(2 * group, n, 32).to(dtype)
+    key = torch.randn(2, m, 32).to(dtype)
+    before = seed % m if causal else None
+    got = mass_triton.attention_mass(query, key, 0.3, before)
+    scores = query.double().view(2, group, n, 32) @ key.double()[:, None].transpose(2, 3) * 0.3
+    if before is not None:
+        ahead = torch.arange(m) > before + torch.arange(n)[:, None]
+        scores = scores.masked_fill(ahead, float("-inf"))
+    want = scores.softmax(-1).sum((1, 2))
+    assert rmse_ratio(got, want) <= 1e-3
+    assert torch.allclose(got, mass_naive.attention_mass(query, key, 0.3, before), rtol=2e-2)
+
+
+@pytest.mark.parametrize("mode", ["average", "pivot", "weighted"])
+@pytest.mark.parametrize(("kept", "evicted"), [(1, 40), (37, 53), (20, 0)])
+def test_merge(kept: int, evicted: int, mode: merge_naive.Mode) -> None:
+    torch.manual_seed(kept)
+    key, value = torch.randn(2, 2, kept + evicted, 48)
+    order = torch.stack([torch.randperm(kept + evicted) for _ in range(2)])
+    given_ = (key, value, order[:, :kept], order[:, kept:], mode)
+    for got, want in zip(merge_triton.merge(*given_), merge_naive.merge(*given_), strict=True):
+        assert torch.allclose(got, want, atol=1e-5)
