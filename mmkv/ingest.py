@@ -64,6 +64,7 @@ class Ingest:
             PageSize(config.page_tokens, config.page_seconds),
             config.index_bytes,
             on_disk=store is not None,
+            devices=layer_devices(adapter),
         )
         if store is not None and store.writer is not None:
             self.archive.store_in(store.writer)

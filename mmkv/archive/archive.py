@@ -60,6 +60,7 @@ class Archive:
             kept in host memory, None for all. page: when pages are closed.
         index_bytes: bytes of summaries on the devices, None for all.
         on_disk: whether pages are in a store, which `extend` or `store_in` then names.
+        devices: of the layers, where pages are packed; none: in host memory.
     """
 
     def __init__(
@@ -71,12 +72,14 @@ class Archive:
         page: PageSize | None = None,
         index_bytes: int | None = None,
         on_disk: bool = False,
+        devices: Sequence[torch.device] = (),
     ) -> None:
         self.codec = codec
         self.behind: WriteBehind | None = None
         self.window_tokens = 0  # of the newest tokens, that a store has to keep
         self._limit = limit
         self._page_size = page or PageSize()
+        self._devices = devices
         self._payloads = Slabs(torch.uint8, pinned=False, limit=limit)
         self._blocks: list[ArchivedBlock] = []
         self._pages: list[Page] = []
@@ -215,7 +218,7 @@ class Archive:
 
     def _close_page(self) -> None:
         blocks = self._open()
-        page = pack(blocks, self.codec, self._payloads)
+        page = pack(blocks, self.codec, self._payloads, self._devices)
         # from here on the blocks are the page's, also where an interrupt comes in between
         self._pages.append(page)
         self._count(page)

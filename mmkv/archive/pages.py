@@ -75,8 +75,15 @@ class Page:
         return None if self.stored is None else self.stored.side(name, block)
 
 
-def pack(blocks: Sequence[ArchivedBlock], codec: Codec, memory: Slabs) -> Page:
-    """Pack blocks that still have their keys and values into one page in `memory`."""
+def pack(
+    blocks: Sequence[ArchivedBlock],
+    codec: Codec,
+    memory: Slabs,
+    devices: Sequence[torch.device] = (),
+) -> Page:
+    """Pack blocks that still have their keys and values into one page in `memory`; where the codec
+    computes, on the layers' devices.
+    """
     lengths = tuple(block.tokens for block in blocks)
     states = [block.kv for block in blocks if block.kv is not None]
     assert len(states) == len(blocks)
@@ -84,6 +91,8 @@ def pack(blocks: Sequence[ArchivedBlock], codec: Codec, memory: Slabs) -> Page:
     rows: list[list[np.ndarray]] = [[] for _ in range(len(blocks) + 1)]
     for layer in range(layers):
         kv = torch.cat([held[layer] for held in states], dim=2)  # [2, H_kv, tokens, D]
+        if codec.computes and devices:
+            kv = kv.to(devices[layer], non_blocking=True)
         packed = codec.encode(kv[0], kv[1], list(lengths), layer)
         for row, part in zip(rows, [packed.shared, *packed.blocks], strict=True):
             row.append(part)

@@ -46,10 +46,12 @@ class Part(NamedTuple):
 class Codec(ABC):
     """How keys (before RoPE) and values of the past are stored. One codec, one file.
 
-    name: what a configuration calls it.
+    name: what a configuration calls it. computes: whether packing is work for a GPU, if there is
+    one, rather than copying.
     """
 
     name: ClassVar[str]
+    computes: ClassVar[bool] = False
 
     @abstractmethod
     def encode(

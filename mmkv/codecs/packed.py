@@ -36,6 +36,7 @@ class PackedCodec(Codec):
         ValueError: the model's heads cannot be packed.
     """
 
+    computes: ClassVar[bool] = True
     key_choices: ClassVar[tuple[float, ...]] = (1.5, 1.58, 2, 4)
     value_choices: ClassVar[tuple[float, ...]] = (1.5, 1.58, 2, 4)
     defaults: ClassVar[Settings]
