@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mmkv.reply import Reply
     from mmkv.retrieval.text_image import TextImage
     from mmkv.stats import Stats
+    from mmkv.store import StoreError
     from mmkv.stream import Progress, Stream
     from mmkv.video_lm import VideoLM
 
@@ -30,6 +31,7 @@ _WHERE = {
     "Progress": "stream",
     "Reply": "reply",
     "Stats": "stats",
+    "StoreError": "store",
     "Stream": "stream",
     "TextImage": "retrieval.text_image",
     "VideoLM": "video_lm",
@@ -46,6 +48,7 @@ __all__ = [
     "Progress",
     "Reply",
     "Stats",
+    "StoreError",
     "Stream",
     "TextImage",
     "VideoLM",

@@ -32,6 +32,12 @@ def is_live(command: str) -> bool:
     return shlex.split(command)[2] == "0" or "://" in command
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the commands run, one after the other: some go on with what an earlier one made."""
+    return tmp_path_factory.mktemp("readme")
+
+
 def test_there_are_examples() -> None:
     assert len(blocks("python")) >= 3
     assert len(commands()) >= 5
@@ -58,8 +64,12 @@ def test_python_example_runs(code: str, capsys: pytest.CaptureFixture[str]) -> N
 
 @pytest.mark.parametrize("command", [c for c in commands() if not is_live(c)])
 def test_command_runs(
-    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    command: str,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(folder)
     command = command.replace("my.mp4", "sample")
     command = re.sub(r"--model \S+/\S+", "--model mmkv-tiny", command)
     monkeypatch.setattr(sys, "argv", shlex.split(command))
