@@ -11,10 +11,10 @@ from __future__ import annotations
 import argparse
 
 import mmkv
-from benchmarks import codecs, needles, question, sinks, steady, stock
+from benchmarks import codecs, needles, question, sinks, steady, stock, store
 from benchmarks.common import machine, save
 
-PARTS = ("steady", "stock", "sinks", "codecs", "question", "needles")
+PARTS = ("steady", "stock", "sinks", "store", "codecs", "question", "needles")
 
 
 def main() -> None:
@@ -33,6 +33,8 @@ def main() -> None:
         stock.run(vlm)
     if "sinks" in parts:
         sinks.run(vlm)
+    if "store" in parts:
+        store.run(vlm)
     if "codecs" in parts:
         codecs.run(vlm)
     if "question" in parts:
