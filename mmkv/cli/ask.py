@@ -55,6 +55,8 @@ def ask(
     window_frames: options.Window = None,
     recent_frames: options.Recent = None,
     retrieve_frames: options.Retrieve = None,
+    key_bits: options.KeyBits = None,
+    value_bits: options.ValueBits = None,
     max_ram: options.MaxRam = None,
     reader: options.Reader = "auto",
     device: options.Device = "auto",
@@ -89,6 +91,8 @@ def ask(
         window_frames=window_frames,
         recent_frames=recent_frames,
         retrieve_frames=retrieve_frames,
+        key_bits=key_bits,
+        value_bits=value_bits,
         max_ram=max_ram,
     )
     config = mmkv.CacheConfig(**given)

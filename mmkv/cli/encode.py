@@ -34,6 +34,8 @@ def encode(
     duration: options.Duration = None,
     max_pixels: options.MaxPixels = None,
     window_frames: options.Window = None,
+    key_bits: options.KeyBits = None,
+    value_bits: options.ValueBits = None,
     max_ram: options.MaxRam = None,
     max_disk: options.MaxDisk = None,
     max_age: options.MaxAge = None,
@@ -63,7 +65,12 @@ def encode(
     import mmkv
 
     limits = options.given(
-        window_frames=window_frames, max_ram=max_ram, max_disk=max_disk, max_age=max_age
+        window_frames=window_frames,
+        key_bits=key_bits,
+        value_bits=value_bits,
+        max_ram=max_ram,
+        max_disk=max_disk,
+        max_age=max_age,
     )
     config = mmkv.CacheConfig(**limits)
     show = session.show_progress(quiet, json)

@@ -84,6 +84,14 @@ Retrieve = Annotated[
     int | None,
     typer.Option(min=0, metavar="N", help="Earlier frames fetched per question, 0 for none."),
 ]
+KeyBits = Annotated[
+    float | None,
+    typer.Option(metavar="BITS", help="Pack earlier frames' keys: 1.5, 1.58, 2 or 4 bits."),
+]
+ValueBits = Annotated[
+    float | None,
+    typer.Option(metavar="BITS", help="Pack their values: 1.5, 1.58, 1.66, 2 or 4 bits."),
+]
 MaxRam = Annotated[
     str | None,
     typer.Option(metavar="SIZE", help="Host memory for earlier frames, such as 8GB."),
