@@ -161,7 +161,7 @@ def _packed_attention(
         begin, end = tl.load(visible + 2 * group), tl.load(visible + 2 * group + 1)
         own_keys = keys + row * (T * D * KEY_BITS // 16)
         q, own_line = folded + row * D * ROWS, line + row * 2 * ROWS
-        scores: tuple = ()  # of all planes
+        scores = ()
         peak = tl.full([WORDS, ROWS], float("-inf"), tl.float32)
         for i in tl.static_range(2 * SLOTS):
             token = (i % SLOTS) * 2 * ROW_WORDS + i // SLOTS + 2 * word
@@ -172,7 +172,7 @@ def _packed_attention(
             if (begin > 0) | (end < T) | (ROW_WORDS % WORDS != 0):
                 seen = (token >= begin) & (token < end) & (word < ROW_WORDS)
                 s = tl.where(seen[:, None], s, float("-inf"))
-            scores = scores + (s,)  # noqa: RUF005 (Triton has no unpacking)
+            scores = scores + (s,)  # type: ignore[assignment]  # noqa: RUF005
             peak = tl.maximum(peak, s)
         higher = tl.maximum(best, tl.max(peak, 0))
         keep = tl.exp2(best - higher)

@@ -83,19 +83,34 @@ def devices() -> list[dict[str, Any]]:
     """Every device torch can use, and what the engine does on it."""
     import torch
 
-    runs = "window attention in torch, vision tower with sdpa"
     found: list[dict[str, Any]] = [
         {"name": "cpu", "what": f"{os.cpu_count()} cores", "memory": None,
-         "dtype": "float32", "runs": runs}
+         "dtype": "float32", "runs": kernels("cpu")}
     ]  # fmt: skip
     for index in range(torch.cuda.device_count()):
         props = torch.cuda.get_device_properties(index)
         found.append({"name": f"cuda:{index}", "what": props.name, "memory": props.total_memory,
-                      "dtype": "the checkpoint's", "runs": runs})  # fmt: skip
+                      "dtype": "the checkpoint's", "runs": kernels(f"cuda:{index}")})  # fmt: skip
     if torch.backends.mps.is_available():
         found.append({"name": "mps", "what": "Apple GPU (only with --device mps)", "memory": None,
-                      "dtype": "the checkpoint's", "runs": runs})  # fmt: skip
+                      "dtype": "the checkpoint's", "runs": kernels("mps")})  # fmt: skip
     return found
+
+
+def kernels(device: str) -> str:
+    """What the steps over the cache run in on a device, and why not in Triton."""
+    import torch
+
+    from mmkv.kernels.dispatch import why_not
+
+    reason = why_not(torch.device(device))
+    if reason is None:
+        return "cache kernels in Triton (torch for float64 and unusual head sizes)"
+    return (
+        f"cache kernels in torch ({reason})"
+        if device.startswith("cuda")
+        else ("cache kernels in torch")
+    )
 
 
 def families() -> dict[str, list[str]]:

@@ -1,0 +1,160 @@
+"""Every kernel compiles for every supported GPU, within its limits; no GPU is needed for that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+from kernel_builds import ARCHITECTURES, SHARED, Launch, launches, loops
+
+from mmkv.kernels.attention_mass import triton as mass
+from mmkv.kernels.merge import triton as merge
+from mmkv.kernels.pack import naive as packing
+from mmkv.kernels.pack import triton as pack
+from mmkv.kernels.pack.naive import Form
+from mmkv.kernels.packed_attention import naive as packed
+from mmkv.kernels.packed_attention import triton as packed_attention
+from mmkv.kernels.score import triton as score
+from mmkv.kernels.summarize import triton as summarize
+from mmkv.kernels.unpack_rotate import triton as unpack
+from mmkv.kernels.window_attention import naive as window_naive
+from mmkv.kernels.window_attention import triton as window
+
+# the language model of a 7B Qwen2.5-VL: 28 query heads, 4 key heads, head size 128
+HEADS, KV, DIM = 28, 4, 128
+K15 = Form(2, DIM // 2, "hadamard")
+HALF = torch.bfloat16
+zeros = torch.zeros
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path_factory.getbasetemp() / "triton"
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(folder))
+
+
+def history(tokens: int, key_form: Form, value_form: Form) -> packed.PackedHistory:
+    def params() -> packing.Params:
+        wide = zeros(2, KV, DIM, dtype=torch.bool)
+        return packing.Params(zeros(2, KV, DIM, dtype=torch.int32), zeros(2, KV), wide, zeros(0))
+
+    key_bytes, value_bytes = (packed.slot_bits(f) for f in (key_form, value_form))
+    return packed.PackedHistory(
+        zeros(2, KV, tokens, DIM * key_bytes // 8, dtype=torch.uint8),
+        zeros(2, KV, DIM, tokens * value_bytes // 8, dtype=torch.uint8),
+        params(), params(), key_form, value_form,
+    )  # fmt: skip
+
+
+def run_window(n: int = 1568, dtype: torch.dtype = HALF) -> None:
+    ring = zeros(1, KV, 16000, DIM, dtype=dtype)
+    table = (zeros(n, DIM), zeros(n, DIM))
+    chunk = window_naive.Chunk(50000, n, 14000, 16000, table, table, 14)
+    query = zeros(1, n, HEADS, DIM, dtype=dtype).transpose(1, 2)
+    sinks = (ring[:, :, :14], ring[:, :, :14])
+    window.window_attention(query, ring, ring, chunk, sinks, 0.1)
+
+
+def run_packed(key_form: Form, value_form: Form, tokens: int = 512) -> None:
+    query, visible = zeros(1, HEADS, 1, DIM, dtype=HALF), zeros(2)
+    held = history(tokens, key_form, value_form)
+    packed_attention.packed_attention(query, held, visible, visible, 0.1, asm=True)
+
+
+def run_pack() -> None:
+    pack.pack(zeros(2, KV, 512, DIM, dtype=HALF), K15)
+    pack.pack_bits(zeros(2, KV, 196, DIM, dtype=torch.uint8), K15)
+    pack.pack_bits(zeros(2, KV, 196, DIM, dtype=torch.uint8), Form(3))
+
+
+def run_unpack(form: Form) -> None:
+    wide = zeros(2, KV, DIM, dtype=torch.bool)
+    params = packing.Params(zeros(2, KV, DIM, dtype=torch.int32), zeros(2, KV), wide, zeros(0))
+    rows, out = zeros(392, dtype=torch.long), zeros(KV, 392, DIM, dtype=HALF)
+    codes, at = zeros(1 << 20, dtype=torch.uint8), torch.tensor([0, 60000])
+    rotation = (zeros(392, DIM), zeros(392, DIM))
+    unpack.unpack_rotate(codes, at, [196, 196], rows, params, form, rotation, out)
+
+
+def run_merge() -> None:
+    states = zeros(KV, 196, DIM, dtype=HALF)
+    kept, gone = zeros(KV, 40, dtype=torch.long), zeros(KV, 156, dtype=torch.long)
+    merge.merge(states, states, kept, gone)
+
+
+CALLS: dict[str, Callable[[], object]] = {
+    "window_attention": run_window,
+    "packed_attention": lambda: run_packed(Form(4), Form(4)),
+    "packed_attention 1.5": lambda: run_packed(K15, Form(3)),
+    "pack": run_pack,
+    "unpack_rotate 1.5": lambda: run_unpack(K15),
+    "unpack_rotate 1.58": lambda: run_unpack(Form(3)),
+    "summarize": lambda: summarize.summarize(
+        zeros(KV, 1568, DIM, dtype=HALF), zeros(8, 196, dtype=torch.long), 8
+    ),
+    "score": lambda: score.score(zeros(9, HEADS, DIM), zeros(1000, 9, KV, DIM)),
+    "attention_mass": lambda: mass.attention_mass(
+        zeros(HEADS, 64, DIM, dtype=HALF), zeros(KV, 16384, DIM, dtype=HALF), 0.1
+    ),
+    "merge": run_merge,
+}
+# bytes of registers that may go to memory, outside of the loops over tokens
+SPILLS = {"_window_attention": 768}
+MATRIX = {
+    "_window_attention",
+    "_packed_attention",
+    "_lse",
+    "_mass",
+    "_score",
+    "_nearest",
+    "_gather",
+}
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("name", CALLS)
+def test_compiles_within_its_limits(name: str, arch: int) -> None:
+    done = launches(arch, CALLS[name])
+    assert done
+    for launch in done:
+        assert launch.shared <= SHARED[arch] * 1024, launch.name
+        assert launch.usage["REG"] <= 255
+        assert launch.usage["STACK"] <= SPILLS.get(launch.name, 0), launch.name
+        if launch.name in MATRIX:
+            assert any("MMA" in line for line in launch.sass), launch.name
+
+
+def main_loop(done: list[Launch], name: str) -> tuple[Launch, list[str]]:
+    launch = next(x for x in done if x.name == name)
+    return launch, max(loops(launch.sass), key=len)
+
+
+@pytest.mark.parametrize(("key_form", "value_form"), [(Form(4), Form(4)), (K15, Form(3))])
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_packed_attention_spends_two_instructions_on_an_element(
+    arch: int, key_form: Form, value_form: Form
+) -> None:
+    done = launches(arch, lambda: run_packed(key_form, value_form))
+    launch, loop = main_loop(done, "_packed_attention")
+    tokens = launch.arguments["WORDS"] * 8
+    elements = 2 * tokens * DIM  # of keys and values, in one turn of the loop
+    assert len(loop) * 32 * launch.arguments["num_warps"] / elements <= 2.0
+
+
+def test_window_attention_does_not_spill_where_nothing_is_masked() -> None:
+    launch = launches(90, run_window)[0]
+    shortest = min((x for x in loops(launch.sass) if any("MMA" in y for y in x)), key=len)
+    assert not any("LDL" in line or "STL" in line for line in shortest)
+
+
+def test_nothing_is_compiled_at_import(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    code = "import mmkv.window, mmkv.kernels.pack, sys; assert 'triton' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
