@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mmkv.models.tiny.batches import TOKENS, Batch
-from mmkv.models.tiny.streaming import Past
+from mmkv.models.tiny.streaming import Asked, Past
 from mmkv.models.tiny.world import COLOUR_NAMES, SHAPES
 
 THING, FRAME, TOLD = 1, 2, 3  # layers that look from a name to its object, frame, answer
@@ -28,13 +28,17 @@ def attention_loss(
 
 
 class Company(nn.Module):
-    """Throw-away readers: what a visual token knows of its own frame and of the one before."""
+    """Throw-away readers: what a visual token knows of its own frame and of the one before, and
+    what a name in a question knows of the frames that it looked at."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.kinds = len(COLOUR_NAMES) + 1, len(SHAPES) + 1
         self.own = nn.Linear(width, 4 * sum(self.kinds))
         self.previous = nn.Linear(width, 4 * sum(self.kinds))
+        self.looked = nn.ModuleDict(
+            {str(layer): nn.Linear(width, 4 * sum(self.kinds)) for layer in (FRAME, TOLD)}
+        )
 
     def forward(self, past: Past, batch: Batch, prefix: int) -> torch.Tensor:
         """Cross entropy of colour and shape in every quadrant seen so far."""
@@ -53,10 +57,31 @@ class Company(nn.Module):
                 target, known = number, seen
             if not bool(known.any()):
                 continue
-            logits = reader(states).unflatten(-1, (4, -1))[known].float()
-            target = target[known]
-            colour = torch.where(target < 0, self.kinds[0] - 1, target // len(SHAPES))
-            shape = torch.where(target < 0, self.kinds[1] - 1, target % len(SHAPES))
-            losses.append(F.cross_entropy(logits[:, : self.kinds[0]], colour))
-            losses.append(F.cross_entropy(logits[:, self.kinds[0] :], shape))
+            logits = reader(states).unflatten(-1, (4, -1))[known]
+            losses.append(self._loss(logits, target[known]))
         return torch.stack(losses).mean()
+
+    def questions(self, batch: Batch, passed: list[Asked]) -> torch.Tensor:
+        """The same of the frame with the named object, and of the one that knows the answer, read
+        from the name once its heads have looked there."""
+        losses = []
+        for layer, frames in ((FRAME, batch.pointed.any(-1)), (TOLD, batch.told)):
+            asked = passed[layer]
+            number = frames.int().argmax(-1)  # [B, Q]
+            seen = (asked.shown == number[..., None]).any(-1)
+            row, ask = (frames.any(-1) & seen & (batch.pointer >= 0)).nonzero(as_tuple=True)
+            if len(row):
+                states = asked.output[row, batch.pointer[row, ask]].float()
+                logits = self.looked[str(layer)](states).unflatten(-1, (4, -1)).flatten(0, 1)
+                target = batch.scenes[row, number[row, ask]].flatten()
+                losses.append(self._loss(logits, target))
+        return torch.stack(losses).mean()
+
+    def _loss(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Cross entropy of colour and shape, -1 is an empty quadrant."""
+        colour = torch.where(target < 0, self.kinds[0] - 1, target // len(SHAPES))
+        shape = torch.where(target < 0, self.kinds[1] - 1, target % len(SHAPES))
+        first = self.kinds[0]
+        return (
+            F.cross_entropy(logits[:, :first], colour) + F.cross_entropy(logits[:, first:], shape)
+        ) / 2

@@ -28,6 +28,7 @@ class Stage:
     retrieval: float = 0.0  # weight of the retrieval loss
     pointer: float = 0.0  # weight of the pointer loss
     company: float = 0.0  # weight of what visual tokens should know of their frames
+    looked: float = 0.0  # weight of what names should know of the frames they looked at
     retrieve: tuple[int, ...] = (12,)  # frames chosen in clips longer than this and the recent
     helped: float = 0.5  # share of questions that are shown what they need all the same
     leave_out: tuple[str, ...] = ()
@@ -68,8 +69,8 @@ STAGES: tuple[Stage, ...] = (
         company=0.05, retrieval=0.6, retrieve=(8, 12, 12), helped=0.3,
     ),
     Stage(
-        "stream-32c", "frames", (3, 4, 8, 16, 16, 32), 950, 1.2e-3, clips=16, pointer=0.3,
-        company=0.03, retrieval=0.5, retrieve=(8, 12, 12), helped=0.3,
+        "stream-32c", "frames", (3, 4, 8, 16, 16, 32), 900, 1.5e-3, clips=16, pointer=0.3,
+        company=0.05, looked=0.2, retrieval=0.5, retrieve=(8, 12, 12), helped=0.3,
         twice=("colour", "shape", "caption"),
     ),
 )  # fmt: skip

@@ -52,6 +52,7 @@ class Asked:
     queries: rotated `[BQ, L, 4, 64]`. own: rotated keys `[BQ, L, 2, 64]`. probe: mean query
     of the words before RoPE, summed per kv head, float32 `[B, Q, 2, 64]`. seen: rotated keys of
     the prefix and the shown frames `[BQ, P + K*16, 2, 64]`. shown: int64 `[B, Q, K]`.
+    output: states of the batch's tokens after the layer, `[B, L, D]`.
     """
 
     queries: Tensor
@@ -59,6 +60,7 @@ class Asked:
     probe: Tensor
     seen: Tensor
     shown: Tensor
+    output: Tensor
 
 
 def angles(model: LlavaOnevisionForConditionalGeneration, positions: Tensor) -> Table:
@@ -221,7 +223,7 @@ def answer(
                 torch.cat([values, layout.padded(v)], 1), bias[:, :, None],
             )  # fmt: skip
         hidden = finish(layer, hidden, attended.flatten(0, 1)[layout.back])
-        passed.append(Asked(query, mine, probe, seen, shown))
+        passed.append(Asked(query, mine, probe, seen, shown, hidden[:, count:]))
     return model.model.language_model.norm(hidden)[:, count:], passed
 
 

@@ -123,10 +123,13 @@ def train_stage(
             states, passed = streaming.answer(model, batch, past, encoder, choice)
         fine = choice.answerable(passed)
         loss, exact = forward.answer_loss(model, batch, states, fine)
-        total, search, point, known = loss, 0.0, 0.0, 0.0
+        total, search, point, known, looked = loss, 0.0, 0.0, 0.0, 0.0
         if stage.company:
             extra = company(past, batch, prefix)
             total, known = total + stage.company * extra, extra.item()
+        if stage.looked and bool((batch.pointer >= 0).any()):
+            extra = company.questions(batch, passed)
+            total, looked = total + stage.looked * extra, extra.item()
         if stage.pointer and bool((batch.pointer >= 0).any()):
             extra = recall.pointer_loss(batch, passed, bank, prefix)
             total, point = total + stage.pointer * extra, extra.item()
@@ -154,6 +157,7 @@ def train_stage(
                 "found": [round(share, 2) for share in found],
                 "pointer": round(point, 3),
                 "company": round(known, 3),
+                "looked": round(looked, 3),
                 "mean": round(mean, 3),
                 **{k: round(v, 2) for k, v in scores.right.items()},
             }
