@@ -26,7 +26,7 @@ HALF, BRAIN = 2e-3, 8e-3  # root mean square error over signal, by dtype
 def steps(sizes: Sizes) -> list[Step]:
     """What is checked, by name."""
     checks = (window, packed, packing, unpacking, summaries, mass, merging)
-    return [(f"right: {check.__name__}", lambda c=check: c(sizes)) for check in checks]
+    return [(f"right: {check.__name__}", 20.0, lambda c=check: c(sizes)) for check in checks]
 
 
 def check(name: str, found: float, bar: float, unit: str = "error / signal") -> Row:

@@ -23,13 +23,13 @@ BARS = {32 << 10: 1.8, 128 << 10: 4.5, 1 << 20: 5.0}
 def steps(sizes: Sizes) -> list[Step]:
     """What is timed, by name."""
     state: dict[str, float] = {}
-    found: list[Step] = [("copy bandwidth", lambda: copy(sizes, state))]
+    found: list[Step] = [("copy bandwidth", 5.0, lambda: copy(sizes, state))]
     for tokens in sizes.lengths:
-        found.append((f"decode over {tokens}", lambda t=tokens: decode(sizes, t, state)))
+        found.append((f"decode over {tokens}", 40.0, lambda t=tokens: decode(sizes, t, state)))
     for step in (packing, unpacking):
-        found.append((step.__name__, lambda s=step: s(sizes, state)))
+        found.append((step.__name__, 15.0, lambda s=step: s(sizes, state)))
     for step in (window, mass, index):
-        found.append((step.__name__, lambda s=step: s(sizes)))
+        found.append((step.__name__, 15.0, lambda s=step: s(sizes)))
     return found
 
 
