@@ -24,7 +24,7 @@ from mmkv.codecs import CODECS, Codec, from_spec, make_codec
         ({"codec": "stp", "value_bits": 2}, ["value_bits=2", "1.66"]),
         ({"codec": "fp16", "key_bits": 2}, ["key_bits=2", "16"]),
         ({"codec": "fp16", "group_size": 64}, ["group_size=64", "'fp16'", "'fitted'"]),
-        ({"protected_layers": [0]}, ["protected_layers=(0,)", "'fp16'"]),
+        ({"protected_layers": [0]}, ["protected_layers=[0]", "'fp16'"]),
         ({"codec": "fitted", "group_size": 0}, ["group_size=0", "8 to 65535", "None"]),
         ({"codec": "fitted", "group_size": 2.5}, ["group_size=2.5"]),
         ({"codec": "fitted", "transform": "dct"}, ["transform='dct'", "'hadamard', 'fft'"]),
