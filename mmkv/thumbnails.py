@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from io import BytesIO
 
-from PIL import Image
 from torch import Tensor
 
 SIDE = "thumbnail"  # the name that a block keeps it under
@@ -13,6 +12,8 @@ _LONGEST, _QUALITY = 160, 70  # pixels, JPEG's own scale
 
 def thumbnail(frame: Tensor) -> bytes:
     """A JPEG of a frame, uint8 RGB `[H, W, 3]`, its longer side at most 160 pixels."""
+    from PIL import Image
+
     picture = Image.fromarray(frame.cpu().numpy())
     picture.thumbnail((_LONGEST, _LONGEST))
     buffer = BytesIO()

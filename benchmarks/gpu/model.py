@@ -73,6 +73,8 @@ def encode(sizes: Sizes, held: dict[str, Any]) -> Iterator[Row]:
         window_frames=4 if sizes.dry else 64,
         recent_frames=2,
         retrieve_frames=4 if sizes.dry else 32,
+        key_bits=1.5,
+        value_bits=2,
     )
     stream = vlm.stream(config)
     held["stream"] = stream

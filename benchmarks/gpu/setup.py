@@ -43,11 +43,14 @@ def setup(*, dry: bool) -> Sizes:
     return Sizes(cuda, False, torch.bfloat16, 28, 28, 4, 128, 512, lengths, 1568, 12544)
 
 
-def seconds(sizes: Sizes, calls: Sequence[Callable[[], object]], rounds: int = 15) -> float:
+def seconds(
+    sizes: Sizes, calls: Sequence[Callable[[], object]], rounds: int = 15, *, graph: bool = True
+) -> float:
     """Median seconds of one of the calls, run one after another.
 
     Give as many calls, each with memory of its own, as do not fit in the L2 cache together. On a
-    GPU they are one CUDA graph where they can be captured, so that launching costs nothing.
+    GPU they are one CUDA graph where they can be captured, so that launching costs nothing; with
+    `graph=False` launching counts, for calls that wait for the device in between.
     """
     for call in calls:
         call()
@@ -59,11 +62,12 @@ def seconds(sizes: Sizes, calls: Sequence[Callable[[], object]], rounds: int = 1
     torch.cuda.synchronize()
     replay: Callable[[], object] = lambda: [call() for call in calls]  # noqa: E731
     try:
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            for call in calls:
-                call()
-        replay = graph.replay
+        if graph:
+            captured = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(captured):
+                for call in calls:
+                    call()
+            replay = captured.replay
     except RuntimeError:  # not all baselines can be captured
         torch.cuda.synchronize()
     taken = []

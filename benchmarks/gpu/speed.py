@@ -149,13 +149,12 @@ def _compiled(held: list[Callable[..., Tensor]] = []) -> Callable[..., Tensor]: 
 def packing(sizes: Sizes, state: dict[str, float]) -> Iterator[Row]:
     from mmkv.kernels.pack import triton
 
-    groups = 2 if sizes.dry else 32
+    groups = 2 if sizes.dry else 128
     for name, (key_form, value_form) in cases.forms(sizes).items():
         for form in dict.fromkeys((key_form, value_form)):
             held = [sizes.random(groups, sizes.kv_heads, sizes.group, sizes.dim) for _ in range(2)]
-            taken = seconds(sizes, [
-                lambda s=s, f=form: triton.pack_bits(triton.pack(s, f)[1], f) for s in held
-            ])  # fmt: skip
+            calls = [lambda s=s, f=form: triton.pack_bits(triton.pack(s, f)[1], f) for s in held]
+            taken = seconds(sizes, calls, graph=False)
             share = held[0].nbytes / taken / state["copy"]
             yield row(
                 f"pack {form.levels} levels ({name}), share of copy bandwidth", share, "", 0.6
