@@ -9,6 +9,7 @@ import torch
 from small_models import clip, small_vlm
 
 import mmkv
+from mmkv.cli.store import describe, lines
 from mmkv.codecs import CODECS, make_codec
 
 FRAMES = 20
@@ -126,3 +127,14 @@ def test_a_stored_stream_answers_as_it_did(name: str, tmp_path: Any) -> None:
         assert again.ask("What is it?", max_new_tokens=4, until=12.0).token_ids == told.token_ids
         assert again.stats().codec == name
         assert again.stats().bits_per_element == pytest.approx(bits, rel=0.1)
+
+
+def test_info_on_a_store_tells_its_bits(tmp_path: Any) -> None:
+    config = mmkv.CacheConfig(window_frames=6, recent_frames=2, key_bits=1.5, value_bits=2)
+    with VLM.stream(config, store=tmp_path / "kv") as stream:
+        stream.feed(clip(FRAMES), [float(i) for i in range(FRAMES)])
+        stream.flush()
+        bits = stream.stats().bits_per_element
+    found = describe(str(tmp_path / "kv"), check=False)
+    assert found["bits_per_element"] == pytest.approx(bits)
+    assert f"{bits:.2f} bits per element" in lines(found)

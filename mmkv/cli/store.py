@@ -88,16 +88,18 @@ def describe(folder: str, *, check: bool = False) -> dict[str, Any]:
 
     store = Store.follow(folder)
     frames, first, last, pages, damaged = 0, None, None, 0, []
-    forgotten = 0
+    forgotten = packed = tokens = 0
     for stored in store.pages():
         if first is None:
             first, forgotten = stored.blocks[0].seconds[0], stored.blocks[0].frame
         last, pages = stored.blocks[-1].seconds[1], pages + 1
         frames = stored.blocks[-1].frame + stored.blocks[-1].frames
+        packed, tokens = packed + stored.page.nbytes, tokens + sum(stored.page.lengths)
         if check:
             damaged += store.damage_of(stored)
     meta = store.meta
     kept = frames - forgotten
+    elements = 2 * meta["layers"] * meta["kv_heads"] * meta["head_dim"] * tokens
     return {
         "store": str(store.folder),
         "model": meta["model"]["name"],
@@ -109,6 +111,7 @@ def describe(folder: str, *, check: bool = False) -> dict[str, Any]:
         "bytes": store.nbytes,
         "bytes_per_frame": store.nbytes / kept if kept else None,
         "codec": meta["codec"],
+        "bits_per_element": 8 * packed / elements if elements else None,
         "window_frames": meta["config"]["window_frames"],
         "pages": pages,
         "written_by": written_by(store.folder),
@@ -124,6 +127,8 @@ def lines(found: dict[str, Any]) -> str:
     each = f", {size(found['bytes_per_frame'])} per frame" if found["bytes_per_frame"] else ""
     codec = dict(found["codec"])
     name = codec.pop("name")
+    bits = found["bits_per_element"]
+    taken = f", {bits:.2f} bits per element of keys and values" if bits else ""
     how = ", ".join(f"{k} {v}" for k, v in codec.items() if v not in (None, [], ()))
     rows = [
         ("store", found["store"]),
@@ -131,7 +136,7 @@ def lines(found: dict[str, Any]) -> str:
         ("made", found["made"]),
         ("frames", f"{found['frames'] - found['forgotten']}{span}{gone}"),
         ("size", f"{size(found['bytes'])} in {found['pages']} pages{each}"),
-        ("codec", f"{name} ({how})" if how else name),
+        ("codec", (f"{name} ({how})" if how else name) + taken),
         ("window", f"{found['window_frames']} frames"),
     ]
     if found["written_by"]:
