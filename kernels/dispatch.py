@@ -7,6 +7,7 @@ multiple of 16.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from functools import cache
 from importlib.util import find_spec
 
@@ -25,6 +26,11 @@ def runs_triton(tensor: Tensor, head_dim: int | None = None) -> bool:
         and (head_dim is None or head_dim % 16 == 0)
         and why_not(tensor.device) is None
     )
+
+
+def on_device(tensor: Tensor) -> AbstractContextManager[None]:
+    """Launches inside go to this tensor's GPU; Triton takes the thread's current one."""
+    return torch.cuda.device_of(tensor)
 
 
 def why_not(device: torch.device) -> str | None:

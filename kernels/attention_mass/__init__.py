@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from mmkv.kernels.attention_mass import naive
-from mmkv.kernels.dispatch import runs_triton
+from mmkv.kernels.dispatch import on_device, runs_triton
 
 __all__ = ["attention_mass"]
 
@@ -15,5 +15,6 @@ def attention_mass(query: Tensor, key: Tensor, scaling: float, before: int | Non
     if runs_triton(key, key.shape[-1]) and query.shape[1] and key.shape[1]:
         from mmkv.kernels.attention_mass import triton
 
-        return triton.attention_mass(query, key, scaling, before)
+        with on_device(query):
+            return triton.attention_mass(query, key, scaling, before)
     return naive.attention_mass(query, key, scaling, before)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mmkv.kernels.dispatch import runs_triton
+from mmkv.kernels.dispatch import on_device, runs_triton
 from mmkv.kernels.merge import naive
 from mmkv.kernels.merge.naive import Mode
 
@@ -18,5 +18,6 @@ def merge(
     if runs_triton(key, key.shape[-1]):
         from mmkv.kernels.merge import triton
 
-        return triton.merge(key, value, kept, evicted, mode)
+        with on_device(key):
+            return triton.merge(key, value, kept, evicted, mode)
     return naive.merge(key, value, kept, evicted, mode)

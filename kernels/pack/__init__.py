@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mmkv.kernels.dispatch import runs_triton, why_not
+from mmkv.kernels.dispatch import on_device, runs_triton, why_not
 from mmkv.kernels.pack import naive
 from mmkv.kernels.pack.naive import Form, Params
 
@@ -17,7 +17,8 @@ def pack(states: Tensor, form: Form) -> tuple[Params, Tensor]:
         from mmkv.kernels.pack import triton
 
         if triton.supports(form, states.shape[-1]):
-            return triton.pack(states, form)
+            with on_device(states):
+                return triton.pack(states, form)
     return naive.pack(states, form)
 
 
@@ -26,5 +27,6 @@ def pack_bits(codes: Tensor, form: Form) -> Tensor:
     if codes.is_cuda and codes.numel() and why_not(codes.device) is None:
         from mmkv.kernels.pack import triton
 
-        return triton.pack_bits(codes, form)
+        with on_device(codes):
+            return triton.pack_bits(codes, form)
     return naive.pack_bits(codes, form)

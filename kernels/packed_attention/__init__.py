@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mmkv.kernels.dispatch import runs_triton
+from mmkv.kernels.dispatch import on_device, runs_triton
 from mmkv.kernels.packed_attention import naive
 from mmkv.kernels.packed_attention.naive import (
     PackedHistory,
@@ -34,5 +34,6 @@ def packed_attention(
         from mmkv.kernels.packed_attention import triton
 
         if triton.supports(history):
-            return triton.packed_attention(query, history, begin, end, scaling)
+            with on_device(query):
+                return triton.packed_attention(query, history, begin, end, scaling)
     return naive.packed_attention(query, history, begin, end, scaling)

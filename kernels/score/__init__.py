@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mmkv.kernels.dispatch import runs_triton
+from mmkv.kernels.dispatch import on_device, runs_triton
 from mmkv.kernels.score import naive
 
 __all__ = ["score"]
@@ -15,5 +15,6 @@ def score(words: Tensor, summaries: Tensor) -> Tensor:
     if runs_triton(summaries, summaries.shape[-1]) and words.shape[0]:
         from mmkv.kernels.score import triton
 
-        return triton.score(words, summaries)
+        with on_device(words):
+            return triton.score(words, summaries)
     return naive.score(words, summaries)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mmkv.kernels.dispatch import runs_triton
+from mmkv.kernels.dispatch import on_device, runs_triton
 from mmkv.kernels.summarize import naive
 
 __all__ = ["summarize"]
@@ -15,5 +15,6 @@ def summarize(key: Tensor, tokens: Tensor, landmarks: int) -> Tensor:
     if runs_triton(key, key.shape[-1]):
         from mmkv.kernels.summarize import triton
 
-        return triton.summarize(key, tokens, landmarks)
+        with on_device(key):
+            return triton.summarize(key, tokens, landmarks)
     return naive.summarize(key, tokens, landmarks)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from mmkv.kernels.dispatch import runs_triton
+from mmkv.kernels.dispatch import on_device, runs_triton
 from mmkv.kernels.pack.naive import Form, Params
 from mmkv.kernels.unpack_rotate import naive
 from mmkv.kernels.unpack_rotate.naive import unpack_bits
@@ -29,5 +29,6 @@ def unpack_rotate(
         from mmkv.kernels.unpack_rotate import triton
 
         if triton.supports(form, out.shape[-1]) and out.stride(2) == 1:
-            return triton.unpack_rotate(codes, at, lengths, rows, params, form, rotation, out)
+            with on_device(codes):
+                return triton.unpack_rotate(codes, at, lengths, rows, params, form, rotation, out)
     return naive.unpack_rotate(codes, at, lengths, rows, params, form, rotation, out)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mmkv.kernels.dispatch import runs_triton
+from mmkv.kernels.dispatch import on_device, runs_triton
 from mmkv.kernels.window_attention import naive
 from mmkv.kernels.window_attention.naive import Chunk
 
@@ -23,5 +23,6 @@ def window_attention(
     if runs_triton(query, query.shape[-1]):
         from mmkv.kernels.window_attention import triton
 
-        return triton.window_attention(query, key, value, chunk, sinks, scaling)
+        with on_device(query):
+            return triton.window_attention(query, key, value, chunk, sinks, scaling)
     return naive.window_attention(query, key, value, chunk, sinks, scaling)
