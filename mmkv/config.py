@@ -75,7 +75,7 @@ class CacheConfig:
     neighbours: int = 1
     score: str = "attention"
     encoder: str | TextImage | None = None
-    landmarks: int = 3
+    landmarks: int = 5
     thumbnails: bool = False
     codec: str | Codec | None = None
     key_bits: float | None = None
