@@ -75,7 +75,7 @@ def logits(stream: Any, slow: bool, **span: Any) -> Tensor:
     context = stream._context(span.get("since"), span.get("until"))
     far = stream._far(context)
     embeds, words = prompt_input(adapter, prompt)
-    args = (context, stream._vlm.rotary, words, stream._retriever(context), 8)
+    args = (context, stream._vlm.rotary, words, stream._retriever(context, "What is it?"), 8)
     one_pass = SlowResident(*args, far=far) if slow else ResidentPass(*args, far)
     parts = [embeds, adapter.embed_text([5]), adapter.embed_text([9])]
     with seam.attached(adapter.language_model):
