@@ -51,7 +51,7 @@ def attention(words: list[Tensor], summaries: list[Tensor]) -> list[Tensor]:
                 weights = (keys @ query).flatten().softmax(dim=0).view(n, m)
                 shares += weights.sum(dim=1) / (len(w) * len(word))
         own = (shares - shares.mean()) / shares.std(correction=0)
-        found.append(own + (found[-1] if found else 0))
+        found.append(own + (found[-1] if len(found) > 1 else 0))  # the first layer stands alone
     return found
 
 

@@ -14,12 +14,14 @@ class Attention(Score):
     Every word and head shares out the same amount, so that a word that fits one block only counts
     for more than many that fit every block a little; the mean query of ReKV drowns it. Standardised
     in each layer and added up over the layers so far: a block that an earlier layer found stays
-    found, though the question's later states have moved on to what was read there.
+    found, though the question's later states have moved on to what was read there. The first layer
+    stands alone: its queries are single words that know nothing of each other.
     """
 
     name = "attention"
 
     def __init__(self) -> None:
+        self._layers = 0
         self._sum: Tensor | None = None
 
     def rows(self, words: Tensor, summaries: Tensor) -> Tensor:
@@ -27,5 +29,8 @@ class Attention(Score):
 
     def combine(self, rows: Tensor) -> Tensor:
         own = standard(rows.softmax(dim=0).mean(dim=1))
+        self._layers += 1
+        if self._layers == 1:
+            return own
         self._sum = own if self._sum is None else self._sum.to(own.device) + own
         return self._sum
