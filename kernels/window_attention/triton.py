@@ -160,7 +160,10 @@ def _window_attention(
     edge = tl.maximum(tl.maximum(last - local + 1, 0) - begin, 0)
     all_from = begin + tl.cdiv(edge, BLOCK_N) * BLOCK_N
     all_to = all_from + tl.maximum(start + first_row + 1 - all_from, 0) // BLOCK_N * BLOCK_N
-    for at in range(begin, all_from, BLOCK_N):
+    left = (all_from - begin) // BLOCK_N
+    right = tl.cdiv(tl.maximum(last + 1 - all_to, 0), BLOCK_N)
+    for i in range(left + right):  # both edges in one loop: half the code
+        at = tl.where(i < left, begin + i * BLOCK_N, all_to + (i - left) * BLOCK_N)
         tokens = at + steps
         there = tokens <= last
         k = _ring_tile(key, tokens, capacity, k_row, cols, there, D, BLOCK_D)
@@ -172,14 +175,6 @@ def _window_attention(
         k = _ring_tile(key, at + steps, capacity, k_row, cols, every, D, BLOCK_D)
         v = _ring_tile(value, at + steps, capacity, v_row, cols, every, D, BLOCK_D)
         best, total, acc = _step(q, k, v, every, best, total, acc, scale, False, PRECISION)
-    for at in range(all_to, last + 1, BLOCK_N):
-        tokens = at + steps
-        there = tokens <= last
-        k = _ring_tile(key, tokens, capacity, k_row, cols, there, D, BLOCK_D)
-        v = _ring_tile(value, tokens, capacity, v_row, cols, there, D, BLOCK_D)
-        distance = asks[:, None] - tokens[None, :]
-        seen = (distance >= 0) & (distance < local)
-        best, total, acc = _step(q, k, v, seen, best, total, acc, scale, True, PRECISION)
     place = out + (rows.to(tl.int64)[:, None] * HEADS + head) * D + cols[None, :]
     inside = (rows < n)[:, None] & (cols < D)[None, :]
     tl.store(place, (acc / total[:, None]).to(out.dtype.element_ty), mask=inside)
