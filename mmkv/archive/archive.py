@@ -170,8 +170,12 @@ class Archive:
             self._handed = page.stop
         self.leave(store.first)
 
-    def store_in(self, writer: Writer, room: int = BACKLOG_BYTES) -> None:
-        """Write pages from now on. room: bytes that may wait to be written."""
+    def store_in(self, writer: Writer, room: int | None = None) -> None:
+        """Write pages from now on. room: bytes that may wait to be written; None: 256 MB, or a
+        quarter of what may be in memory.
+        """
+        if room is None:
+            room = min(BACKLOG_BYTES, (self._limit or 4 * BACKLOG_BYTES) // 4)
         self.behind = WriteBehind(writer, self._memory.trim, room)
 
     def leave(self, first: int) -> None:
