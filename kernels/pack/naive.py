@@ -36,7 +36,8 @@ TRANSFORMS = ("hadamard", "fft", "none")
 
 _LLOYD_STEPS = 4
 # how far levels then move from the best fit to the group's ends: least squares alone cuts off the
-# few tokens that are unlike the others, and these are the ones that questions are about
+# few tokens that are unlike the others, and these are the ones that questions are about. Not where
+# there are only three: long pages would be coded by their ends alone
 _ENDS = 0.15
 # step between levels, over the standard deviation, that is best for a Gaussian
 _GAUSSIAN_STEP = {2: 1.596, 3: 1.224, 4: 0.9957, 16: 0.3352}
@@ -273,7 +274,7 @@ def _fit_levels(x: Tensor, levels: int, form: Form) -> tuple[Tensor, Tensor]:
         scale = torch.where(spread > 1e-6, slope / spread.clamp_min(1e-6), scale)
         if form.centred:
             centre = mean - scale * middle
-    if levels > 2 and form.centred:
+    if levels > 3 and form.centred:
         low, high = x.amin(dim=2, keepdim=True), x.amax(dim=2, keepdim=True)
         scale = scale + _ENDS * ((high - low) / (levels - 1) - scale)
         centre = centre + _ENDS * ((high + low) / 2 - centre)

@@ -12,7 +12,10 @@ import triton.language as tl
 from torch import Tensor
 
 from mmkv.kernels.pack import naive
+from mmkv.kernels.pack.bits import pack_bits
 from mmkv.kernels.pack.naive import WIDE_LEVELS, Form, Params
+
+__all__ = ["pack", "pack_bits", "quantize", "supports"]
 
 _STEPS = tl.constexpr(naive._LLOYD_STEPS)
 _ENDS = tl.constexpr(naive._ENDS)
@@ -71,27 +74,6 @@ def quantize(states: Tensor, params: Params, form: Form) -> Tensor:
             TILE=tile, num_warps=4, num_stages=1, enable_fp_fusion=False,
         )  # fmt: skip
     return codes
-
-
-def pack_bits(codes: Tensor, form: Form) -> Tensor:
-    """As `naive.pack_bits`, bit for bit."""
-    blocks, heads, tokens, dim = codes.shape
-    if codes.stride(3) != 1:
-        codes = codes.contiguous()
-    sizes = form.plane_bytes(heads, tokens, dim)
-    out = torch.empty(blocks, sum(sizes), dtype=torch.uint8, device=codes.device)
-    for start, width, levels, at, size in (
-        (0, form.wide, WIDE_LEVELS, 0, sizes[0]),
-        (form.wide, dim - form.wide, form.levels, sizes[0], sizes[1]),
-    ):
-        if size:
-            bits = {2: 1, 3: 0, 4: 2, 16: 4}[levels]
-            _pack_bits[(triton.cdiv(size, 1024), blocks)](
-                codes, out, size, at, sum(sizes), tokens, heads * tokens * width, start,
-                *codes.stride()[:3], WIDTH=width, LEVELS=levels,
-                BYTES=width * bits // 8, COUNT=8 // bits if bits else 5, BLOCK=1024, num_warps=4,
-            )  # fmt: skip
-    return out
 
 
 def _parts(
@@ -244,7 +226,7 @@ def _fit(
             scale = tl.where(variance > 1e-6, slope / tl.maximum(variance, 1e-6), scale)
             if CENTRED:
                 centre = middle - scale * shift
-        if LEVELS > 2 and CENTRED:
+        if LEVELS > 3 and CENTRED:
             scale += _ENDS * ((high - low) / (LEVELS - 1) - scale)
             centre += _ENDS * ((high + low) * 0.5 - centre)
     if TRANSFORM:  # what the centre is before the transform: times its transpose
@@ -277,27 +259,3 @@ def _quantize(
     code = tl.minimum(tl.maximum(code, 0.0), LEVELS - 1.0).to(tl.uint8)
     token = at + tl.arange(0, TILE)
     tl.store(codes + (row * tokens + token[:, None]) * D + slot[None, :], code, mask=there)
-
-
-@triton.jit
-def _pack_bits(
-    codes, out, size, begin, row_bytes, tokens, elements, start, s_block, s_head, s_token,
-    WIDTH: tl.constexpr, LEVELS: tl.constexpr, BYTES: tl.constexpr, COUNT: tl.constexpr,
-    BLOCK: tl.constexpr,
-):  # fmt: skip
-    byte = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    block = tl.program_id(1).to(tl.int64)
-    packed = tl.zeros([BLOCK], tl.int32)
-    power = 1
-    for j in tl.static_range(COUNT):
-        if LEVELS == 3:
-            element = j * size + byte
-        else:
-            element = byte // BYTES * WIDTH + j * BYTES + byte % BYTES
-        row = element // WIDTH  # head and token
-        at = row // tokens * s_head + row % tokens * s_token + start + element % WIDTH
-        here = (byte < size) & (element < elements)
-        code = tl.load(codes + block * s_block + at, mask=here, other=0).to(tl.int32)
-        packed += code * power
-        power *= LEVELS
-    tl.store(out + block * row_bytes + begin + byte, packed.to(tl.uint8), mask=byte < size)
