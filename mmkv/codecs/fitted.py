@@ -12,8 +12,8 @@ from mmkv.codecs.settings import Settings
 class Fitted(PackedCodec):
     """Equally spaced levels per channel, placed by a few of Lloyd's steps.
 
-    They then move a little towards the least and the largest value, so that the few tokens unlike
-    the others are not cut off: that costs squared error, and answers stay likelier.
+    Four levels or more then move a little towards the least and the largest value, so that the
+    few tokens unlike the others are not cut off: it costs squared error, but answers stay likelier.
 
     VidKV's bits (arXiv 2503.16257) with less error: every channel's mean is taken off first, so
     that large key biases cost nothing, and step and centre minimise the squared error.
