@@ -83,9 +83,7 @@ def test_a_foreign_video_works() -> None:
     assert json.loads(done.stdout)["stats"]["frames"] > 1
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"this is no video", SAMPLE_VIDEO.read_bytes()[:3000]]
-)
+@pytest.mark.parametrize("content", [b"", b"this is no video", SAMPLE_VIDEO.read_bytes()[:3000]])
 def test_a_broken_file_is_one_line(tmp_path: Path, content: bytes) -> None:
     video = tmp_path / "broken.mp4"
     video.write_bytes(content)

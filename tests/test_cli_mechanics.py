@@ -198,18 +198,14 @@ def test_a_file_that_is_no_video_is_told_before_the_model_loads(
     assert engine.calls == []
 
 
-def test_bad_settings_are_told_before_the_model_loads(
-    run: Run, engine: Engine, video: str
-) -> None:
+def test_bad_settings_are_told_before_the_model_loads(run: Run, engine: Engine, video: str) -> None:
     code, _, err = run("ask", video, "q", "--window-frames", "2", "--recent-frames", "3", "-q")
     assert code == 1
     assert err.startswith("error: recent_frames=3")
     assert engine.calls == []
 
 
-def test_ask_prints_question_answer_moment_and_cost(
-    run: Run, engine: Engine, video: str
-) -> None:
+def test_ask_prints_question_answer_moment_and_cost(run: Run, engine: Engine, video: str) -> None:
     code, out, _ = run("ask", video, "What was there?")
     assert code == 0
     question, answer, found, cost = out.splitlines()
@@ -252,9 +248,7 @@ def test_options_reach_the_engine(run: Run, engine: Engine, video: str) -> None:
     )  # fmt: skip
 
 
-def test_what_is_not_given_stays_the_engines_default(
-    run: Run, engine: Engine, video: str
-) -> None:
+def test_what_is_not_given_stays_the_engines_default(run: Run, engine: Engine, video: str) -> None:
     run("ask", video, "q")
     assert dict(engine.calls)["stream"] == mmkv.CacheConfig()
     assert dict(engine.calls)["load"] == ("mmkv-tiny", {"device": "auto", "dtype": "auto"})
@@ -336,9 +330,7 @@ def test_a_webcam_is_watched_for_the_duration(run: Run, engine: Engine, name: st
     assert "a red circle" in out
 
 
-def test_a_live_source_that_breaks_is_asked_about_what_was_seen(
-    run: Run, engine: Engine
-) -> None:
+def test_a_live_source_that_breaks_is_asked_about_what_was_seen(run: Run, engine: Engine) -> None:
     engine.error = OSError("the camera went away")
     code, out, err = run("ask", "0", "q")
     assert code == 0

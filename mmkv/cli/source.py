@@ -57,4 +57,3 @@ class Source:
         if not source.live and scheme not in FILES:
             open_source(source.value).close()  # a bad file is told before a model is loaded
         return source
-
