@@ -84,13 +84,14 @@ def rank(
     choices: Sequence[LayerChoice],
     candidates: Sequence[ArchivedBlock],
     recent: Sequence[ArchivedBlock],
-    retrieve: int,
+    hits: int,
     thumbnail: Callable[[ArchivedBlock], bytes | None] = lambda block: None,
 ) -> tuple[FrameRef, ...]:
     """The blocks in an answer's context as frames: most layers first, then the higher score.
 
     A recent block is shown in every layer; it counts as a layer's match where its score is among
-    the layer's `retrieve` best (or among the best half, when nothing is retrieved).
+    the layer's `hits` best, which are retrieved for their score (or among the best half, when
+    nothing is retrieved).
     """
     scored = [*candidates, *recent]
     scores = np.stack([c.scores for c in choices]) if choices else np.empty((0, 0))  # [L, N]
@@ -100,7 +101,7 @@ def rank(
         for index in choice.chosen:
             matches.setdefault(index - scored[0].index, []).append(layer)
     if scored:
-        enough = max(1, min(retrieve or len(scored) // 2, len(scored)))
+        enough = max(1, min(hits or len(scored) // 2, len(scored)))
         bar = np.partition(scores, -enough, axis=1)[:, -enough]
         for i in range(len(candidates), len(scored)):
             matches[i] = np.flatnonzero(scores[:, i] >= bar).tolist()

@@ -131,7 +131,7 @@ class Reply:
             self._pass.choices,
             context.candidates,
             context.recent,
-            retriever.count,
+            retriever.hits,
             context.thumbnail,
         )
 

@@ -49,6 +49,11 @@ class Retriever(ABC):
         self._first = scored[0][0].index if scored else 0
         self._last = scored[-1][-1].index + 1 if scored else 0
 
+    @property
+    def hits(self) -> int:
+        """How many of the blocks retrieved in a layer are there for their own score."""
+        return -(-self.count // (1 + 2 * self._neighbours))
+
     @abstractmethod
     def scores(self, layer: int, words: Tensor, first: int, last: int) -> Tensor:
         """Scores float32 `[last - first]` of blocks first…last-1 in one layer.
