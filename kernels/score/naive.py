@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_MAX_LOGITS = 1 << 24  # held at once
+_MAX_LOGITS = 1 << 19  # held at once
 
 
 def score(words: Tensor, summaries: Tensor) -> Tensor:
@@ -17,10 +17,19 @@ def score(words: Tensor, summaries: Tensor) -> Tensor:
     Returns:
         float32 `[n, w * H]`; for one summary a block these are the products themselves.
     """
-    grouped = words.unflatten(1, (summaries.shape[2], -1))  # [w, H_kv, g, D]
-    tile = max(1, _MAX_LOGITS // (summaries.shape[1] * words.shape[0] * words.shape[1]))
-    rows = [
-        torch.einsum("whgd,nmhd->nmwhg", grouped, part).flatten(2).logsumexp(dim=1)
-        for part in summaries.split(tile)
-    ]
-    return torch.cat(rows)
+    n, m, kv = summaries.shape[:3]
+    # a key head's queries side by side, [H_kv, D, w * g]
+    queries = words.unflatten(1, (kv, -1)).permute(1, 3, 0, 2).flatten(2)
+    columns = queries.shape[2]
+    out = summaries.new_empty(n, words.shape[0], kv, words.shape[1] // kv)
+    tile = max(1, _MAX_LOGITS // (m * kv * columns))
+    for start in range(0, n, tile):
+        part = summaries[start : start + tile]
+        logits = part.new_empty(kv, m, len(part), columns)
+        for head in range(kv):
+            for i in range(m):
+                torch.mm(part[:, i, head], queries[head], out=logits[head, i])
+        top = logits.amax(dim=1)
+        sums = logits.sub_(top[:, None]).exp_().sum(dim=1).log_().add_(top)  # [H_kv, n, w * g]
+        out[start : start + tile] = sums.unflatten(2, (words.shape[0], -1)).permute(1, 2, 0, 3)
+    return out.flatten(1)
