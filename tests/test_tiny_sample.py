@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 
+import mmkv
 from mmkv.models.tiny import SAMPLE_NOTES, SAMPLE_VIDEO
 from mmkv.models.tiny.sample import notes, sample_clip
 from mmkv.models.tiny.world import COLOURS, PLACES
@@ -69,3 +70,15 @@ def test_questions_name_an_object_that_is_seen_in_one_scene(written: dict[str, A
 
 def test_the_demo_question_is_about_the_first_tenth(written: dict[str, Any]) -> None:
     assert written["questions"][0]["seconds"][1] <= written["duration"] / 10
+
+
+def test_most_questions_about_the_video_are_answered_rightly(written: dict[str, Any]) -> None:
+    right = {}
+    with mmkv.load("mmkv-tiny").stream() as stream:
+        stream.encode(SAMPLE_VIDEO, fps=1.0)
+        for question in written["questions"]:
+            right[question["question"]] = (
+                stream.ask(question["question"]).text == question["answer"]
+            )
+    assert right[written["questions"][0]["question"]]  # the demo's
+    assert sum(right.values()) >= 18
