@@ -55,7 +55,7 @@ def window_tiles(arch: int, queries: int, heads: int, head_dim: int, element: in
         return Tiles(64, 32, 4, 2)
     if arch >= 90 and large_shared(arch):
         if queries * heads >= 128 * 132:
-            return Tiles(128, 128, 8, 2)
+            return Tiles(128, 64, 8, 2)
         return Tiles(64, 128, 4, 2)
     if large_shared(arch):
         return Tiles(128, 64, 8, 2)
