@@ -36,6 +36,7 @@ class CacheConfig:
             device, and every answer attends to all of it.
         neighbours: frames that each retrieved one brings along on either side; they count among
             `retrieve_frames`. A question on what came after an event finds the event's frame.
+        retrieve_run: frames that are scored together and retrieved as a run (ReKV's chunks).
         score: how frames are compared with a question: "attention", "mean-key" (ReKV), "cosine";
             see `mmkv.retrieval`. "external": by a text-image model, all layers alike.
         encoder: that model: a Hub id, a local folder, or a `TextImage`.
@@ -73,6 +74,7 @@ class CacheConfig:
     recent_frames: int | None = None
     retrieve_frames: int | Literal["all"] | None = None
     neighbours: int = 1
+    retrieve_run: int = 1
     score: str = "attention"
     encoder: str | TextImage | None = None
     landmarks: int = 5
@@ -99,6 +101,7 @@ class CacheConfig:
         if self.retrieve_frames != "all":
             _whole(self, "retrieve_frames", 0, optional=True, also=' or "all"')
         _whole(self, "neighbours", 0)
+        _whole(self, "retrieve_run", 1)
         _whole(self, "landmarks", 0)
         _whole(self, "chunk_frames", 1)
         _whole(self, "page_tokens", 1, optional=True)
@@ -140,6 +143,7 @@ class CacheConfig:
             recent_frames=recent if retrieve else window,
             retrieve_frames=retrieve,
             neighbours=self.neighbours,
+            retrieve_run=self.retrieve_run,
             score=self.score,
             landmarks=self.landmarks,
             thumbnails=self.thumbnails,
@@ -179,6 +183,7 @@ class CacheSizes:
     recent_frames: int
     retrieve_frames: int
     neighbours: int
+    retrieve_run: int
     score: str
     landmarks: int
     thumbnails: bool

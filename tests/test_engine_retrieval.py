@@ -98,6 +98,20 @@ def test_every_layer_chooses_by_the_papers_score(
         assert np.corrcoef(got, want)[0, 1] > 0.9999
 
 
+def test_frames_are_retrieved_in_runs_where_that_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = mmkv.CacheConfig(
+        window_frames=6, recent_frames=2, retrieve_frames=6, neighbours=0, retrieve_run=3
+    )
+    with small_vlm("llava_onevision").stream(config) as stream:
+        stream.feed(clip(26), np.arange(26.0))
+        _, engine_pass, _ = reply_and_queries(stream, monkeypatch)
+    for choice in engine_pass.choices:
+        runs = [choice.chosen[:3], choice.chosen[3:]]
+        assert all(run == list(range(run[0], run[0] + 3)) and run[0] % 3 == 0 for run in runs)
+
+
 def test_the_frames_of_an_answer_name_the_layers_that_chose_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

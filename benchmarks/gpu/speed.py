@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable, Iterator
 
@@ -138,12 +139,12 @@ def _ways(
     return ways if sizes.dry else ways | {"flash_attn": flash, "flex_attention": flex}
 
 
-def _compiled(held: list[Callable[..., Tensor]] = []) -> Callable[..., Tensor]:  # noqa: B006
-    if not held:
-        from torch.nn.attention.flex_attention import flex_attention
+@functools.cache
+def _compiled() -> Callable[..., Tensor]:
+    from torch.nn.attention.flex_attention import flex_attention
 
-        held.append(torch.compile(flex_attention, dynamic=False))
-    return held[0]
+    compiled: Callable[..., Tensor] = torch.compile(flex_attention, dynamic=False)
+    return compiled
 
 
 def packing(sizes: Sizes, state: dict[str, float]) -> Iterator[Row]:

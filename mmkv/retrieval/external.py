@@ -47,8 +47,9 @@ class External(Retriever):
         count: int,
         *,
         neighbours: int = 0,
+        chunk: int = 1,
     ) -> None:
-        super().__init__(candidates, recent, count, neighbours=neighbours)
+        super().__init__(candidates, recent, count, neighbours=neighbours, chunk=chunk)
         self._past = past
         self._text = encoder.text(text)
         self._known = known

@@ -30,12 +30,16 @@ def make_retriever(
     archived = past.blocks[-1].index if past.blocks else -1
     recent = [b for b in context.recent if b.index <= archived]
     count, neighbours = -(-sizes.retrieve_frames // patch), -(-sizes.neighbours // patch)
+    run = -(-sizes.retrieve_run // patch)
     if sizes.score == EXTERNAL and encoder is not None:
         known = {} if vectors is None else vectors
         for index in [i for i in list(known) if past.blocks and i < past.blocks[0].index]:
             known.pop(index, None)  # forgotten
         return External(
-            past, encoder, text, known, context.candidates, recent, count, neighbours=neighbours
-        )
+            past, encoder, text, known, context.candidates, recent, count,
+            neighbours=neighbours, chunk=run,
+        )  # fmt: skip
     score = SCORES[sizes.score]()
-    return LayerRetriever(past, score, context.candidates, recent, count, neighbours=neighbours)
+    return LayerRetriever(
+        past, score, context.candidates, recent, count, neighbours=neighbours, chunk=run
+    )

@@ -52,7 +52,7 @@ class Retriever(ABC):
     @property
     def hits(self) -> int:
         """How many of the blocks retrieved in a layer are there for their own score."""
-        return -(-self.count // (1 + 2 * self._neighbours))
+        return -(-self.count * self._chunk // (self._chunk + 2 * self._neighbours))
 
     @abstractmethod
     def scores(self, layer: int, words: Tensor, first: int, last: int) -> Tensor:
