@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mmkv import seam
+from mmkv import keeping, seam
 from mmkv.archive import Archive, ArchivedBlock, PageSize
 from mmkv.codecs import Codec
 from mmkv.config import CacheSizes
+from mmkv.keeping import Begun, Frame
 from mmkv.models.base import Block, Grid, VideoModel
+from mmkv.placing import layer_devices, open_window, origins
 from mmkv.retrieval.external import embed
 from mmkv.retrieval.landmarks import Summarizer
 from mmkv.retrieval.text_image import TextImage
@@ -28,11 +29,6 @@ from mmkv.store import Store
 from mmkv.store.retention import Limits
 from mmkv.thumbnails import SIDE, thumbnail
 from mmkv.window import EncodePass, Window
-
-# a block with time text may grow by a few digits over the hours
-_SLACK = 12
-
-Frame = tuple[float, Tensor]  # seconds, uint8 [H, W, 3]
 
 
 class Ingest:
@@ -147,8 +143,7 @@ class Ingest:
         """
         self.archive.flush()
         if self.store is not None:
-            waiting = [(seconds, frame.numpy()) for seconds, frame in self.pending]
-            self.store.keep_waiting(len(self.archive), waiting)
+            keeping.keep_waiting(self.store, len(self.archive), self.pending)
 
     def catch_up(self) -> None:
         """Make the stream what its store holds by now: blocks, window, waiting frames.
@@ -159,16 +154,16 @@ class Ingest:
         store = self.store
         assert store is not None
         self.archive.extend(store, layer_devices(self.adapter))
-        meta = store.meta
-        if meta.get("grid") is not None:
-            self.grid = Grid(**meta["grid"])
-            self._first_seconds = float(meta["first_seconds"])
-            if self.window is None:
-                self._open(int(meta["block_tokens"]))
-        if self.archive.last is not None:
-            self._refill(meta.get("far_distance"))
-        waiting = store.waiting(len(self.archive)) if self.grid is not None else []
-        self.pending = [(seconds, torch.from_numpy(frame)) for seconds, frame in waiting]
+        begun = keeping.noted(store)
+        if begun is None:
+            self.pending = []
+            return
+        self.grid, self._first_seconds = begun.grid, begun.first_seconds
+        if self.window is None:
+            self._open(begun.block_tokens)
+        assert self.window is not None
+        keeping.refill(self.window, self.archive, begun.far_distance)
+        self.pending = keeping.waiting(store, len(self.archive))
 
     def go_on(self, limits: Limits) -> None:
         """Write the store that was read from now on.
@@ -178,37 +173,6 @@ class Ingest:
         """
         assert self.store is not None
         self.archive.store_in(self.store.go_on(limits))
-
-    def _refill(self, far_distance: int | None) -> None:
-        """Bring the archive's newest blocks into the ring, at their own positions."""
-        window, last = self.window, self.archive.last
-        assert window is not None
-        assert last is not None
-        end = last.start + last.tokens
-        low = max(window.seen, end - window.local)
-        past = self.archive.snapshot()
-        blocks = [b for b in past.blocks[-window.local :] if b.start + b.tokens > low]
-        if not blocks:
-            return
-        window.far_distance = far_distance
-        skip = max(0, low - blocks[0].start)
-        positions = np.concatenate([b.layout.offsets + b.origin[:, None] for b in blocks], axis=1)
-        for layer, ring in enumerate(window.layers):
-            kv = past.load(layer, blocks, ring.key.device)[:, None, :, skip:]
-            window.restore(layer, end, kv[0], kv[1], positions[:, skip:])
-        window.seen = end
-
-    def _note(self) -> None:
-        """Keep in the store what its blocks cannot tell: the grid, and where time began."""
-        window, grid, store = self.window, self.grid, self.store
-        if store is None or store.writer is None or window is None or grid is None:
-            return
-        store.writer.note(
-            grid=asdict(grid),
-            first_seconds=self._first_seconds,
-            block_tokens=self._opened_for,
-            far_distance=window.far_distance,
-        )
 
     def peek(self) -> tuple[EncodePass, list[ArchivedBlock]] | None:
         """Encode what waits, padded, without making it part of the stream.
@@ -240,25 +204,16 @@ class Ingest:
         return blocks
 
     def _open(self, tokens: int) -> None:
-        """A window for blocks of about so many tokens, with the prompt's opening in it."""
-        adapter, patch = self.adapter, self.adapter.temporal_patch
-        local = max(1, -(-self._config.window_frames // patch)) * tokens
-        chunk = max(1, -(-self._config.chunk_frames // patch)) * (tokens + _SLACK)
-        chunk = max(chunk, len(self._prefix))
-        devices = layer_devices(adapter)
-        window = Window(
-            adapter.shape, self._rotary, devices, adapter.dtype, local, chunk, adapter.advances
-        )
-        if self._prefix:
-            positions = np.broadcast_to(
-                np.arange(len(self._prefix)), (adapter.axes, len(self._prefix))
-            )
-            opening = EncodePass(window, positions, sinks=True)
-            seam.run(adapter.language_model, opening, adapter.embed_text(self._prefix))
-            opening.commit()
-        self.window = window
-        self.archive.window_tokens = local
+        self.window = open_window(self.adapter, self._rotary, self._prefix, self._config, tokens)
+        self.archive.window_tokens = self.window.local
         self._opened_for = tokens
+
+    def _note(self) -> None:
+        window, grid = self.window, self.grid
+        if self.store is not None and window is not None and grid is not None:
+            far = window.far_distance
+            begun = Begun(grid, self._first_seconds, self._opened_for, far)
+            keeping.note(self.store, begun)
 
     def _encode(self, blocks: list[Block]) -> None:
         window = self.window
@@ -281,9 +236,9 @@ class Ingest:
         window = self.window
         assert window is not None
         adapter, shape = self.adapter, self.adapter.shape
-        origins = self._place(blocks)
+        starts = origins(adapter, len(self._prefix), self.archive.last, self._first_seconds, blocks)
         positions = np.concatenate(
-            [b.layout.offsets + o[:, None] for b, o in zip(blocks, origins, strict=True)], axis=1
+            [b.layout.offsets + o[:, None] for b, o in zip(blocks, starts, strict=True)], axis=1
         )
         lengths = [len(b) for b in blocks]
         n = sum(lengths)
@@ -304,7 +259,7 @@ class Ingest:
                 torch.cuda.synchronize(device)
         archived = []
         at, index, frame = 0, len(self.archive), self._next_frame()
-        for block, origin, length in zip(blocks, origins, lengths, strict=True):
+        for block, origin, length in zip(blocks, starts, lengths, strict=True):
             archived.append(
                 ArchivedBlock(
                     index=index,
@@ -325,33 +280,6 @@ class Ingest:
     def _next_frame(self) -> int:
         last = self.archive.last
         return 0 if last is None else last.frame + last.frames
-
-    def _place(self, blocks: list[Block]) -> list[np.ndarray]:
-        first = np.full(self.adapter.axes, len(self._prefix), dtype=np.int64)
-        last = self.archive.last
-        previous = None if last is None else (last.origin, last.layout.advance)
-        origins = []
-        for block in blocks:
-            if previous is None:
-                origin = first
-            else:
-                elapsed = block.seconds[0] - self._first_seconds
-                origin = self.adapter.origin(*previous, first, elapsed)
-            origins.append(origin)
-            previous = (origin, block.layout.advance)
-        return origins
-
-
-def layer_devices(adapter: VideoModel) -> list[torch.device]:
-    """The device of each layer's keys, device maps of accelerate included."""
-    devices = []
-    for layer in adapter.language_model.layers:
-        weight = layer.self_attn.k_proj.weight
-        device = weight.device
-        if device.type == "meta":
-            device = torch.device(layer._hf_hook.execution_device)
-        devices.append(device)
-    return devices
 
 
 def _deepstack(blocks: list[Block], visual: Tensor) -> dict[str, Any]:

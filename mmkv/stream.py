@@ -19,8 +19,10 @@ from mmkv.answer import Answer, unknown_words
 from mmkv.config import CacheSizes
 from mmkv.context import Context, capture
 from mmkv.frames import as_frames, as_tensor, as_times, chunks
-from mmkv.ingest import Frame, Ingest, layer_devices
+from mmkv.ingest import Ingest
+from mmkv.keeping import Frame
 from mmkv.models.prompt import Template, Turn
+from mmkv.placing import layer_devices
 from mmkv.reply import Reply
 from mmkv.resident import FarPast, Resident
 from mmkv.retrieval.make import make_retriever

@@ -1,7 +1,8 @@
 """The stream's past: blocks, packed into pages, in memory and on disk, and their summaries."""
 
-from mmkv.archive.archive import Archive, PageSize
+from mmkv.archive.archive import Archive
 from mmkv.archive.blocks import ArchivedBlock
+from mmkv.archive.page_list import PageSize
 from mmkv.archive.snapshot import Snapshot
 
 __all__ = ["Archive", "ArchivedBlock", "PageSize", "Snapshot"]

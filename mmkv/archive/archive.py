@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,7 +15,8 @@ from torch import Tensor
 
 from mmkv.archive.behind import BACKLOG_BYTES, Job, WriteBehind
 from mmkv.archive.blocks import ArchivedBlock
-from mmkv.archive.pages import Page, pack, stripped
+from mmkv.archive.page_list import PageList, PageSize
+from mmkv.archive.pages import pack, stripped
 from mmkv.archive.reads import PageMemory, ReadCounts
 from mmkv.archive.snapshot import Packed, Snapshot
 from mmkv.archive.summaries import SummaryIndex
@@ -30,25 +30,6 @@ if TYPE_CHECKING:
     from mmkv.store.writer import Writer
 
 log = logging.getLogger("mmkv.archive")
-
-_LARGE, _SMALL, _MANY = 512, 64, 128  # tokens per page, where a block has many, and where not
-
-
-@dataclass(frozen=True, slots=True)
-class PageSize:
-    """When a page is closed: at this many tokens, or after this many seconds of the stream.
-
-    tokens: None for 512 where a block has 128 or more, else 64.
-    """
-
-    tokens: int | None = None
-    seconds: float = 60.0
-
-    def full(self, blocks: Sequence[ArchivedBlock]) -> bool:
-        """Whether these blocks make a page."""
-        enough = self.tokens or (_LARGE if blocks[0].tokens >= _MANY else _SMALL)
-        held = sum(block.tokens for block in blocks)
-        return held >= enough or blocks[-1].seconds[1] - blocks[0].seconds[0] >= self.seconds
 
 
 class Archive:
@@ -82,7 +63,7 @@ class Archive:
         self._devices = devices
         self._payloads = Slabs(torch.uint8, pinned=False, limit=limit)
         self._blocks: list[ArchivedBlock] = []
-        self._pages: list[Page] = []
+        self._pages = PageList(2 * shape.layers * shape.kv_heads * shape.head_dim)
         self._summaries = SummaryIndex(shape.layers, index_bytes)
         self._memory = PageMemory(limit if on_disk else None)
         self._on_disk = on_disk
@@ -90,8 +71,6 @@ class Archive:
         self._handed = 0  # the first block that was not handed over to be written
         self._packed = Packed(codec, shape, dtype, self._memory)
         self._bytes = 0  # of packed blocks not forgotten
-        self._ever = [0, 0]  # bytes and elements of all pages so far
-        self._token = 2 * shape.layers * shape.kv_heads * shape.head_dim  # its elements
         self.first = 0
 
     def __len__(self) -> int:
@@ -118,8 +97,7 @@ class Archive:
         """Bits that an element of packed keys and values takes, with all that decoding needs, over
         all pages so far; None before the first.
         """
-        nbytes, elements = self._ever
-        return 8 * nbytes / elements if elements else None
+        return self._pages.bits_per_element
 
     @property
     def index_bytes(self) -> int:
@@ -164,8 +142,7 @@ class Archive:
             rows = self._format.from_bytes(stored.summaries, len(stored.blocks))
             moved = [row.to(device) for row, device in zip(rows, devices, strict=True)]
             self._summaries.append(page.first, moved)
-            self._pages.append(page)
-            self._count(page)
+            self._pages.add(page)
             self._blocks.extend(stored.blocks)
             self._handed = page.stop
         self.leave(store.first)
@@ -213,34 +190,29 @@ class Archive:
 
     def snapshot(self) -> Snapshot:
         """The blocks and summaries as they are now."""
-        return Snapshot(list(self._blocks), list(self._pages), self._summaries.view(), self._packed)
+        return Snapshot(
+            list(self._blocks), self._pages.copy(), self._summaries.view(), self._packed
+        )
 
     def _open(self) -> list[ArchivedBlock]:
         """Blocks of the open page."""
-        closed = max(self._pages[-1].stop if self._pages else 0, self.first)
+        closed = max(self._pages.stop, self.first)
         return self._blocks[closed - self.first :]
 
     def _close_page(self) -> None:
         blocks = self._open()
         page = pack(blocks, self.codec, self._payloads, self._devices)
         # from here on the blocks are the page's, also where an interrupt comes in between
-        self._pages.append(page)
-        self._count(page)
+        self._pages.add(page)
         at = page.first - self.first
         self._blocks[at : at + len(blocks)] = map(stripped, blocks)
         self._bytes += sum(page.bytes_of(block.index) for block in blocks)
-
-    def _count(self, page: Page) -> None:
-        self._ever = [self._ever[0] + page.nbytes, self._ever[1] + sum(page.lengths) * self._token]
 
     def _hand_over(self) -> None:
         """Give the writer the pages that it does not have yet."""
         if self.behind is None:
             return
-        place = len(self._pages)
-        while place and self._pages[place - 1].first >= self._handed:
-            place -= 1
-        for page in self._pages[place:]:
+        for page in self._pages.since(self._handed):
             blocks = self._blocks[page.first - self.first : page.stop - self.first]
             view = self._summaries.view()
             rows = [
@@ -277,10 +249,8 @@ class Archive:
     def _size(self, place: int) -> int:
         """Bytes of the block at this place in `_blocks`."""
         block = self._blocks[place]
-        if not self._pages or block.index >= self._pages[-1].stop:
-            return block.nbytes
-        page = self._pages[bisect_right(self._pages, block.index, key=_first) - 1]
-        return page.bytes_of(block.index)
+        page = self._pages.of(block.index)
+        return block.nbytes if page is None else page.bytes_of(block.index)
 
     def _leave(self, drop: int) -> None:
         """Forget the oldest blocks."""
@@ -288,18 +258,10 @@ class Archive:
             closed = len(self._blocks) - len(self._open())
             self._bytes -= sum(self._size(place) for place in range(min(drop, closed)))
         first = self.first + drop
-        gone = 0
-        while gone < len(self._pages) and self._pages[gone].stop <= first:
-            gone += 1
-        self._memory.forget(self._pages[:gone])
-        del self._pages[:gone]
+        self._memory.forget(self._pages.drop(first))
         del self._blocks[:drop]
         self.first = first
         self._summaries.forget(first)
-
-
-def _first(page: Page) -> int:
-    return page.first
 
 
 def _end(block: ArchivedBlock) -> int:

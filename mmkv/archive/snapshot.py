@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mmkv.archive.blocks import ArchivedBlock
+from mmkv.archive.page_list import page_of
 from mmkv.archive.pages import Page, part_of
 from mmkv.archive.reads import PageMemory
 from mmkv.archive.summaries import Summaries
@@ -133,13 +133,8 @@ class Snapshot:
         """
         if block.kv is not None:
             return block.sides.get(name)
-        page = self._page(block.index)
+        page = page_of(self._pages, block.index)
         return None if page is None else page.side(name, block.index)
-
-    def _page(self, block: int) -> Page | None:
-        place = bisect_right(self._pages, block, key=_first) - 1
-        page = self._pages[place] if place >= 0 else None
-        return page if page is not None and block < page.stop else None
 
     def _runs(
         self, chosen: Sequence[ArchivedBlock]
@@ -148,7 +143,7 @@ class Snapshot:
         page: Page | None = None
         run: list[ArchivedBlock] = []
         for block in chosen:
-            its = None if block.kv is not None else self._page(block.index)
+            its = None if block.kv is not None else page_of(self._pages, block.index)
             if run and its is not page:
                 yield page, run
                 run = []
@@ -156,7 +151,3 @@ class Snapshot:
             run.append(block)
         if run:
             yield page, run
-
-
-def _first(page: Page) -> int:
-    return page.first

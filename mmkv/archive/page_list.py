@@ -1,0 +1,96 @@
+"""When a page is closed, and the closed ones in time order."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mmkv.archive.blocks import ArchivedBlock
+from mmkv.archive.pages import Page
+
+_LARGE, _SMALL, _MANY = 512, 64, 128  # tokens per page, where a block has many, and where not
+
+
+@dataclass(frozen=True, slots=True)
+class PageSize:
+    """When a page is closed: at this many tokens, or after this many seconds of the stream.
+
+    tokens: None for 512 where a block has 128 or more, else 64.
+    """
+
+    tokens: int | None = None
+    seconds: float = 60.0
+
+    def full(self, blocks: Sequence[ArchivedBlock]) -> bool:
+        """Whether these blocks make a page."""
+        enough = self.tokens or (_LARGE if blocks[0].tokens >= _MANY else _SMALL)
+        held = sum(block.tokens for block in blocks)
+        return held >= enough or blocks[-1].seconds[1] - blocks[0].seconds[0] >= self.seconds
+
+
+class PageList:
+    """Packed pages in time order.
+
+    Args:
+        token: elements of a token's keys and values, all layers.
+    """
+
+    def __init__(self, token: int) -> None:
+        self._token = token
+        self._pages: list[Page] = []
+        self._bytes = 0  # of all pages so far, those that left too
+        self._elements = 0
+
+    @property
+    def stop(self) -> int:
+        """Number of the block after the last page; 0 before the first."""
+        return self._pages[-1].stop if self._pages else 0
+
+    @property
+    def bits_per_element(self) -> float | None:
+        """Bits that an element takes, with all that decoding needs, over all pages so far; None
+        before the first.
+        """
+        return 8 * self._bytes / self._elements if self._elements else None
+
+    def add(self, page: Page) -> None:
+        """Add the next page."""
+        self._pages.append(page)
+        self._bytes += page.nbytes
+        self._elements += sum(page.lengths) * self._token
+
+    def since(self, block: int) -> list[Page]:
+        """Pages that begin at this block or later."""
+        place = len(self._pages)
+        while place and self._pages[place - 1].first >= block:
+            place -= 1
+        return self._pages[place:]
+
+    def drop(self, first: int) -> list[Page]:
+        """Let go of pages that hold nothing from block `first` on, and return them."""
+        gone = 0
+        while gone < len(self._pages) and self._pages[gone].stop <= first:
+            gone += 1
+        dropped = self._pages[:gone]
+        del self._pages[:gone]
+        return dropped
+
+    def copy(self) -> list[Page]:
+        """The pages as they are now."""
+        return list(self._pages)
+
+    def of(self, block: int) -> Page | None:
+        """The page that holds a block; None if none does."""
+        return page_of(self._pages, block)
+
+
+def page_of(pages: Sequence[Page], block: int) -> Page | None:
+    """The one of these pages, in time order, that holds a block; None if none does."""
+    place = bisect_right(pages, block, key=_first) - 1
+    page = pages[place] if place >= 0 else None
+    return page if page is not None and block < page.stop else None
+
+
+def _first(page: Page) -> int:
+    return page.first
