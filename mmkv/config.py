@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from mmkv.eviction.settings import check_focus
 from mmkv.retrieval.registry import check_score
 from mmkv.retrieval.text_image import TextImage
 
@@ -51,6 +52,7 @@ class CacheConfig:
         group_size: tokens that share a scale. None: what the codec does, mostly a page's.
         transform: over channels at 1 bit: "hadamard", "fft" or "none". None: the codec's.
         remove_mean: whether a channel's mean is taken off before packing. None: as the codec does.
+        focus: what the frames are watched for, in words, such as "watch the door".
         protected_layers: layers packed at `protected_bits` (None: 4) instead; -1 is the last.
         page_tokens: tokens after which frames are packed together. None: 512 where a frame has
             128 or more, else 64.
@@ -87,6 +89,7 @@ class CacheConfig:
     remove_mean: bool | None = None
     protected_layers: Sequence[int] | None = None
     protected_bits: float | None = None
+    focus: str | None = None
     page_tokens: int | None = None
     page_seconds: float = 60.0
     max_ram: int | str | None = "8GB"
@@ -106,6 +109,7 @@ class CacheConfig:
         _whole(self, "chunk_frames", 1)
         _whole(self, "page_tokens", 1, optional=True)
         check_score(self.score, self.encoder)
+        check_focus(self.focus)
         window, recent = self.window_frames, self.recent_frames
         if window is not None and recent is not None and recent > window:
             raise ValueError(
@@ -157,6 +161,7 @@ class CacheConfig:
             remove_mean=self.remove_mean,
             protected_layers=self.protected_layers,
             protected_bits=self.protected_bits,
+            focus=self.focus,
             page_tokens=self.page_tokens,
             page_seconds=float(self.page_seconds),
             max_ram=None if self.max_ram is None else int(self.max_ram),
@@ -197,6 +202,7 @@ class CacheSizes:
     remove_mean: bool | None
     protected_layers: Sequence[int] | None
     protected_bits: float | None
+    focus: str | None
     page_tokens: int | None
     page_seconds: float
     max_ram: int | None

@@ -141,6 +141,7 @@ def _stored_sizes(vlm: VideoLM, meta: dict[str, Any], config: CacheConfig | None
         raise ValueError(f"recent_frames={recent} is more than the store's window of {window}")
     # what a store keeps of its frames stays as it began
     kept = {"landmarks": stored.get("landmarks", 0), "thumbnails": stored.get("thumbnails", False)}
+    kept["focus"] = config.focus or stored.get("focus")  # a store may be gone on with for another
     limits = {name: stored.get(name) for name in ("max_disk", "max_age")}
     given = {name: getattr(config, name) for name in limits if getattr(config, name) is not None}
     asked = replace(config, window_frames=window, **{**kept, **limits, **given})

@@ -57,6 +57,7 @@ def ask(
     retrieve_frames: options.Retrieve = None,
     key_bits: options.KeyBits = None,
     value_bits: options.ValueBits = None,
+    focus: options.Focus = None,
     max_ram: options.MaxRam = None,
     reader: options.Reader = "auto",
     device: options.Device = "auto",
@@ -93,6 +94,7 @@ def ask(
         retrieve_frames=retrieve_frames,
         key_bits=key_bits,
         value_bits=value_bits,
+        focus=focus,
         max_ram=max_ram,
     )
     config = mmkv.CacheConfig(**given)

@@ -92,6 +92,10 @@ ValueBits = Annotated[
     float | None,
     typer.Option(metavar="BITS", help="Pack their values: 1.5, 1.58, 1.66, 2 or 4 bits."),
 ]
+Focus = Annotated[
+    str | None,
+    typer.Option(metavar="TEXT", help="What to watch for, such as 'the people at the door'."),
+]
 MaxRam = Annotated[
     str | None,
     typer.Option(metavar="SIZE", help="Host memory for earlier frames, such as 8GB."),

@@ -1,0 +1,1 @@
+"""Which visual tokens of the past are kept."""
