@@ -21,6 +21,8 @@ class ArchivedBlock:
     is packed, and from then on `Snapshot.load` reads it.
     sides: bytes kept beside it under a name of at most 16 ASCII letters, such as a thumbnail;
     empty once its page is packed, and from then on `Snapshot.side` reads them.
+    mass: host tensor float32 `[L, H_kv, T]`, attention that its tokens got when they were encoded;
+    None where nothing observed them, or once its page is packed.
     """
 
     index: int
@@ -32,6 +34,7 @@ class ArchivedBlock:
     origin: np.ndarray
     kv: Tensor | None = None
     sides: Mapping[str, bytes] = field(default_factory=dict)
+    mass: Tensor | None = None
 
     @property
     def tokens(self) -> int:
@@ -40,5 +43,5 @@ class ArchivedBlock:
     @property
     def nbytes(self) -> int:
         """Bytes that it holds itself: none once its page is packed."""
-        held = 0 if self.kv is None else self.kv.nbytes
+        held = sum(part.nbytes for part in (self.kv, self.mass) if part is not None)
         return held + sum(len(data) for data in self.sides.values())

@@ -2,6 +2,19 @@
 
 from __future__ import annotations
 
+from numbers import Real
+from typing import TYPE_CHECKING
+
+from mmkv.eviction.proxy import Proxy
+from mmkv.eviction.registry import make_eviction
+from mmkv.eviction.thin import Thinning
+from mmkv.merging.registry import make_merge
+
+if TYPE_CHECKING:
+    from mmkv.config import CacheSizes
+    from mmkv.models.base import VideoModel
+    from mmkv.models.prompt import Template
+
 
 def check_focus(focus: object) -> None:
     """Raises ValueError where a standing instruction is given and says nothing."""
@@ -10,3 +23,49 @@ def check_focus(focus: object) -> None:
             f"focus={focus!r} says nothing; write what to watch for, such as 'the people at the "
             "door', or leave it out"
         )
+
+
+def check_keep_ratio(name: str, ratio: object) -> None:
+    """Raises ValueError for what is no share of tokens."""
+    if isinstance(ratio, bool) or not isinstance(ratio, Real) or not 0 < float(ratio) <= 1:
+        raise ValueError(
+            f"{name}={ratio!r} is not allowed; use a share above 0 and up to 1, such as 0.5, "
+            "where 1 keeps every token"
+        )
+
+
+def check_thinning(keep_ratio: object, eviction: object, merging: object) -> None:
+    """Raises ValueError for a ratio that is none, an unknown policy, or a contradiction."""
+    check_keep_ratio("keep_ratio", keep_ratio)
+    policy = make_eviction(eviction)
+    make_merge(merging)
+    if policy.name == "none" and keep_ratio != 1:
+        raise ValueError(
+            f"keep_ratio={keep_ratio!r} evicts tokens and eviction='none' keeps all; leave "
+            "keep_ratio out, or name a policy"
+        )
+
+
+def thinning_of(config: CacheSizes) -> Thinning | None:
+    """How a configuration thins the archived copy; None: not at all."""
+    if config.keep_ratio == 1:
+        return None
+    policy, merge = make_eviction(config.eviction), make_merge(config.merging)
+    return Thinning(policy, merge, config.keep_ratio)
+
+
+def proxy_of(config: CacheSizes, adapter: VideoModel, template: Template) -> Proxy | None:
+    """The text that chunks are observed by; None where the policy observes nothing.
+
+    Raises:
+        ValueError: `focus` is too long for a prompt.
+    """
+    observes = make_eviction(config.eviction).observes
+    if config.keep_ratio == 1 or not observes:
+        return None
+    prompt = (
+        template.prompt("")
+        if config.focus is None
+        else template.fitting(config.focus, name="focus")
+    )
+    return Proxy(adapter, prompt, observes)

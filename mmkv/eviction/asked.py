@@ -1,0 +1,57 @@
+"""Thinning what was retrieved by the question itself, before the answer is generated.
+
+The prompt has seen all of it; of the retrieved frames' visual tokens every token of the answer then
+attends only to those that the prompt attended to most, per layer and head (LOOK-M, arXiv
+2406.18139). Text, opening tokens and recent frames stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mmkv.archive.blocks import ArchivedBlock
+from mmkv.buffer import LayerBuffer
+from mmkv.eviction.thin import is_visual
+from mmkv.kernels.attention_mass import attention_mass
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Retrieved tokens in a layer's buffer: where they begin, how many per head, whose they are,
+    and which tokens of these blocks, int64 `[H_kv, n]` (None: all).
+    """
+
+    first: int
+    count: int
+    blocks: Sequence[ArchivedBlock]
+    left: Tensor | None
+
+
+def thin_buffer(
+    buffer: LayerBuffer, query: Tensor, chosen: Chosen, keep: float, scaling: float
+) -> None:
+    """Let go of the retrieved tokens that a prompt hardly attended to.
+
+    Args:
+        buffer: sinks, retrieved, recent and prompt. query: the prompt's, rotated, `[H, n, D]`.
+        keep: share of the retrieved visual tokens that stay, at least one for every block.
+    """
+    if not chosen.count:
+        return
+    before = buffer.length - query.shape[1]
+    mass = attention_mass(query, buffer.key[0, :, : buffer.length], scaling, before)
+    mass = mass[:, chosen.first : chosen.first + chosen.count].clone()  # [H_kv, n]
+    visual = torch.from_numpy(is_visual(chosen.blocks)).to(mass.device)
+    visual = visual.expand_as(mass) if chosen.left is None else visual[chosen.left]
+    seen = int(visual[0].sum())  # equally many in every head
+    stay = min(seen, max(len(chosen.blocks), int(keep * seen + 0.5))) + chosen.count - seen
+    best = mass.masked_fill(~visual, torch.inf).topk(stay, dim=1).indices.sort(dim=1).values
+    heads = len(best)
+    head = torch.arange(chosen.first, device=best.device).expand(heads, -1)
+    tail = torch.arange(chosen.first + chosen.count, buffer.length, device=best.device)
+    rows = torch.cat([head, best + chosen.first, tail.expand(heads, -1)], dim=1)
+    buffer.pick(rows)

@@ -1,0 +1,130 @@
+"""What a chunk's tokens are observed by while it is encoded: a text behind it that is not kept.
+
+A live stream has no question yet. The text is the chat template's own, with what `focus` says in
+the question's place; it passes through the model in the chunk's forward, behind the chunk, so that
+frames cannot see it. It sees the stream's opening tokens, the chunk and itself, placed as if the
+chunk were a whole clip that is asked about.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmkv import seam
+from mmkv.eviction.base import ALL_TEXT
+from mmkv.kernels.attention_mass import attention_mass
+from mmkv.models.base import VideoModel
+from mmkv.models.prompt import Prompt
+from mmkv.rotary import rotate
+from mmkv.window import EncodePass, Window
+
+
+class Proxy:
+    """The text.
+
+    Args:
+        prompt: what follows the last frame of a clip. observes: see `Eviction`.
+    """
+
+    def __init__(self, adapter: VideoModel, prompt: Prompt, observes: int) -> None:
+        self.adapter = adapter
+        self._prompt = prompt
+        self._observes = observes
+        self._embeds: Tensor | None = None
+
+    @property
+    def embeds(self) -> Tensor:
+        """Input embeddings `[p, D]`."""
+        if self._embeds is None:
+            text, lead = self.adapter.embed_text(self._prompt.ids), self.adapter.prompt_lead()
+            self._embeds = text if lead is None else torch.cat([lead, text])
+        return self._embeds
+
+    def watch(self, encode: EncodePass, window: Window, positions: np.ndarray) -> WatchedPass:
+        """The pass of a chunk with the text behind it. positions: int64 `[A, n]`, the chunk's."""
+        text = len(self.embeds)
+        total = text + positions.shape[1]
+        rows = text if self._observes == ALL_TEXT else min(self._observes, total)
+        return WatchedPass(encode, window, positions, text, rows)
+
+
+class WatchedPass:
+    """A chunk's pass, with a text behind the chunk.
+
+    masses: per layer the attention `[H_kv, n]` that the chunk's tokens get from the observing
+    queries, summed over these and over the query heads of a key head.
+    """
+
+    def __init__(
+        self, encode: EncodePass, window: Window, positions: np.ndarray, text: int, rows: int
+    ) -> None:
+        self._encode, self._window = encode, window
+        self._n, self._text, self._rows = positions.shape[1], text, rows
+        sinks = window.sinks
+        base = positions[:, :1] - sinks  # as if the chunk began right behind the opening tokens
+        start = base + int((positions - base).max()) + 1
+        self._places = np.concatenate(
+            [base + np.arange(sinks), positions, start + np.arange(text)], axis=1
+        )
+        self._tables: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        self.masses: list[Tensor] = []
+
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float
+    ) -> Tensor:
+        n, text, rows = self._n, self._text, self._rows
+        own = (query[:, :, :n], key[:, :, :n], value[:, :, :n])
+        out = self._encode.attend(layer, *own, scaling)
+        ring = self._window.layers[layer]
+        if ring.sink_key is not None and ring.sink_value is not None:
+            key = torch.cat([ring.sink_key, key], dim=2)
+            value = torch.cat([ring.sink_value, value], dim=2)
+        table = self._table(key)
+        key = rotate(key, table)
+        last = max(rows, text)
+        asks = rotate(query[:, :, -last:], (table[0][-last:], table[1][-last:]))
+        before = key.shape[2] - text
+        mask = torch.ones(text, before + text, dtype=torch.bool, device=key.device).tril(before)
+        said = F.scaled_dot_product_attention(
+            asks[:, :, -text:], key, value, attn_mask=mask, scale=scaling,
+            enable_gqa=query.shape[1] != key.shape[1],
+        )  # fmt: skip
+        mass = attention_mass(asks[0, :, -rows:], key[0], scaling, key.shape[2] - rows)
+        self.masses.append(mass[:, before - n : before])
+        return torch.cat([out, said.transpose(1, 2)], dim=1)
+
+    def _table(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        if like.device not in self._tables:
+            table = self._window.rotary(self._places, like.device, like.dtype)
+            self._tables[like.device] = table
+        return self._tables[like.device]
+
+
+def watched(
+    proxy: Proxy,
+    encode: EncodePass,
+    window: Window,
+    positions: np.ndarray,
+    embeds: Tensor,
+    extras: dict[str, Any],
+) -> Tensor:
+    """A chunk's forward with the text behind it.
+
+    Args:
+        positions: int64 `[A, n]`. embeds: `[n, D]`. extras: what else the model needs of the chunk.
+
+    Returns:
+        float32 `[L, H_kv, n]` on the CPU, the attention that the chunk's tokens got.
+    """
+    text = proxy.embeds
+    visual = extras.get("visual_pos_masks")
+    if visual is not None:
+        extras = {**extras, "visual_pos_masks": F.pad(visual, (0, len(text)))}
+    run = proxy.watch(encode, window, positions)
+    seam.run(proxy.adapter.language_model, run, torch.cat([embeds, text]), **extras)
+    return torch.stack([mass.cpu() for mass in run.masses])

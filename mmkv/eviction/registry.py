@@ -1,0 +1,39 @@
+"""Eviction policies by name."""
+
+from __future__ import annotations
+
+from mmkv.eviction.base import Eviction
+from mmkv.eviction.diverse import Diverse
+from mmkv.eviction.none import Nothing
+from mmkv.eviction.random import Random
+from mmkv.eviction.snapkv import SnapKV
+from mmkv.eviction.temporal import Temporal
+from mmkv.eviction.text_prior import TextPrior
+
+EVICTIONS: dict[str, type[Eviction]] = {
+    e.name: e for e in (TextPrior, Temporal, SnapKV, Diverse, Random, Nothing)
+}
+DEFAULT = TextPrior.name
+_FIRST = Temporal.name + "+"  # what another policy may follow
+
+
+def make_eviction(eviction: object) -> Eviction:
+    """The policy that a configuration means; "temporal+NAME" evicts what is redundant, then as NAME
+    says.
+
+    Raises:
+        ValueError: there is no such policy.
+    """
+    if isinstance(eviction, Eviction):
+        return eviction
+    if isinstance(eviction, str):
+        name = eviction.removeprefix(_FIRST)
+        if name in EVICTIONS and name == eviction:
+            return EVICTIONS[name]()
+        if name in EVICTIONS and name not in (Temporal.name, Nothing.name):
+            return Temporal(EVICTIONS[name]())
+    known = ", ".join(map(repr, EVICTIONS))
+    raise ValueError(
+        f"eviction={eviction!r} is not known; use {known}, 'temporal+' before one of them, or a "
+        "policy of your own"
+    )

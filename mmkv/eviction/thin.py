@@ -1,0 +1,181 @@
+"""Thinning a page when it is closed: score, keep, merge. Only the archived copy is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmkv.archive.blocks import ArchivedBlock
+from mmkv.eviction.base import Eviction, Frames
+from mmkv.eviction.budget import allocate, keep, total_kept
+from mmkv.merging.base import Merge
+from mmkv.models.base import Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Thinned:
+    """What is left of a page.
+
+    states: keys before RoPE and values `[2, H_kv, K, D]` per layer, where they were.
+    lengths: tokens of each block that are left, the same in every layer and head.
+    kept: which of the page's tokens these are, bool `[L, H_kv, T]`.
+    keyframe: the block of the page, counted from its first, that the others are retrieved with.
+    """
+
+    states: list[Tensor]
+    lengths: tuple[int, ...]
+    kept: np.ndarray
+    keyframe: int | None
+
+
+class Thinning:
+    """How the archived copy is thinned.
+
+    Args:
+        policy: what is kept. merge: what becomes of the rest. keep_ratio: share of a page's visual
+            tokens that is kept, above 0 and below 1.
+    """
+
+    def __init__(self, policy: Eviction, merge: Merge, keep_ratio: float) -> None:
+        self.policy, self.merge, self.keep_ratio = policy, merge, keep_ratio
+
+    def tokens_left(self, blocks: Sequence[ArchivedBlock]) -> int:
+        """Tokens per head that these blocks will keep as a page, text included."""
+        visual = [visual_tokens(block.layout) for block in blocks]
+        text = sum(block.tokens for block in blocks) - sum(visual)
+        return text + total_kept(self.keep_ratio, len(blocks), max(visual, default=0))
+
+    def thin(self, blocks: Sequence[ArchivedBlock], states: Sequence[Tensor]) -> Thinned | None:
+        """What is left of a page; None where nothing can go.
+
+        Args:
+            states: keys before RoPE and values `[2, H_kv, T, D]` of the page's blocks, per layer.
+
+        Raises:
+            ValueError: a policy of the user's gives no score for every token.
+        """
+        counts = {visual_tokens(block.layout) for block in blocks}
+        tokens = max(counts)
+        total = total_kept(self.keep_ratio, len(blocks), tokens)
+        if len(counts) > 1 or total == len(blocks) * tokens:
+            return None
+        heads = states[0].shape[1]
+        visual = torch.from_numpy(_visual(blocks))  # int64 [F * T]
+        groups = list(_groups(states))
+        scores = torch.cat(
+            [self._scores(blocks, group, at * heads, visual, total) for at, group in groups]
+        )
+        per_block = allocate(scores, total, across=self.policy.across)
+        kept = keep(scores, per_block).flatten(1)  # [L * H_kv, F * T]
+        every = torch.ones((len(kept), states[0].shape[2]), dtype=torch.bool)
+        every[:, visual] = kept
+        left: list[Tensor] = []
+        for at, group in groups:
+            rows = slice(at * heads, (at + len(group)) * heads)
+            left += self._fold(group, visual, kept[rows], every[rows])
+        text = [block.tokens - tokens for block in blocks]
+        return Thinned(
+            left,
+            tuple(a + b for a, b in zip(per_block.tolist(), text, strict=True)),
+            every.view(len(states), heads, -1).numpy(),
+            0 if self.policy.keyframe else None,
+        )
+
+    def _scores(
+        self,
+        blocks: Sequence[ArchivedBlock],
+        group: Tensor,
+        row: int,
+        visual: Tensor,
+        total: int,
+    ) -> Tensor:
+        """The policy's scores of some layers, float32 `[l * H_kv, F, T]` on the CPU."""
+        key, value = _heads(group)
+        frames = (len(blocks), -1)
+        device = key.device
+        where = visual.to(device)
+        mass = None
+        if all(block.mass is not None for block in blocks):
+            whole = torch.cat([b.mass for b in blocks if b.mass is not None], dim=2)
+            rows = whole.flatten(0, 1)[row : row + len(key)]
+            mass = rows[:, visual].unflatten(1, frames).to(device)
+        page = Frames(
+            key[:, where].unflatten(1, frames),
+            value[:, where].unflatten(1, frames),
+            mass,
+            total,
+            blocks[0].index,
+        )
+        scores = self.policy.scores(page)
+        if scores.shape != page.key.shape[:3]:
+            raise ValueError(
+                f"eviction={self.policy.name!r} gives scores {list(scores.shape)}; it has to give "
+                f"one for every token, {list(page.key.shape[:3])}"
+            )
+        if not torch.isfinite(scores).all():
+            raise ValueError(
+                f"eviction={self.policy.name!r} gives scores that are NaN or infinite; they have "
+                "to be numbers"
+            )
+        return scores.float().cpu()
+
+    def _fold(self, group: Tensor, visual: Tensor, kept: Tensor, every: Tensor) -> list[Tensor]:
+        """Keys and values `[2, H_kv, K, D]` of some layers."""
+        key, value = _heads(group)
+        device = key.device
+        place = _places(every).to(device)[..., None].expand(-1, -1, key.shape[2])
+        left = torch.stack([key.gather(1, place), value.gather(1, place)])  # [2, l * H_kv, K, D]
+        if self.merge.name != "none":
+            where = visual.to(device)
+            chosen, gone = _places(kept).to(device), _places(~kept).to(device)
+            folded = self.merge.fold(key[:, where], value[:, where], chosen, gone)
+            spot = torch.zeros(every.shape[1], dtype=torch.bool)
+            spot[visual] = True
+            # equally many of each block in every head, so text lies at the same places in all
+            seen = spot[_places(every)[0]].to(device)
+            left[:, :, seen] = torch.stack(folded)
+        return list(left.unflatten(1, (len(group), -1)).unbind(1))
+
+
+def visual_tokens(layout: Layout) -> int:
+    """Visual tokens of a block."""
+    return int(layout.offsets.shape[1]) - len(layout.before) - len(layout.after)
+
+
+def is_visual(blocks: Sequence[ArchivedBlock]) -> np.ndarray:
+    """Which of these blocks' tokens are visual, bool `[T]`."""
+    parts = []
+    for block in blocks:
+        part = np.zeros(block.tokens, dtype=bool)
+        part[len(block.layout.before) : block.tokens - len(block.layout.after)] = True
+        parts.append(part)
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=bool)
+
+
+def _visual(blocks: Sequence[ArchivedBlock]) -> np.ndarray:
+    return np.flatnonzero(is_visual(blocks))
+
+
+def _groups(states: Sequence[Tensor]) -> Iterator[tuple[int, Tensor]]:
+    """Layers that lie on one device, in a row: number of the first, and `[l, 2, H_kv, T, D]`."""
+    at = 0
+    for _, run in groupby(states, key=lambda layer: layer.device):
+        layers = list(run)
+        yield at, torch.stack(layers)
+        at += len(layers)
+
+
+def _heads(group: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values `[l * H_kv, T, D]` of layers `[l, 2, H_kv, T, D]`."""
+    key, value = group.unbind(1)
+    return key.flatten(0, 1), value.flatten(0, 1)
+
+
+def _places(mask: Tensor) -> Tensor:
+    """Places int64 `[H, k]` of what is set in `[H, n]`, equally often in every row."""
+    return mask.nonzero()[:, 1].view(len(mask), -1)
