@@ -9,9 +9,11 @@ if TYPE_CHECKING:
     from mmkv.answer import Answer, FrameRef
     from mmkv.chat import Chat
     from mmkv.config import CacheConfig
+    from mmkv.eviction import Eviction, Frames
     from mmkv.feed import Feed
     from mmkv.find import Moment
     from mmkv.loading import load
+    from mmkv.merging import Merge
     from mmkv.reply import Reply
     from mmkv.retrieval.text_image import TextImage
     from mmkv.stats import Stats
@@ -25,8 +27,11 @@ _WHERE = {
     "Answer": "answer",
     "CacheConfig": "config",
     "Chat": "chat",
+    "Eviction": "eviction",
     "Feed": "feed",
     "FrameRef": "answer",
+    "Frames": "eviction",
+    "Merge": "merging",
     "Moment": "find",
     "Progress": "stream",
     "Reply": "reply",
@@ -42,8 +47,11 @@ __all__ = [
     "Answer",
     "CacheConfig",
     "Chat",
+    "Eviction",
     "Feed",
     "FrameRef",
+    "Frames",
+    "Merge",
     "Moment",
     "Progress",
     "Reply",

@@ -8,7 +8,6 @@ generated tokens extend; the ring is not read again.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -17,7 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmkv.archive import ArchivedBlock
-from mmkv.context import Context, block_positions
+from mmkv.buffer import LayerBuffer
+from mmkv.context import Context, block_positions, rows_of
+from mmkv.eviction.asked import Chosen, thin_buffer
 from mmkv.models.base import VideoModel
 from mmkv.models.prompt import Prompt
 from mmkv.retrieval.retriever import LayerChoice, Retriever
@@ -26,47 +27,32 @@ from mmkv.rotary import Rotary, rotate
 _ROOM = 512  # tokens that a buffer is made for before it grows
 
 
-@dataclass(slots=True)
-class LayerBuffer:
-    """Keys and values `[1, H_kv, capacity, D]` of an answer in one layer.
-
-    length: how many are in use. prompt: how many stand before the prompt.
-    start: position `[A]` of the prompt's first token.
-    """
-
-    key: Tensor
-    value: Tensor
-    length: int
-    prompt: int
-    start: np.ndarray
-
-    def extend(self, key: Tensor, value: Tensor) -> None:
-        """Write the next tokens, into twice the room where the answer outgrows it."""
-        end = self.length + key.shape[2]
-        if end > self.key.shape[2]:
-            more = (0, 0, 0, max(end, 2 * self.key.shape[2]) - self.key.shape[2])
-            self.key, self.value = F.pad(self.key, more), F.pad(self.value, more)
-        self.key[:, :, self.length : end] = key
-        self.value[:, :, self.length : end] = value
-        self.length = end
-
-
 class AnswerPass:
     """State of one answer.
 
     Args:
         context: what may be seen. words: bool `[n]`, the prompt tokens that choose.
         retriever: chooses the blocks. room: most tokens that will be generated.
+        keep: share of the retrieved visual tokens that the answer is generated from, those that
+            the prompt attends to most; the prompt itself sees all of them.
     """
 
     def __init__(
-        self, context: Context, rotary: Rotary, words: Tensor, retriever: Retriever, room: int
+        self,
+        context: Context,
+        rotary: Rotary,
+        words: Tensor,
+        retriever: Retriever,
+        room: int,
+        keep: float = 1.0,
     ) -> None:
         self._context = context
         self._rotary = rotary
         self._words = words
         self._retriever = retriever
         self._room = min(room, _ROOM)
+        self._keep = keep
+        self._chosen: list[Chosen] = []
         self._buffers: list[LayerBuffer] = []
         self._tables: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
         self.choices: list[LayerChoice] = []
@@ -107,6 +93,8 @@ class AnswerPass:
             scale=scaling,
             enable_gqa=query.shape[1] != key.shape[1],
         )
+        if mask is not None and self._keep < 1:
+            thin_buffer(buffer, query[0], self._chosen[layer], self._keep, scaling)
         return out.transpose(1, 2)
 
     def _gather(self, layer: int, query: Tensor, key: Tensor, scaling: float) -> LayerBuffer:
@@ -115,6 +103,7 @@ class AnswerPass:
         choice, blocks = self._retriever.choose(layer, self._asked(query, scaling))
         self.choices.append(choice)
         scored = time.perf_counter()
+        blocks = context.past.with_keyframes(blocks, context.candidates)
         origins, base, start = place(context, blocks)
         sink_key, sink_value = context.sinks[layer]
         recent_key, recent_value = context.recent_kv[layer]
@@ -124,12 +113,17 @@ class AnswerPass:
             parts_k.append(rotate(sink_key, self._table(("sinks", *base), at, key)))
             parts_v.append(sink_value)
         if blocks:
-            kv = context.past.load(layer, blocks, key.device, self.timings)
+            kv, left = context.past.read(layer, blocks, key.device, self.timings)
             if layer + 1 < len(context.recent_kv):  # what the next layer is likely to need too
                 context.past.prefetch(layer + 1, blocks)
-            table = self._table(("chosen", *choice.chosen), block_positions(blocks, origins), key)
-            parts_k.append(rotate(kv[None, 0], table))
+            name = ("chosen", *(block.index for block in blocks))
+            table = self._table(name, block_positions(blocks, origins), key)
+            parts_k.append(rotate(kv[None, 0], rows_of(table, left)))
+            if self._keep < 1:
+                self._chosen.append(Chosen(sink_key.shape[2], kv.shape[2], blocks, left))
             parts_v.append(kv[None, 1])
+        elif self._keep < 1:
+            self._chosen.append(Chosen(sink_key.shape[2], 0, [], None))
         parts_k.append(recent_key)
         parts_v.append(recent_value)
         length = sum(p.shape[2] for p in parts_k)

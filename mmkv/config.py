@@ -9,12 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from mmkv.eviction.settings import check_focus
+from mmkv.eviction.registry import DEFAULT
+from mmkv.eviction.settings import check_focus, check_keep_ratio, check_thinning
 from mmkv.retrieval.registry import check_score
 from mmkv.retrieval.text_image import TextImage
 
 if TYPE_CHECKING:
     from mmkv.codecs import Codec
+    from mmkv.eviction import Eviction
+    from mmkv.merging import Merge
 
 log = logging.getLogger("mmkv")
 
@@ -52,7 +55,15 @@ class CacheConfig:
         group_size: tokens that share a scale. None: what the codec does, mostly a page's.
         transform: over channels at 1 bit: "hadamard", "fft" or "none". None: the codec's.
         remove_mean: whether a channel's mean is taken off before packing. None: as the codec does.
-        focus: what the frames are watched for, in words, such as "watch the door".
+        keep_ratio: share of earlier frames' visual tokens that is kept, above 0; 1 keeps all. At
+            least one token of every frame and head is. The window and recent frames stay whole.
+        eviction: which are kept: a name of `mmkv.eviction.EVICTIONS`, "temporal+" and one of
+            them, or a policy of your own.
+        merging: what becomes of the others: a name of `mmkv.merging.MERGINGS`, or a policy.
+        focus: what the frames are watched for, in words, such as "watch the door"; "text-prior"
+            and "snapkv" keep what these words look at.
+        answer_keep_ratio: share of the retrieved visual tokens that an answer is generated from,
+            those that its question attended to most.
         protected_layers: layers packed at `protected_bits` (None: 4) instead; -1 is the last.
         page_tokens: tokens after which frames are packed together. None: 512 where a frame has
             128 or more, else 64.
@@ -89,7 +100,11 @@ class CacheConfig:
     remove_mean: bool | None = None
     protected_layers: Sequence[int] | None = None
     protected_bits: float | None = None
+    keep_ratio: float = 1.0
+    eviction: str | Eviction = DEFAULT
+    merging: str | Merge = "none"
     focus: str | None = None
+    answer_keep_ratio: float = 1.0
     page_tokens: int | None = None
     page_seconds: float = 60.0
     max_ram: int | str | None = "8GB"
@@ -110,6 +125,13 @@ class CacheConfig:
         _whole(self, "page_tokens", 1, optional=True)
         check_score(self.score, self.encoder)
         check_focus(self.focus)
+        check_thinning(self.keep_ratio, self.eviction, self.merging)
+        check_keep_ratio("answer_keep_ratio", self.answer_keep_ratio)
+        if self.retrieve_frames == "all" and self.answer_keep_ratio < 1:
+            raise ValueError(
+                f"answer_keep_ratio={self.answer_keep_ratio} thins what a question retrieved, and "
+                "retrieve_frames='all' retrieves nothing; leave it out, or set keep_ratio"
+            )
         window, recent = self.window_frames, self.recent_frames
         if window is not None and recent is not None and recent > window:
             raise ValueError(
@@ -161,7 +183,11 @@ class CacheConfig:
             remove_mean=self.remove_mean,
             protected_layers=self.protected_layers,
             protected_bits=self.protected_bits,
+            keep_ratio=float(self.keep_ratio),
+            eviction=self.eviction,
+            merging=self.merging,
             focus=self.focus,
+            answer_keep_ratio=float(self.answer_keep_ratio),
             page_tokens=self.page_tokens,
             page_seconds=float(self.page_seconds),
             max_ram=None if self.max_ram is None else int(self.max_ram),
@@ -202,7 +228,11 @@ class CacheSizes:
     remove_mean: bool | None
     protected_layers: Sequence[int] | None
     protected_bits: float | None
+    keep_ratio: float
+    eviction: str | Eviction
+    merging: str | Merge
     focus: str | None
+    answer_keep_ratio: float
     page_tokens: int | None
     page_seconds: float
     max_ram: int | None

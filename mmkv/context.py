@@ -105,15 +105,22 @@ def _recent_kv(
     if gapless and window.holds(every[0].start):
         return window.read(layer, every[0].start, every[-1].start + every[-1].tokens)
     # asked about an earlier moment: the archive's copy, rotated to the same place
-    kv = past.load(layer, every, ring.device)
+    kv, left = past.read(layer, every, ring.device)
     table = rotary(block_positions(every, [b.origin for b in every]), ring.device, ring.dtype)
-    return rotate(kv[None, 0], table), kv[None, 1]
+    return rotate(kv[None, 0], rows_of(table, left)), kv[None, 1]
 
 
 def block_positions(blocks: list[ArchivedBlock], origins: list[np.ndarray]) -> np.ndarray:
     """Positions int64 `[A, n]` of these blocks' tokens when they start at these origins."""
     parts = [b.layout.offsets + o[:, None] for b, o in zip(blocks, origins, strict=True)]
     return np.concatenate(parts, axis=1)
+
+
+def rows_of(table: tuple[Tensor, Tensor], left: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Cosines and sines `[H_kv, n, R]` of the tokens that are left in each head, int64 `[H_kv, n]`;
+    the whole table where none is missing.
+    """
+    return table if left is None else (table[0][left], table[1][left])
 
 
 def _end(block: ArchivedBlock) -> float:

@@ -17,6 +17,8 @@ from mmkv import keeping, seam
 from mmkv.archive import Archive, ArchivedBlock, PageSize
 from mmkv.codecs import Codec
 from mmkv.config import CacheSizes
+from mmkv.eviction.proxy import Proxy, watched
+from mmkv.eviction.settings import thinning_of
 from mmkv.keeping import Begun, Frame
 from mmkv.models.base import Block, Grid, VideoModel
 from mmkv.placing import layer_devices, open_window, origins
@@ -37,6 +39,7 @@ class Ingest:
     Args:
         adapter: the model. rotary: its angles. prefix: token ids before the first frame.
         codec: how the past is packed. store: where it is kept on disk, or None.
+        proxy: the text by which frames are observed for thinning, or None.
     """
 
     def __init__(
@@ -48,8 +51,10 @@ class Ingest:
         codec: Codec,
         store: Store | None = None,
         encoder: TextImage | None = None,
+        proxy: Proxy | None = None,
     ) -> None:
         self.adapter = adapter
+        self._proxy = proxy
         self._encoder = encoder
         self.store = store
         self.archive = Archive(
@@ -61,6 +66,7 @@ class Ingest:
             config.index_bytes,
             on_disk=store is not None,
             devices=layer_devices(adapter),
+            thinning=thinning_of(config),
         )
         if store is not None and store.writer is not None:
             self.archive.store_in(store.writer)
@@ -248,12 +254,13 @@ class Ingest:
         visual = torch.cat([b.visual for b in blocks])
         summarize = Summarizer(visual, lengths, self._config.landmarks)
         encode = EncodePass(window, positions, archive=kv, summarize=summarize)
-        seam.run(
-            adapter.language_model,
-            encode,
-            torch.cat([b.embeds for b in blocks]),
-            **_deepstack(blocks, visual.to(adapter.device)),
-        )
+        extras = _deepstack(blocks, visual.to(adapter.device))
+        embeds = torch.cat([b.embeds for b in blocks])
+        masses = None
+        if self._proxy is None or not keep:
+            seam.run(adapter.language_model, encode, embeds, **extras)
+        else:
+            masses = watched(self._proxy, encode, window, positions, embeds, extras)
         for device in {layer.key.device for layer in window.layers}:
             if device.type == "cuda":  # the copies into the archive have to be there
                 torch.cuda.synchronize(device)
@@ -271,6 +278,7 @@ class Ingest:
                     origin=origin,
                     kv=kv[:, :, :, at : at + length],
                     sides=block.sides,
+                    mass=None if masses is None else masses[:, :, at : at + length],
                 )
             )
             at, index, frame = at + length, index + 1, frame + block.frames

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mmkv.archive import Archive
+from mmkv.archive.kept import nearest
 from mmkv.models.base import Grid
 from mmkv.store import Store
 from mmkv.window import Window
@@ -62,7 +64,8 @@ def waiting(store: Store, after: int) -> list[Frame]:
 
 
 def refill(window: Window, archive: Archive, far_distance: int | None) -> None:
-    """Bring the archive's newest blocks into the ring, at their own positions.
+    """Bring the archive's newest blocks into the ring, at their own positions. Where tokens were
+    evicted, the nearest kept ones of their block stand in for them.
 
     Raises:
         StoreError: they cannot be read.
@@ -80,6 +83,27 @@ def refill(window: Window, archive: Archive, far_distance: int | None) -> None:
     skip = max(0, low - blocks[0].start)
     positions = np.concatenate([b.layout.offsets + b.origin[:, None] for b in blocks], axis=1)
     for layer, ring in enumerate(window.layers):
-        kv = past.load(layer, blocks, ring.key.device)[:, None, :, skip:]
+        kv, left = past.read(layer, blocks, ring.key.device)
+        if left is not None:
+            kv = _filled(kv, left, [block.tokens for block in blocks])
+            window.whole = end
+        kv = kv[:, None, :, skip:]
         window.restore(layer, end, kv[0], kv[1], positions[:, skip:])
     window.seen = end
+
+
+def _filled(kv: Tensor, left: Tensor, lengths: list[int]) -> Tensor:
+    """Keys and values `[2, H_kv, T, D]` of whole blocks, in which every evicted token is what the
+    nearest kept one of its block is.
+
+    Args:
+        kv: `[2, H_kv, n, D]`. left: int64 `[H_kv, n]`, which tokens these are.
+    """
+    kept = np.zeros((len(left), sum(lengths)), dtype=bool)
+    np.put_along_axis(kept, left.cpu().numpy(), True, axis=1)
+    ends = np.cumsum([0, *lengths])
+    parts = [nearest(kept[:, a:b]) + a for a, b in pairwise(ends) if b > a]
+    places = np.cumsum(kept, axis=1) - 1  # of a kept token, its place in `kv`
+    source = np.take_along_axis(places, np.concatenate(parts, axis=1), axis=1)
+    rows = torch.from_numpy(source).to(kv.device)[None, :, :, None]
+    return kv.gather(2, rows.expand(2, -1, -1, kv.shape[3]))

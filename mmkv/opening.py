@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from mmkv.codecs import CODECS, Codec, from_spec, make_codec
 from mmkv.config import CacheConfig, CacheSizes
+from mmkv.eviction.opened import stored_thinning
+from mmkv.eviction.registry import make_eviction
+from mmkv.merging.registry import make_merge
 from mmkv.models.prompt import Template
 from mmkv.retrieval.registry import EXTERNAL
 from mmkv.retrieval.text_image import TextImage
@@ -57,7 +60,11 @@ def new_stream(
         "head_dim": shape.head_dim,
         "codec": codec.spec(),
         "config": {
-            **{k: v for k, v in asdict(sizes).items() if k not in _CODEC_FIELDS},
+            **{
+                f.name: getattr(sizes, f.name) for f in fields(sizes) if f.name not in _CODEC_FIELDS
+            },
+            "eviction": make_eviction(sizes.eviction).name,
+            "merging": make_merge(sizes.merging).name,
             "encoder": None if encoder is None else encoder.name,
         },
         "system": system,
@@ -81,7 +88,7 @@ def open_stream(
     try:
         meta, name = store.meta, str(store.folder)
         refuse_other(meta["model"], identity(vlm.adapter), name)
-        sizes = _stored_sizes(vlm, meta, config)
+        sizes = _stored_sizes(vlm, meta, config, writing=mode == "a")
         codec = _stored_codec(vlm, meta, config, name)
         template = Template(vlm.tokenizer, vlm.adapter.video_tokens, meta["system"])
         if list(template.prefix) != meta["prefix"]:
@@ -123,9 +130,12 @@ def _codec_settings(config: CacheConfig | CacheSizes) -> dict[str, Any]:
     return {name: getattr(config, name) for name in _CODEC_FIELDS}
 
 
-def _stored_sizes(vlm: VideoLM, meta: dict[str, Any], config: CacheConfig | None) -> CacheSizes:
+def _stored_sizes(
+    vlm: VideoLM, meta: dict[str, Any], config: CacheConfig | None, *, writing: bool
+) -> CacheSizes:
     known = {field.name for field in fields(CacheConfig)}
     stored = {name: value for name, value in meta["config"].items() if name in known}
+    stored |= stored_thinning(stored, config, writing=writing)
     if config is None:
         if meta["config"].get("resident"):
             stored["retrieve_frames"] = "all"
@@ -141,7 +151,7 @@ def _stored_sizes(vlm: VideoLM, meta: dict[str, Any], config: CacheConfig | None
         raise ValueError(f"recent_frames={recent} is more than the store's window of {window}")
     # what a store keeps of its frames stays as it began
     kept = {"landmarks": stored.get("landmarks", 0), "thumbnails": stored.get("thumbnails", False)}
-    kept["focus"] = config.focus or stored.get("focus")  # a store may be gone on with for another
+    kept |= {name: stored[name] for name in ("keep_ratio", "eviction", "merging", "focus")}
     limits = {name: stored.get(name) for name in ("max_disk", "max_age")}
     given = {name: getattr(config, name) for name in limits if getattr(config, name) is not None}
     asked = replace(config, window_frames=window, **{**kept, **limits, **given})

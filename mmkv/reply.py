@@ -44,6 +44,7 @@ class Reply:
         retriever: Retriever,
         asked: float,
         far: FarPast | None = None,
+        keep: float = 1.0,
     ) -> None:
         self._vlm = vlm
         self._context = context
@@ -60,7 +61,7 @@ class Reply:
         self._stepping = threading.Lock()
         self._use = seam.Use(vlm.adapter.language_model)
         try:
-            self._prefill(retriever, far)
+            self._prefill(retriever, far, keep)
         except BaseException:
             self._use.release()
             raise
@@ -113,12 +114,12 @@ class Reply:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _prefill(self, retriever: Retriever, far: FarPast | None) -> None:
+    def _prefill(self, retriever: Retriever, far: FarPast | None, keep: float) -> None:
         adapter, context = self._vlm.adapter, self._context
         embeds, words = prompt_input(adapter, self._prompt)
         room = self._sampling.max_new_tokens
         settings = (context, self._vlm.rotary, words, retriever, room)
-        self._pass = AnswerPass(*settings) if far is None else ResidentPass(*settings, far)
+        self._pass = AnswerPass(*settings, keep) if far is None else ResidentPass(*settings, far)
         with self._vlm.turns.turn(self._cancel), torch.inference_mode():
             started = time.perf_counter()
             hidden = seam.run(adapter.language_model, self._pass, embeds)

@@ -26,6 +26,8 @@ class Stats:
     found ahead of their use, and waited for the disk for.
     codec: how archived frames are packed. bits_per_element: what an element of their keys and
     values takes, scales and means included, None before any are packed.
+    keep_ratio: share of archived frames' tokens that was really kept, text included, None before
+    any are packed.
     resident_bytes: device memory of the packed past, where all of it is kept there.
     timings: seconds spent so far per stage.
     """
@@ -43,6 +45,7 @@ class Stats:
     forgotten_frames: int
     codec: str = "fp16"
     bits_per_element: float | None = None
+    keep_ratio: float | None = None
     resident_bytes: int = 0
     timings: dict[str, float] = field(default_factory=dict)
     disk_bytes: int = 0
@@ -62,7 +65,7 @@ def collect(ingest: Ingest, resident_bytes: int = 0) -> Stats:
     element = torch.empty((), dtype=ingest.adapter.dtype).element_size()
     token = shape.layers * 2 * shape.kv_heads * shape.head_dim * element
     bits = archive.bits_per_element
-    packed = token if bits is None else token / element * bits / 8
+    packed = token if bits is None else token / element * bits / 8 * (archive.kept or 1)
     first, last = ingest.span or (None, None)
     span = None if first is None or last is None or last <= first else last - first
     fps = None if span is None else (ingest.frames - 1) / span
@@ -82,6 +85,7 @@ def collect(ingest: Ingest, resident_bytes: int = 0) -> Stats:
         forgotten_frames=forgotten,
         codec=archive.codec.name,
         bits_per_element=bits,
+        keep_ratio=archive.kept,
         resident_bytes=resident_bytes,
         timings=dict(ingest.timings),
         disk_bytes=0 if ingest.store is None else ingest.store.nbytes,

@@ -18,6 +18,7 @@ from mmkv import seam
 from mmkv.answer import Answer, unknown_words
 from mmkv.config import CacheSizes
 from mmkv.context import Context, capture
+from mmkv.eviction.settings import proxy_of
 from mmkv.frames import as_frames, as_tensor, as_times, chunks
 from mmkv.ingest import Ingest
 from mmkv.keeping import Frame
@@ -78,8 +79,9 @@ class Stream:
         self._template = template
         self._encoder = encoder
         self._vectors: dict[int, Tensor] = {}  # of blocks, by the encoder
+        proxy = proxy_of(config, vlm.adapter, template)
         self._ingest = Ingest(
-            vlm.adapter, vlm.rotary, template.prefix, config, codec, store, encoder
+            vlm.adapter, vlm.rotary, template.prefix, config, codec, store, encoder, proxy
         )
         self._resident = None
         if config.resident:
@@ -233,7 +235,8 @@ class Stream:
         prompt = self._template.fitting(question, history)
         context = self._context(since, until)
         retriever, far = self._retriever(context, question), self._far(context)
-        return Reply(self._vlm, context, prompt, options, retriever, asked, far)
+        keep = self.config.answer_keep_ratio
+        return Reply(self._vlm, context, prompt, options, retriever, asked, far, keep)
 
     def find(
         self, text: str, k: int = 5, *, since: float | None = None, until: float | None = None

@@ -57,6 +57,7 @@ class Window:
         self.capacity = local + chunk
         self.seen = 0
         self.sinks = 0
+        self.whole = 0  # from this token on the ring holds what was encoded
         self.rotary = rotary
         self.advances = np.array(advances)[:, None]
         self.far_distance: int | None = None
@@ -79,8 +80,8 @@ class Window:
         return total
 
     def holds(self, start: int) -> bool:
-        """Whether all tokens from `start` on are still in the ring."""
-        return start >= self.seen - self.local and start >= 0
+        """Whether all tokens from `start` on are in the ring as they were encoded."""
+        return start >= max(self.seen - self.local, self.whole)
 
     def read(self, layer: int, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """Copies of rotated keys and values `[1, H_kv, stop - start, D]` of a run of tokens."""

@@ -1,4 +1,4 @@
-"""Writes the small store of the current format version that tests/data keeps for ever.
+"""Writes the small stores of the current format version that tests/data keeps for ever.
 
     python tests/make_store.py
 
@@ -12,8 +12,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from store_blocks import FACTS, archive, fill
+from store_blocks import FACTS, archive, even_block, fill, rows
 
+from mmkv.eviction import make_eviction
+from mmkv.eviction.thin import Thinning
+from mmkv.merging import make_merge
 from mmkv.store import Store
 from mmkv.store.records import VERSION
 from mmkv.store.retention import Limits
@@ -22,9 +25,32 @@ BLOCKS = 9  # in two sessions, the first of which ends inside of a page
 
 
 def main() -> None:
-    """Write it."""
-    path = Path(__file__).parent / "data" / f"store-v{VERSION}"
-    store = Store.create(path, {**FACTS, "mmkv": "0.1.0", "model": {"name": "none"}}, Limits())
+    """Write them."""
+    write()
+    write_thinned()
+
+
+def write_thinned() -> None:
+    """One whose blocks keep some of their tokens only."""
+    path, store = begun("-thinned")
+    made = archive(thinning=Thinning(make_eviction("temporal"), make_merge("none"), 0.5))
+    made.store_in(store.writer)
+    made.append([even_block(i) for i in range(BLOCKS)], rows(0, BLOCKS))
+    made.flush()
+    made.close()
+    (path / "lock").unlink()
+
+
+def begun(name: str) -> tuple[Path, Store]:
+    """An empty store in tests/data."""
+    path = Path(__file__).parent / "data" / f"store-v{VERSION}{name}"
+    facts = {**FACTS, "mmkv": "0.1.0", "model": {"name": "none"}}
+    return path, Store.create(path, facts, Limits())
+
+
+def write() -> None:
+    """One of whole blocks."""
+    path, store = begun("")
     made = archive()
     made.store_in(store.writer)
     fill(made, 0, 5)

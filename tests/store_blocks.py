@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mmkv.archive import Archive, ArchivedBlock, PageSize, Snapshot
 from mmkv.codecs import make_codec
+from mmkv.eviction.thin import Thinning
 from mmkv.models.base import Layout, Shape
 from mmkv.store import Store
 from mmkv.store.retention import Limits
@@ -60,6 +61,14 @@ def block(i: int) -> ArchivedBlock:
     return ArchivedBlock(i, start, 2 * i, 2, seconds, layout, origin, states(i), sides)
 
 
+def even_block(i: int) -> ArchivedBlock:
+    """Block i of a stream whose blocks are alike: a text token, four visual ones, a text token."""
+    layout = Layout((7,), (3,), np.arange(6, dtype=np.int64)[None], (6,))
+    kv = torch.cat([states(3 * i + 1), states(3 * i + 2)], dim=3)[:, :, :, :6]
+    seconds = (i + 0.125, i + 0.625)
+    return ArchivedBlock(i, 6 * i, 2 * i, 2, seconds, layout, np.array([6 * i]), kv)
+
+
 def rows(first: int, stop: int) -> list[Tensor]:
     """Summaries of blocks first…stop-1, per layer `[n, 1, H_kv, D]`."""
     keys = [states(i)[:, 0, :, :2].mean(dim=2) for i in range(first, stop)]  # [L, H_kv, D]
@@ -75,10 +84,15 @@ def stored_rows(first: int, stop: int) -> list[Tensor]:
     return found
 
 
-def archive(limit: int | None = None, page_tokens: int = 8, on_disk: bool = True) -> Archive:
+def archive(
+    limit: int | None = None,
+    page_tokens: int = 8,
+    on_disk: bool = True,
+    thinning: Thinning | None = None,
+) -> Archive:
     codec = make_codec(None, SHAPE, dtype=torch.float32)
     page = PageSize(page_tokens)
-    return Archive(codec, SHAPE, torch.float32, limit, page, on_disk=on_disk)
+    return Archive(codec, SHAPE, torch.float32, limit, page, on_disk=on_disk, thinning=thinning)
 
 
 def created(

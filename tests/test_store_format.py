@@ -180,8 +180,8 @@ def test_a_store_of_another_version_names_what_reads_it(tmp_path: Path) -> None:
     created(tmp_path / "s").close()
     path = tmp_path / "s" / "meta.json"
     meta = json.loads(path.read_text())
-    path.write_text(json.dumps({**meta, "version": 2, "mmkv": "9.1"}))
-    with pytest.raises(StoreMismatchError, match=r"version 2, .* version 1; .* mmkv 9\.1"):
+    path.write_text(json.dumps({**meta, "version": 3, "mmkv": "9.1"}))
+    with pytest.raises(StoreMismatchError, match=r"version 3, .* version 1 and 2; .* mmkv 9\.1"):
         Followed(tmp_path / "s")
     path.write_text("{")
     with pytest.raises(StoreError, match="damaged"):

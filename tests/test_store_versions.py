@@ -7,15 +7,18 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from make_store import BLOCKS
-from store_blocks import Followed, check, fill, resumed
+from store_blocks import CPU, Followed, check, even_block, fill, resumed
 
 from mmkv.store.records import VERSION
 
 DATA = Path(__file__).parent / "data"
 WRITTEN = {  # SHA-256 of the data file: the committed stores are never written again
     1: "c2088fe6b4d74a0164a6350f17103daa9965cbe45425a494828d872058b00346",
+    2: "a635cfbc056057ee98bf473a7cc1a2685577a6a84e6b21b44606947630fcf261",
 }
+THINNED = "0fc6de78448ba7a982e52114735e5eda336507d59f123a37947a220b973efa79"
 
 
 @pytest.mark.parametrize("version", WRITTEN)
@@ -24,6 +27,22 @@ def test_a_store_of_an_earlier_version_is_read(version: int) -> None:
     raw = (path / "000000.data").read_bytes()
     assert hashlib.sha256(raw).hexdigest() == WRITTEN[version]
     check(Followed(path).archive.snapshot(), 0, BLOCKS)
+
+
+def test_a_store_that_lacks_evicted_tokens_is_read() -> None:
+    path = DATA / "store-v2-thinned"
+    raw = (path / "000000.data").read_bytes()
+    assert hashlib.sha256(raw).hexdigest() == THINNED
+    past = Followed(path).archive.snapshot()
+    assert len(past.blocks) == BLOCKS
+    assert [page.keyframe for page in past.pages] == [page.first for page in past.pages]
+    whole = torch.cat([even_block(i).kv for i in range(BLOCKS)], dim=3)
+    for layer in range(3):
+        kv, left = past.read(layer, past.blocks, CPU)
+        assert left.shape[1] == sum(sum(page.lengths) for page in past.pages) < whole.shape[3]
+        for head, mine in enumerate(left):
+            assert {6 * i + at for i in range(BLOCKS) for at in (0, 5)} <= set(mine.tolist())
+            assert torch.equal(kv[:, head], whole[layer, :, head, mine])
 
 
 def test_the_current_version_has_its_store() -> None:

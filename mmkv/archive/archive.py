@@ -26,6 +26,7 @@ from mmkv.models.base import Shape
 from mmkv.slabs import Slabs
 
 if TYPE_CHECKING:
+    from mmkv.eviction.thin import Thinning
     from mmkv.store import Store
     from mmkv.store.writer import Writer
 
@@ -42,6 +43,7 @@ class Archive:
         index_bytes: bytes of summaries on the devices, None for all.
         on_disk: whether pages are in a store, which `extend` or `store_in` then names.
         devices: of the layers, where pages are packed; none: in host memory.
+        thinning: what becomes of a page's visual tokens before it is packed; None: all are kept.
     """
 
     def __init__(
@@ -54,8 +56,10 @@ class Archive:
         index_bytes: int | None = None,
         on_disk: bool = False,
         devices: Sequence[torch.device] = (),
+        thinning: Thinning | None = None,
     ) -> None:
         self.codec = codec
+        self._thinning = thinning
         self.behind: WriteBehind | None = None
         self.window_tokens = 0  # of the newest tokens, that a store has to keep
         self._limit = limit
@@ -100,6 +104,11 @@ class Archive:
         return self._pages.bits_per_element
 
     @property
+    def kept(self) -> float | None:
+        """Share of the tokens of all pages so far that was not evicted; None before the first."""
+        return self._pages.kept
+
+    @property
     def index_bytes(self) -> int:
         """Bytes of the summaries."""
         return self._summaries.nbytes
@@ -121,7 +130,7 @@ class Archive:
         self._summaries.append(len(self), rows)
         for block in blocks:
             self._blocks.append(block)
-            if self._page_size.full(self._open()):
+            if self._page_size.full(self._open(), self._thinning):
                 self._close_page()
         self._hand_over()
         self._forget()
@@ -201,7 +210,7 @@ class Archive:
 
     def _close_page(self) -> None:
         blocks = self._open()
-        page = pack(blocks, self.codec, self._payloads, self._devices)
+        page = pack(blocks, self.codec, self._payloads, self._devices, self._thinning)
         # from here on the blocks are the page's, also where an interrupt comes in between
         self._pages.add(page)
         at = page.first - self.first

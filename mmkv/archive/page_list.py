@@ -5,16 +5,21 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mmkv.archive.blocks import ArchivedBlock
 from mmkv.archive.pages import Page
+
+if TYPE_CHECKING:
+    from mmkv.eviction.thin import Thinning
 
 _LARGE, _SMALL, _MANY = 512, 64, 128  # tokens per page, where a block has many, and where not
 
 
 @dataclass(frozen=True, slots=True)
 class PageSize:
-    """When a page is closed: at this many tokens, or after this many seconds of the stream.
+    """When a page is closed: at this many tokens that it keeps, or after this many seconds of the
+    stream.
 
     tokens: None for 512 where a block has 128 or more, else 64.
     """
@@ -22,10 +27,12 @@ class PageSize:
     tokens: int | None = None
     seconds: float = 60.0
 
-    def full(self, blocks: Sequence[ArchivedBlock]) -> bool:
+    def full(self, blocks: Sequence[ArchivedBlock], thinning: Thinning | None = None) -> bool:
         """Whether these blocks make a page."""
         enough = self.tokens or (_LARGE if blocks[0].tokens >= _MANY else _SMALL)
         held = sum(block.tokens for block in blocks)
+        if thinning is not None and held >= enough:
+            held = thinning.tokens_left(blocks)
         return held >= enough or blocks[-1].seconds[1] - blocks[0].seconds[0] >= self.seconds
 
 
@@ -40,7 +47,7 @@ class PageList:
         self._token = token
         self._pages: list[Page] = []
         self._bytes = 0  # of all pages so far, those that left too
-        self._elements = 0
+        self._tokens = [0, 0]  # packed, and as they were encoded
 
     @property
     def stop(self) -> int:
@@ -52,13 +59,21 @@ class PageList:
         """Bits that an element takes, with all that decoding needs, over all pages so far; None
         before the first.
         """
-        return 8 * self._bytes / self._elements if self._elements else None
+        elements = self._tokens[0] * self._token
+        return 8 * self._bytes / elements if elements else None
+
+    @property
+    def kept(self) -> float | None:
+        """Share of the tokens of all pages so far that was not evicted; None before the first."""
+        left, whole = self._tokens
+        return left / whole if whole else None
 
     def add(self, page: Page) -> None:
         """Add the next page."""
         self._pages.append(page)
         self._bytes += page.nbytes
-        self._elements += sum(page.lengths) * self._token
+        left, whole = sum(page.lengths), sum(page.whole or page.lengths)
+        self._tokens = [self._tokens[0] + left, self._tokens[1] + whole]
 
     def since(self, block: int) -> list[Page]:
         """Pages that begin at this block or later."""

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 
 from mmkv.archive.blocks import ArchivedBlock
+from mmkv.archive.kept import bit_bytes, to_bits
 from mmkv.codecs import Codec, Part
 from mmkv.slabs import Slabs
+
+if TYPE_CHECKING:
+    from mmkv.eviction.thin import Thinning
 
 
 class Stored(Protocol):
@@ -30,7 +34,10 @@ class Stored(Protocol):
 class Page:
     """Consecutive blocks, packed.
 
-    first, stop: numbers of its first block and of the one after its last. lengths: tokens of each.
+    first, stop: numbers of its first block and of the one after its last. lengths: tokens of each
+    that are packed. whole: tokens of each as it was encoded, where some were evicted; each layer's
+    shared slice then begins with a bit for every token of every head (`kept.py`).
+    keyframe: number of the block that the page's others are retrieved with, if there is one.
     sizes: bytes of each slice, uint32 `[1 + blocks, L]`; row 0 is what the blocks share.
     payload: the slices one after the other, uint8, row by row; None where only the disk has them.
     stored: the same on disk; None before it is written, or without a store.
@@ -45,6 +52,8 @@ class Page:
     stored: Stored | None = None
     sides: tuple[dict[str, bytes], ...] = ()
     slab: int = 0
+    whole: tuple[int, ...] | None = None
+    keyframe: int | None = None
 
     @property
     def stop(self) -> int:
@@ -80,21 +89,31 @@ def pack(
     codec: Codec,
     memory: Slabs,
     devices: Sequence[torch.device] = (),
+    thinning: Thinning | None = None,
 ) -> Page:
-    """Pack blocks that still have their keys and values into one page in `memory`; where the codec
-    computes, on the layers' devices.
+    """Thin blocks that still have their keys and values and pack them into one page in `memory`;
+    where that is work for a GPU, on the layers' devices.
     """
     lengths = tuple(block.tokens for block in blocks)
-    states = [block.kv for block in blocks if block.kv is not None]
-    assert len(states) == len(blocks)
-    layers = states[0].shape[0]
+    held = [block.kv for block in blocks if block.kv is not None]
+    assert len(held) == len(blocks)
+    states = list(torch.cat(held, dim=3))  # per layer [2, H_kv, tokens, D]
+    if devices and (codec.computes or thinning is not None):
+        states = [
+            kv.to(where, non_blocking=True) for kv, where in zip(states, devices, strict=True)
+        ]
+    thinned = None if thinning is None else thinning.thin(blocks, states)
+    whole = keyframe = None
+    if thinned is not None:
+        whole, lengths, states = lengths, thinned.lengths, thinned.states
+        keyframe = None if thinned.keyframe is None else blocks[thinned.keyframe].index
     rows: list[list[np.ndarray]] = [[] for _ in range(len(blocks) + 1)]
-    for layer in range(layers):
-        kv = torch.cat([held[layer] for held in states], dim=2)  # [2, H_kv, tokens, D]
-        if codec.computes and devices:
-            kv = kv.to(devices[layer], non_blocking=True)
+    for layer, kv in enumerate(states):
         packed = codec.encode(kv[0], kv[1], list(lengths), layer)
-        for row, part in zip(rows, [packed.shared, *packed.blocks], strict=True):
+        shared = packed.shared
+        if thinned is not None:
+            shared = np.concatenate([to_bits(thinned.kept[layer]), shared])
+        for row, part in zip(rows, [shared, *packed.blocks], strict=True):
             row.append(part)
     sizes = np.array([[part.nbytes for part in row] for row in rows], dtype=np.uint32)
     buffer = memory.take((int(sizes.sum(dtype=np.int64)),))
@@ -108,14 +127,17 @@ def pack(
     sides = tuple(dict(block.sides) for block in blocks)
     if not any(sides):
         sides = ()
-    return Page(blocks[0].index, lengths, sizes, payload, None, sides, slab)
+    first = blocks[0].index
+    return Page(first, lengths, sizes, payload, None, sides, slab, whole, keyframe)
 
 
 def stripped(block: ArchivedBlock) -> ArchivedBlock:
     """The block without what its page holds from now on."""
-    return replace(block, kv=None, sides={})
+    return replace(block, kv=None, sides={}, mass=None)
 
 
-def part_of(page: Page, blocks: Sequence[int], slices: Sequence[np.ndarray]) -> Part:
+def part_of(page: Page, blocks: Sequence[int], slices: Sequence[np.ndarray], heads: int) -> Part:
     """What a codec needs to decode blocks of a page: the shared slice comes first in `slices`."""
-    return Part(slices[0], slices[1:], [page.lengths[block - page.first] for block in blocks])
+    skip = 0 if page.whole is None else bit_bytes(heads, sum(page.whole))
+    lengths = [page.lengths[block - page.first] for block in blocks]
+    return Part(slices[0][skip:], slices[1:], lengths)

@@ -6,10 +6,12 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mmkv.archive.blocks import ArchivedBlock
+from mmkv.archive.kept import from_bits, places
 from mmkv.archive.page_list import page_of
 from mmkv.archive.pages import Page, part_of
 from mmkv.archive.reads import PageMemory
@@ -44,16 +46,34 @@ class Snapshot:
         device: torch.device,
         spent: dict[str, float] | None = None,
     ) -> Tensor:
-        """Keys before RoPE and values `[2, H_kv, sum of tokens, D]` of these blocks, on a device.
+        """Keys before RoPE and values `[2, H_kv, n, D]` of these blocks, on a device; what was
+        evicted is missing. See `read`.
+        """
+        return self.read(layer, chosen, device, spent)[0]
+
+    def read(
+        self,
+        layer: int,
+        chosen: Sequence[ArchivedBlock],
+        device: torch.device,
+        spent: dict[str, float] | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Keys and values of some blocks, and which tokens these are.
 
         Args:
             spent: seconds that decoding takes are added to its "unpack".
+
+        Returns:
+            keys before RoPE and values `[2, H_kv, n, D]`; where each head's tokens stand among all
+            tokens of these blocks, int64 `[H_kv, n]`, or None where all are there.
 
         Raises:
             StoreError: what the disk holds is damaged, or cannot be read.
         """
         packed, shape = self._packed, self._packed.shape
         pieces: list[Tensor] = []
+        left: list[np.ndarray] = []
+        at, thinned = 0, False
         waiting: list[Part] = []
 
         def unpack() -> None:
@@ -74,12 +94,42 @@ class Snapshot:
             else:
                 numbers = [block.index for block in blocks]
                 slices = packed.memory.slices(page, layer, numbers)
-                waiting.append(part_of(page, numbers, slices))
+                waiting.append(part_of(page, numbers, slices, shape.kv_heads))
+            tokens = sum(block.tokens for block in blocks)
+            if page is None or page.whole is None:
+                own = np.broadcast_to(np.arange(tokens), (shape.kv_heads, tokens))
+            else:
+                thinned = True
+                bits = from_bits(slices[0], shape.kv_heads, sum(page.whole))
+                own = places(bits, page.whole, [number - page.first for number in numbers])
+            left.append(own + at)
+            at += tokens
         unpack()
         if not pieces:
             size = (2, shape.kv_heads, 0, shape.head_dim)
-            return torch.empty(size, dtype=packed.dtype, device=device)
-        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)
+            return torch.empty(size, dtype=packed.dtype, device=device), None
+        kv = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)
+        if not thinned:
+            return kv, None
+        return kv, torch.from_numpy(np.concatenate(left, axis=1)).to(device)
+
+    def with_keyframes(
+        self, chosen: Sequence[ArchivedBlock], among: Sequence[ArchivedBlock]
+    ) -> list[ArchivedBlock]:
+        """Blocks with those beside which their tokens are understood, in time order.
+
+        Args:
+            among: blocks that may be shown, numbered without gaps.
+        """
+        pages = [page_of(self._pages, block.index) for block in chosen]
+        more = {page.keyframe for page in pages if page is not None} - {None}
+        more -= {block.index for block in chosen}
+        if not more or not among:
+            return list(chosen)
+        first = among[0].index
+        wanted = [number - first for number in more if number is not None]
+        brought = [among[place] for place in wanted if 0 <= place < len(among)]
+        return sorted([*chosen, *brought], key=lambda block: block.index)
 
     @property
     def codec(self) -> Codec:
@@ -98,7 +148,8 @@ class Snapshot:
             StoreError: what the disk holds is damaged, or cannot be read.
         """
         numbers = range(page.first, page.stop)
-        return part_of(page, numbers, self._packed.memory.slices(page, layer, numbers))
+        slices = self._packed.memory.slices(page, layer, numbers)
+        return part_of(page, numbers, slices, self._packed.shape.kv_heads)
 
     def prefetch(self, layer: int, blocks: Sequence[ArchivedBlock]) -> None:
         """Begin to read what `load` will need; returns at once."""

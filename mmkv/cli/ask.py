@@ -57,6 +57,9 @@ def ask(
     retrieve_frames: options.Retrieve = None,
     key_bits: options.KeyBits = None,
     value_bits: options.ValueBits = None,
+    keep_ratio: options.KeepRatio = None,
+    eviction: options.Eviction = None,
+    merging: options.Merging = None,
     focus: options.Focus = None,
     max_ram: options.MaxRam = None,
     reader: options.Reader = "auto",
@@ -94,6 +97,9 @@ def ask(
         retrieve_frames=retrieve_frames,
         key_bits=key_bits,
         value_bits=value_bits,
+        keep_ratio=keep_ratio,
+        eviction=eviction,
+        merging=merging,
         focus=focus,
         max_ram=max_ram,
     )
@@ -203,6 +209,8 @@ def cost_line(stats: Stats, watched: session.Watched, memory: int | None) -> str
     bits = stats.bits_per_element
     packed = f" at {bits:.3g} bits per element" if bits and stats.codec != "fp16" else ""
     per_hour = f", {stats.gb_per_hour:.3g} GB per hour of video" if stats.gb_per_hour else ""
+    if stats.keep_ratio not in (None, 1):
+        packed += f", {100 * stats.keep_ratio:.3g}% of the tokens"
     parts = [
         f"watched {stats.frames} frames in {took(watched.seconds)} ({rate}){dropped}",
         f"{stats.tokens_per_frame:g} tokens per frame",

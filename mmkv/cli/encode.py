@@ -36,6 +36,9 @@ def encode(
     window_frames: options.Window = None,
     key_bits: options.KeyBits = None,
     value_bits: options.ValueBits = None,
+    keep_ratio: options.KeepRatio = None,
+    eviction: options.Eviction = None,
+    merging: options.Merging = None,
     focus: options.Focus = None,
     max_ram: options.MaxRam = None,
     max_disk: options.MaxDisk = None,
@@ -69,6 +72,9 @@ def encode(
         window_frames=window_frames,
         key_bits=key_bits,
         value_bits=value_bits,
+        keep_ratio=keep_ratio,
+        eviction=eviction,
+        merging=merging,
         focus=focus,
         max_ram=max_ram,
         max_disk=max_disk,
@@ -141,6 +147,8 @@ def report(cost: dict[str, Any]) -> str:
         ("archive", f"{size(cost['bytes_per_frame'])} per frame{per_hour}"),
         ("window", size(cost["window_bytes"])),
     ]
+    if cost["keep_ratio"] not in (None, 1):
+        rows.append(("kept", f"{100 * cost['keep_ratio']:.1f}% of the tokens"))
     if cost["store"]:
         kept = cost["archived_frames"]
         each = f", {size(cost['disk_bytes'] / kept)} per frame" if kept else ""

@@ -92,6 +92,18 @@ ValueBits = Annotated[
     float | None,
     typer.Option(metavar="BITS", help="Pack their values: 1.5, 1.58, 1.66, 2 or 4 bits."),
 ]
+KeepRatio = Annotated[
+    float | None,
+    typer.Option(metavar="SHARE", help="Keep this share of earlier frames' tokens, such as 0.5."),
+]
+Eviction = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Which: text-prior, temporal, snapkv, temporal+snapkv, ..."),
+]
+Merging = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Fold the others in: average, pivot or weighted."),
+]
 Focus = Annotated[
     str | None,
     typer.Option(metavar="TEXT", help="What to watch for, such as 'the people at the door'."),

@@ -88,13 +88,14 @@ def describe(folder: str, *, check: bool = False) -> dict[str, Any]:
 
     store = Store.follow(folder)
     frames, first, last, pages, damaged = 0, None, None, 0, []
-    forgotten = packed = tokens = 0
+    forgotten = packed = tokens = whole = 0
     for stored in store.pages():
         if first is None:
             first, forgotten = stored.blocks[0].seconds[0], stored.blocks[0].frame
         last, pages = stored.blocks[-1].seconds[1], pages + 1
         frames = stored.blocks[-1].frame + stored.blocks[-1].frames
         packed, tokens = packed + stored.page.nbytes, tokens + sum(stored.page.lengths)
+        whole += sum(stored.page.whole or stored.page.lengths)
         if check:
             damaged += store.damage_of(stored)
     meta = store.meta
@@ -112,6 +113,8 @@ def describe(folder: str, *, check: bool = False) -> dict[str, Any]:
         "bytes_per_frame": store.nbytes / kept if kept else None,
         "codec": meta["codec"],
         "bits_per_element": 8 * packed / elements if elements else None,
+        "keep_ratio": tokens / whole if whole else None,
+        "eviction": meta["config"].get("eviction"),
         "window_frames": meta["config"]["window_frames"],
         "pages": pages,
         "written_by": written_by(store.folder),
@@ -130,6 +133,9 @@ def lines(found: dict[str, Any]) -> str:
     bits = found["bits_per_element"]
     taken = f", {bits:.2f} bits per element of keys and values" if bits else ""
     how = ", ".join(f"{k} {v}" for k, v in codec.items() if v not in (None, [], ()))
+    kept = []
+    if found["keep_ratio"] not in (None, 1):
+        kept = [("kept", f"{100 * found['keep_ratio']:.1f}% of the tokens, by {found['eviction']}")]
     rows = [
         ("store", found["store"]),
         ("model", found["model"]),
@@ -137,6 +143,7 @@ def lines(found: dict[str, Any]) -> str:
         ("frames", f"{found['frames'] - found['forgotten']}{span}{gone}"),
         ("size", f"{size(found['bytes'])} in {found['pages']} pages{each}"),
         ("codec", (f"{name} ({how})" if how else name) + taken),
+        *kept,
         ("window", f"{found['window_frames']} frames"),
     ]
     if found["written_by"]:

@@ -12,8 +12,14 @@ from mmkv.archive.blocks import ArchivedBlock
 from mmkv.models.base import Layout
 
 
-def to_bytes(blocks: Sequence[ArchivedBlock]) -> bytes:
-    """Everything of these blocks but their times, keys, values and sides."""
+def to_bytes(
+    blocks: Sequence[ArchivedBlock], *, thinned: bool = False, keyframe: int | None = None
+) -> bytes:
+    """Everything of a page's blocks but their times, keys, values and sides.
+
+    Args:
+        thinned: whether some of their tokens are missing. keyframe: see `Page`.
+    """
     layouts: dict[str, int] = {}
     numbers = []
     for block in blocks:
@@ -35,6 +41,8 @@ def to_bytes(blocks: Sequence[ArchivedBlock]) -> bytes:
         "origins": [block.origin.tolist() for block in blocks],
         "layout": numbers,
         "layouts": [json.loads(text) for text in layouts],
+        "thinned": thinned,
+        "keyframe": keyframe,
     }
     return zlib.compress(json.dumps(about, separators=(",", ":")).encode(), 6)
 
@@ -47,8 +55,10 @@ class AboutReader:
 
     def read(
         self, stored: bytes, first: int, seconds: Sequence[tuple[float, float]]
-    ) -> list[ArchivedBlock]:
-        """The blocks from number `first` on, whose first and last frames have these times."""
+    ) -> tuple[list[ArchivedBlock], bool, int | None]:
+        """The blocks from number `first` on, whose first and last frames have these times; whether
+        some of their tokens are missing; the page's keyframe. (Version 1 has neither of these.)
+        """
         about = json.loads(zlib.decompress(stored))
         layouts = [self._layout(layout) for layout in about["layouts"]]
         start, frame = int(about["start"]), int(about["frame"])
@@ -66,7 +76,7 @@ class AboutReader:
             )
             blocks.append(block)
             start, frame = start + block.tokens, frame + block.frames
-        return blocks
+        return blocks, bool(about.get("thinned")), about.get("keyframe")
 
     def _layout(self, layout: dict[str, list[int]]) -> Layout:
         key = json.dumps(layout["offsets"])

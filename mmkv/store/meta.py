@@ -10,7 +10,7 @@ from typing import Any
 
 from mmkv.store.errors import DamageError, StoreError, StoreMismatchError
 from mmkv.store.files import replace_json
-from mmkv.store.records import VERSION
+from mmkv.store.records import READ, VERSION
 
 NAME = "meta.json"
 FORMAT = "mmkv store"
@@ -87,9 +87,10 @@ def load(folder: Path) -> dict[str, Any]:
         ) from None
     if not known:
         raise StoreError(f"{folder} holds no mmkv store")
-    if meta["version"] != VERSION:
+    if meta["version"] not in READ:
         raise StoreMismatchError(
             f"the store {folder} has format version {meta['version']}, and this mmkv reads version "
-            f"{VERSION}; it was written by mmkv {meta.get('mmkv', 'unknown')}, which reads it"
+            f"{' and '.join(map(str, READ))}; it was written by mmkv "
+            f"{meta.get('mmkv', 'unknown')}, which reads it"
         )
     return meta

@@ -95,14 +95,14 @@ def compose(
         block = blocks[max(0, row - 1)]
         record = records[row]
         record["block"], record["offset"] = block.index, at
-        record["count"] = block.tokens
+        record["count"] = page.lengths[max(0, row - 1)]
         record["first"], record["last"] = block.seconds
         for layer in range(layers):
             size = int(page.sizes[row, layer])
             record["parts"][layer] = size, zlib.crc32(payload[at : at + size].data)
             at += size
         record["length"] = at - int(record["offset"])
-    placing = about.to_bytes(blocks)
+    placing = about.to_bytes(blocks, thinned=page.whole is not None, keyframe=page.keyframe)
     records["extra"][0] = [(len(data), zlib.crc32(data)) for data in (placing, summaries)]
     at += len(placing) + len(summaries)
     for record, (block, name, data) in zip(records[1 + len(blocks) :], held, strict=True):
@@ -142,4 +142,7 @@ def restore(segment: Segment, group: Group, reader: about.AboutReader) -> Stored
         at += length
     times = (records[name][1 : 1 + count].tolist() for name in ("first", "last"))
     seconds = list(zip(*times, strict=True))
-    return StoredPage(page, reader.read(held[0], page.first, seconds), held[1])
+    blocks, thinned, page.keyframe = reader.read(held[0], page.first, seconds)
+    if thinned:
+        page.whole = tuple(block.tokens for block in blocks)
+    return StoredPage(page, blocks, held[1])

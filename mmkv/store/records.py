@@ -12,7 +12,8 @@ from functools import cache
 
 import numpy as np
 
-VERSION = 1
+VERSION = 2
+READ = (1, 2)  # versions that are read; 2: pages may lack evicted tokens
 PAGE, BLOCK, SIDE, SYNC = 1, 2, 3, 4
 NAME_BYTES = 16
 
@@ -22,10 +23,10 @@ def record_type(layers: int) -> np.dtype:
     """One record.
 
     crc: of the bytes after it. kind: one of the above. block: its number (PAGE: the first's;
-    SYNC: how many are stored). count: PAGE: blocks; BLOCK: tokens; SIDE: CRC-32 of its bytes.
-    sides: PAGE: SIDE records that follow. offset, length: its bytes in the data file; of a PAGE
-    all of the page's. first, last: times of its first and last frame. extra: PAGE: length and
-    CRC-32 of what places the blocks, and of their summaries, which follow the blocks in this
+    SYNC: how many are stored). count: PAGE: blocks; BLOCK: tokens that are stored; SIDE: CRC-32 of
+    its bytes. sides: PAGE: SIDE records that follow. offset, length: its bytes in the data file; of
+    a PAGE all of the page's. first, last: times of its first and last frame. extra: PAGE: length
+    and CRC-32 of what places the blocks, and of their summaries, which follow the blocks in this
     order. name: of a SIDE.
     """
     return np.dtype(

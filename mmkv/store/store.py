@@ -16,6 +16,7 @@ from mmkv.store.lock import NAME as LOCK
 from mmkv.store.lock import Lock
 from mmkv.store.pages import StoredPage
 from mmkv.store.reader import Reader
+from mmkv.store.records import VERSION
 from mmkv.store.retention import Limits
 from mmkv.store.writer import Writer
 
@@ -135,6 +136,7 @@ class Store:
         assert reader is not None
         assert lock is not None
         self.writer = Writer(self.folder, reader.meta, lock, reader.held, limits)
+        self.writer.note(version=VERSION)  # what follows may be what an earlier one cannot read
         self.writer.mend(reader.lost)
         self._reader = self._lock = None
         return self.writer
