@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_MAX_LOGITS = 1 << 19  # held at once
+_MAX_LOGITS = 1 << 18  # held at once: they stay in a core's cache
 
 
 def score(words: Tensor, summaries: Tensor) -> Tensor:
@@ -18,18 +18,19 @@ def score(words: Tensor, summaries: Tensor) -> Tensor:
         float32 `[n, w * H]`; for one summary a block these are the products themselves.
     """
     n, m, kv = summaries.shape[:3]
-    # a key head's queries side by side, [H_kv, D, w * g]
-    queries = words.unflatten(1, (kv, -1)).permute(1, 3, 0, 2).flatten(2)
-    columns = queries.shape[2]
-    out = summaries.new_empty(n, words.shape[0], kv, words.shape[1] // kv)
-    tile = max(1, _MAX_LOGITS // (m * kv * columns))
+    keys = summaries.permute(2, 1, 3, 0).flatten(0, 1)  # [H_kv * m, D, n], a view of an index's
+    queries = words.unflatten(1, (kv, -1)).permute(1, 0, 2, 3).flatten(1, 2)  # [H_kv, w * g, D]
+    columns = queries.shape[1]
+    queries = queries.repeat_interleave(m, dim=0)
+    out = summaries.new_empty(words.shape[0], kv, words.shape[1] // kv, n)
+    tile = max(1, _MAX_LOGITS // max(1, kv * m * columns))
+    room = summaries.new_empty(kv * m * columns * min(n, tile))
     for start in range(0, n, tile):
-        part = summaries[start : start + tile]
-        logits = part.new_empty(kv, m, len(part), columns)
-        for head in range(kv):
-            for i in range(m):
-                torch.mm(part[:, i, head], queries[head], out=logits[head, i])
-        top = logits.amax(dim=1)
-        sums = logits.sub_(top[:, None]).exp_().sum(dim=1).log_().add_(top)  # [H_kv, n, w * g]
-        out[start : start + tile] = sums.unflatten(2, (words.shape[0], -1)).permute(1, 2, 0, 3)
-    return out.flatten(1)
+        part = keys[:, :, start : start + tile]
+        logits = room[: kv * m * columns * part.shape[2]].view(kv * m, columns, -1)
+        torch.bmm(queries, part, out=logits)
+        every = logits.view(kv, m, columns, -1)
+        top = every.amax(dim=1)
+        sums = every.sub_(top[:, None]).exp_().sum(dim=1).log_().add_(top)
+        out[..., start : start + tile] = sums.unflatten(1, (words.shape[0], -1)).transpose(0, 1)
+    return out.flatten(0, 2).t()

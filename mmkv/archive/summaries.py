@@ -39,7 +39,9 @@ class SummaryIndex:
             while done < count:
                 number, row = divmod(at + done, ROWS)
                 if number not in chunks:
-                    chunks[number] = layer.new_empty((ROWS, *layer.shape[1:]))
+                    # [H_kv, m, ROWS, D] in memory: a head's keys side by side, one product of all
+                    heads_first = (*layer.shape[2:0:-1], ROWS, layer.shape[3])
+                    chunks[number] = layer.new_empty(heads_first).permute(2, 1, 0, 3)
                 take = min(count - done, ROWS - row)
                 chunks[number][row : row + take] = layer[done : done + take]
                 done += take

@@ -51,8 +51,8 @@ def new_within(wanted: list[int], chosen: set[int], n: int, room: int) -> list[i
 def _runs(scores: Tensor, chunk: int, first: int) -> tuple[np.ndarray, Tensor]:
     """Where runs begin and end, `[r + 1]`, and their mean scores `[r]`."""
     n = len(scores)
-    edges = np.unique(np.clip(np.arange(-(first % chunk), n + chunk, chunk), 0, n))
     if chunk == 1:
-        return edges, scores
+        return np.arange(n + 1), scores
+    edges = np.unique(np.clip(np.arange(-(first % chunk), n + chunk, chunk), 0, n))
     parts = scores.double().split(np.diff(edges).tolist())
     return edges, scores.new_tensor([float(part.mean()) for part in parts])
