@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -99,7 +100,7 @@ def rank(
     matches: dict[int, list[int]] = {}  # place among the scored -> layers
     for layer, choice in enumerate(choices):
         for index in choice.chosen:
-            matches.setdefault(index - scored[0].index, []).append(layer)
+            matches.setdefault(bisect_left(scored, index, key=_index), []).append(layer)
     if scored:
         enough = max(1, min(hits or len(scored) // 2, len(scored)))
         bar = np.partition(scores, -enough, axis=1)[:, -enough]
@@ -122,6 +123,10 @@ def rank(
         for b in unscored
     ]
     return tuple(frames)
+
+
+def _index(block: ArchivedBlock) -> int:
+    return block.index
 
 
 def unknown_words(words: Sequence[str]) -> str | None:

@@ -18,7 +18,7 @@ from mmkv.thumbnails import SIDE
 class Context:
     """A question's view of a stream; it stays as it is while the stream goes on.
 
-    past: the archive's snapshot. candidates: blocks that may be retrieved, without gaps.
+    past: the archive's snapshot. candidates: blocks that may be retrieved, in time order.
     recent: blocks every layer sees, in full precision. recent_kv: their rotated keys and values
     per layer, each `[1, H_kv, tokens, D]`. anchor: origin `[A]` at which the recent blocks (or
     the next one) stand. sinks: per layer keys before RoPE and values, `[1, H_kv, s, D]`.

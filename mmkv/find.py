@@ -66,7 +66,7 @@ def moments(blocks: Sequence[ArchivedBlock], scores: np.ndarray, k: int) -> tupl
     """Join blocks around each of the best: a moment goes on while its score is above half the peak.
 
     Args:
-        blocks: numbered without gaps. scores: `[n]`, 0 is ordinary.
+        blocks: in time order. scores: `[n]`, 0 is ordinary.
     """
     free = scores > 0
     found: list[Moment] = []

@@ -5,6 +5,7 @@ Not thread-safe: a stream calls it one caller at a time.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -27,10 +28,12 @@ from mmkv.retrieval.landmarks import Summarizer
 from mmkv.retrieval.text_image import TextImage
 from mmkv.rotary import Rotary
 from mmkv.slabs import Slabs
-from mmkv.store import Store
+from mmkv.store import Store, StoreError
 from mmkv.store.retention import Limits
 from mmkv.thumbnails import SIDE, thumbnail
 from mmkv.window import EncodePass, Window
+
+log = logging.getLogger("mmkv.store")
 
 
 class Ingest:
@@ -82,6 +85,7 @@ class Ingest:
         self._config = config
         self._first_seconds = 0.0
         self._opened_for = 0
+        self._told: list[str] = []  # losses of the store
 
     @property
     def writing(self) -> bool:
@@ -169,15 +173,30 @@ class Ingest:
             self._open(begun.block_tokens)
         assert self.window is not None
         keeping.refill(self.window, self.archive, begun.far_distance)
-        self.pending = keeping.waiting(store, len(self.archive))
+        self._tell_losses(store)
+        # what waits is encoded behind the window
+        self.pending = keeping.waiting(store, len(self.archive)) if self.window.gapless else []
+
+    def _tell_losses(self, store: Store) -> None:
+        lost = [str(loss) for loss in store.losses]
+        new = [loss for loss in lost if loss not in self._told]
+        if new:
+            log.warning("the store %s has lost %s", store.folder, "; ".join(new))
+            self._told += new
 
     def go_on(self, limits: Limits) -> None:
         """Write the store that was read from now on.
 
         Raises:
-            StoreError: it cannot be written.
+            StoreError: it cannot be written, or has lost frames that the next one would see.
         """
         assert self.store is not None
+        if self.window is not None and not self.window.gapless:
+            raise StoreError(
+                f"the store {self.store.folder} cannot be gone on with, for frames are lost that "
+                f"the next ones would see in their window: {self._told[-1]}; mend that, or open it "
+                "with mode='r'"
+            )
         self.archive.store_in(self.store.go_on(limits))
 
     def peek(self) -> tuple[EncodePass, list[ArchivedBlock]] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmkv.archive import Archive
+from mmkv.archive import Archive, ArchivedBlock
 from mmkv.archive.kept import nearest
 from mmkv.models.base import Grid
 from mmkv.store import Store
@@ -65,7 +66,8 @@ def waiting(store: Store, after: int) -> list[Frame]:
 
 def refill(window: Window, archive: Archive, far_distance: int | None) -> None:
     """Bring the archive's newest blocks into the ring, at their own positions. Where tokens were
-    evicted, the nearest kept ones of their block stand in for them.
+    evicted, the nearest kept ones of their block stand in for them; what a store lost of the
+    blocks leaves a hole.
 
     Raises:
         StoreError: they cannot be read.
@@ -80,16 +82,32 @@ def refill(window: Window, archive: Archive, far_distance: int | None) -> None:
     if not blocks:
         return
     window.far_distance = far_distance
-    skip = max(0, low - blocks[0].start)
-    positions = np.concatenate([b.layout.offsets + b.origin[:, None] for b in blocks], axis=1)
-    for layer, ring in enumerate(window.layers):
-        kv, left = past.read(layer, blocks, ring.key.device)
-        if left is not None:
-            kv = _filled(kv, left, [block.tokens for block in blocks])
-            window.whole = end
-        kv = kv[:, None, :, skip:]
-        window.restore(layer, end, kv[0], kv[1], positions[:, skip:])
+    expected = low
+    for run in _runs(blocks):
+        begin, stop = max(low, run[0].start), run[-1].start + run[-1].tokens
+        if begin > expected:
+            window.hole = begin
+        expected = stop
+        skip = begin - run[0].start
+        positions = np.concatenate([b.layout.offsets + b.origin[:, None] for b in run], axis=1)
+        for layer, ring in enumerate(window.layers):
+            kv, left = past.read(layer, run, ring.key.device)
+            if left is not None:
+                kv = _filled(kv, left, [block.tokens for block in run])
+                window.whole = end
+            kv = kv[:, None, :, skip:]
+            window.restore(layer, stop, kv[0], kv[1], positions[:, skip:])
     window.seen = end
+
+
+def _runs(blocks: Sequence[ArchivedBlock]) -> list[list[ArchivedBlock]]:
+    """Blocks that follow each other without a gap."""
+    found: list[list[ArchivedBlock]] = []
+    for block in blocks:
+        if not found or found[-1][-1].index + 1 != block.index:
+            found.append([])
+        found[-1].append(block)
+    return found
 
 
 def _filled(kv: Tensor, left: Tensor, lengths: list[int]) -> Tensor:

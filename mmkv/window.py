@@ -61,6 +61,7 @@ class Window:
         self.rotary = rotary
         self.advances = np.array(advances)[:, None]
         self.far_distance: int | None = None
+        self.hole = 0  # a token before this one may be missing: a store lost it
         size = (1, shape.kv_heads, self.capacity, shape.head_dim)
         self.layers = [
             LayerWindow(
@@ -78,6 +79,11 @@ class Window:
             held = (layer.key, layer.value, layer.sink_key, layer.far_key, layer.sink_value)
             total += sum(t.nbytes for t in held if t is not None)
         return total
+
+    @property
+    def gapless(self) -> bool:
+        """Whether the ring has every token that the next one looks back at."""
+        return self.hole <= max(0, self.seen - self.local)
 
     def holds(self, start: int) -> bool:
         """Whether all tokens from `start` on are in the ring as they were encoded."""

@@ -123,3 +123,22 @@ def test_info_finds_damage_and_rm_removes_only_stores(here, tmp_path: Path) -> N
     assert (code, "is no store" in err) == (1, True)
     for wrong in (("encode", "sample", "--append"), ("info", "--check")):
         assert here(*wrong)[0] == 2
+
+
+def test_info_names_frames_that_are_lost(here, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    store = tmp_path / "s"
+    assert here("encode", "sample", "--store", store, "--fps", "0.2", "--quiet")[0] == 0
+    data = bytearray((store / "000000.data").read_bytes())
+    index = bytearray((store / "000000.index").read_bytes())
+    data[data.index(b"page", len(data) // 2)] ^= 1
+    for at in range(len(index) // 2, len(index) // 2 + 1200):
+        index[at] ^= 1
+    (store / "000000.data").write_bytes(data)
+    (store / "000000.index").write_bytes(index)
+    code, out, _ = here("info", store, "--check")
+    assert (code, "checked" in out, "are both damaged there" in out) == (1, True, True)
+    told = json.loads(here("info", store, "--json")[1])
+    assert told["lost"][0].startswith("frames ")
+    assert told["readable"] < told["frames"] == 30
+    code, _, err = here("ask", "--store", store, "What is there?")
+    assert (code, "has lost frames" in err) == (0, True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -269,3 +271,84 @@ def test_an_error_of_the_disk_comes_up_at_the_next_frame(
 
 def _full(*arguments: object) -> None:
     raise OSError(28, "No space left on device")
+
+
+def without_segment(path: Path, number: int) -> None:
+    (path / f"{number:06d}.data").unlink()
+
+
+def in_segments(vlm: mmkv.VideoLM, path: Path, counts: tuple[int, ...]) -> None:
+    """A store with so many frames in each segment, a frame a second."""
+    with vlm.stream(CONFIG, store=path) as stream:
+        for i, count in enumerate(counts):
+            if i:
+                at = int(stream.seconds) + 1
+                writer, block = stream._ingest.archive.behind.writer, stream._ingest.archive.last
+                writer._begin(replace(block, index=block.index + 1))
+            else:
+                at = 0
+            stream.feed(clip(count, seed=i), np.arange(float(at), at + count))
+            stream.flush()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_frames_of_a_lost_segment_are_told_and_never_offered(
+    family: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    vlm, path = small_vlm(family), tmp_path / "s"
+    in_segments(vlm, path, (8, 8, 8))
+    everything = replace(CONFIG, window_frames=None, retrieve_frames=50)
+    with vlm.open(path, config=everything) as stream:
+        whole = logits(stream, since=16.0)
+    without_segment(path, 1)
+    with vlm.open(path, config=everything) as stream:
+        for _ in range(2):
+            seen = {frame.index // 8 for frame in stream.ask("Which?", max_new_tokens=1).frames}
+            assert seen == {0, 2}
+        assert {m.index // 8 for m in stream.find("Which?", k=20)} <= {0, 2}
+        assert torch.equal(logits(stream, since=16.0, until=23.5), whole)
+        with pytest.raises(ValueError, match="no frames between since=9"):
+            stream.ask("Which?", since=9.0, until=14.0)
+    told = [r.getMessage() for r in caplog.records if "has lost" in r.getMessage()]
+    assert len(told) == 1
+    assert "frames 8 to 15 (after 7.00 s and before 16.00 s)" in told[0]
+    assert "000001.data is missing" in told[0]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_store_goes_on_behind_a_loss_that_its_window_no_longer_shows(
+    family: str, tmp_path: Path
+) -> None:
+    vlm, path = small_vlm(family), tmp_path / "s"
+    in_segments(vlm, path, (8, 8, 8))
+    frames, times = clip(9, seed=5), np.arange(24.0, 33.0)
+    shutil.copytree(path, tmp_path / "whole")
+    without_segment(path, 1)
+    found = []
+    for folder in (tmp_path / "whole", path):
+        with vlm.open(folder, mode="a") as stream:
+            stream.feed(frames, times)
+            stream.flush()
+            found.append(logits(stream, since=24.0))
+    assert torch.equal(*found)
+    with vlm.open(path) as stream:
+        assert torch.equal(logits(stream, since=24.0), found[0])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_store_that_lost_frames_of_its_window_is_read_but_not_gone_on_with(
+    family: str, tmp_path: Path
+) -> None:
+    vlm, path = small_vlm(family), tmp_path / "s"
+    in_segments(vlm, path, (8, 8, 2))
+    with vlm.open(path) as stream:
+        whole = logits(stream, since=16.0), logits(stream, until=7.0)
+    without_segment(path, 1)
+    with pytest.raises(StoreError, match=r"would see in their window: frames 8 to 15 .*mode='r'"):
+        vlm.open(path, mode="a")
+    with vlm.open(path) as stream:
+        assert torch.equal(logits(stream, since=16.0), whole[0])
+        assert torch.equal(logits(stream, until=7.0), whole[1])
+    without_segment(path, 2)
+    with pytest.raises(StoreError, match=r"newest frames are lost: frames from 8 on .*mode='r'"):
+        vlm.open(path, mode="a")

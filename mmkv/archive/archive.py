@@ -6,7 +6,7 @@ One writer, the stream; a question works on a snapshot, which keeps what it refe
 from __future__ import annotations
 
 import logging
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -78,7 +78,8 @@ class Archive:
         self.first = 0
 
     def __len__(self) -> int:
-        return self.first + len(self._blocks)
+        """Blocks so far, those forgotten or lost too: the next one's number."""
+        return self._blocks[-1].index + 1 if self._blocks else self.first
 
     @property
     def last(self) -> ArchivedBlock | None:
@@ -137,7 +138,7 @@ class Archive:
 
     def extend(self, store: Store, devices: Sequence[torch.device]) -> None:
         """Add the new pages of a store, and forget what has left it; summaries go to the layers'
-        devices.
+        devices. Blocks that the store lost are not there: numbers then have a gap.
 
         Raises:
             StoreError: the store cannot be read.
@@ -145,8 +146,7 @@ class Archive:
         for stored in store.pages():
             page = stored.page
             self._format.read_facts(store.meta["summaries"])
-            if page.first != len(self):  # what was in between has left the store
-                self._leave(len(self._blocks))
+            if not self._blocks:
                 self.first = page.first
             rows = self._format.from_bytes(stored.summaries, len(stored.blocks))
             moved = [row.to(device) for row, device in zip(rows, devices, strict=True)]
@@ -167,7 +167,7 @@ class Archive:
     def leave(self, first: int) -> None:
         """Forget blocks before number `first`."""
         if first > self.first:
-            self._leave(min(first - self.first, len(self._blocks)))
+            self._leave(self._place(first))
 
     def make_room(self) -> None:
         """Wait while too much waits to be written.
@@ -205,16 +205,21 @@ class Archive:
 
     def _open(self) -> list[ArchivedBlock]:
         """Blocks of the open page."""
-        closed = max(self._pages.stop, self.first)
-        return self._blocks[closed - self.first :]
+        return self._blocks[self._place(max(self._pages.stop, self.first)) :]
+
+    def _place(self, index: int) -> int:
+        """Where in `_blocks` the block of this number stands, or would stand."""
+        last = len(self._blocks)
+        if last and self._blocks[-1].index - self._blocks[0].index == last - 1:  # nothing is lost
+            return min(max(0, index - self._blocks[0].index), last)
+        return bisect_left(self._blocks, index, key=_index)
 
     def _close_page(self) -> None:
         blocks = self._open()
         page = pack(blocks, self.codec, self._payloads, self._devices, self._thinning)
         # from here on the blocks are the page's, also where an interrupt comes in between
         self._pages.add(page)
-        at = page.first - self.first
-        self._blocks[at : at + len(blocks)] = map(stripped, blocks)
+        self._blocks[-len(blocks) :] = map(stripped, blocks)
         self._bytes += sum(page.bytes_of(block.index) for block in blocks)
 
     def _hand_over(self) -> None:
@@ -222,7 +227,7 @@ class Archive:
         if self.behind is None:
             return
         for page in self._pages.since(self._handed):
-            blocks = self._blocks[page.first - self.first : page.stop - self.first]
+            blocks = self._blocks[self._place(page.first) : self._place(page.stop)]
             view = self._summaries.view()
             rows = [
                 view.get(layer, page.first, page.stop, torch.device("cpu"))
@@ -238,7 +243,8 @@ class Archive:
         """The first block that the window still shows."""
         last = self._blocks[-1]
         low = last.start + last.tokens - self.window_tokens
-        return self.first + bisect_right(self._blocks, low, key=_end)
+        place = bisect_right(self._blocks, low, key=_end)
+        return self._blocks[place].index if place < len(self._blocks) else len(self)
 
     def _forget(self) -> None:
         if self._on_disk or self._limit is None or self.nbytes <= self._limit:
@@ -266,11 +272,15 @@ class Archive:
         if not self._on_disk:
             closed = len(self._blocks) - len(self._open())
             self._bytes -= sum(self._size(place) for place in range(min(drop, closed)))
-        first = self.first + drop
+        first = self._blocks[drop].index if drop < len(self._blocks) else len(self)
         self._memory.forget(self._pages.drop(first))
         del self._blocks[:drop]
         self.first = first
         self._summaries.forget(first)
+
+
+def _index(block: ArchivedBlock) -> int:
+    return block.index
 
 
 def _end(block: ArchivedBlock) -> int:

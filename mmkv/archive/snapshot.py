@@ -32,7 +32,7 @@ class Packed:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The past at one moment. blocks: in time order, numbered without gaps."""
+    """The past at one moment. blocks: in time order, without those that a store lost."""
 
     blocks: list[ArchivedBlock]
     _pages: list[Page]

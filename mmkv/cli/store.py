@@ -88,18 +88,19 @@ def describe(folder: str, *, check: bool = False) -> dict[str, Any]:
 
     store = Store.follow(folder)
     frames, first, last, pages, damaged = 0, None, None, 0, []
-    forgotten = packed = tokens = whole = 0
+    forgotten = packed = tokens = whole = held = 0
     for stored in store.pages():
         if first is None:
             first, forgotten = stored.blocks[0].seconds[0], stored.blocks[0].frame
         last, pages = stored.blocks[-1].seconds[1], pages + 1
         frames = stored.blocks[-1].frame + stored.blocks[-1].frames
+        held += sum(block.frames for block in stored.blocks)
         packed, tokens = packed + stored.page.nbytes, tokens + sum(stored.page.lengths)
         whole += sum(stored.page.whole or stored.page.lengths)
         if check:
             damaged += store.damage_of(stored)
     meta = store.meta
-    kept = frames - forgotten
+    lost = list(map(str, store.losses))
     elements = 2 * meta["layers"] * meta["kv_heads"] * meta["head_dim"] * tokens
     return {
         "store": str(store.folder),
@@ -107,10 +108,12 @@ def describe(folder: str, *, check: bool = False) -> dict[str, Any]:
         "made": f"{meta['created']} by mmkv {meta['mmkv']}, format version {meta['version']}",
         "frames": frames,
         "forgotten": forgotten,
+        "readable": held,
+        "lost": lost,
         "since": first,
         "until": last,
         "bytes": store.nbytes,
-        "bytes_per_frame": store.nbytes / kept if kept else None,
+        "bytes_per_frame": store.nbytes / held if held else None,
         "codec": meta["codec"],
         "bits_per_element": 8 * packed / elements if elements else None,
         "keep_ratio": tokens / whole if whole else None,
@@ -118,7 +121,7 @@ def describe(folder: str, *, check: bool = False) -> dict[str, Any]:
         "window_frames": meta["config"]["window_frames"],
         "pages": pages,
         "written_by": written_by(store.folder),
-        "damaged": damaged if check else None,
+        "damaged": lost + damaged if check else None,
     }
 
 
@@ -140,7 +143,7 @@ def lines(found: dict[str, Any]) -> str:
         ("store", found["store"]),
         ("model", found["model"]),
         ("made", found["made"]),
-        ("frames", f"{found['frames'] - found['forgotten']}{span}{gone}"),
+        ("frames", f"{found['readable']}{span}{gone}"),
         ("size", f"{size(found['bytes'])} in {found['pages']} pages{each}"),
         ("codec", (f"{name} ({how})" if how else name) + taken),
         *kept,
@@ -148,6 +151,8 @@ def lines(found: dict[str, Any]) -> str:
     ]
     if found["written_by"]:
         rows.append(("being written", f"by process {found['written_by']}"))
+    if found["lost"] and found["damaged"] is None:
+        rows.append(("lost", "; ".join(found["lost"])))
     if found["damaged"] is not None:
         told = "; ".join(found["damaged"]) or "every byte is as it was written"
         rows.append(("checked", told))

@@ -25,8 +25,8 @@ class Told(Retriever):
         self.count = inner.count
         self._inner = inner
 
-    def scores(self, layer: int, words: Tensor, first: int, last: int) -> Tensor:
-        return self._inner.scores(layer, words, first, last)
+    def scores(self, layer: int, words: Tensor) -> Tensor:
+        return self._inner.scores(layer, words)
 
     def choose(self, layer: int, words: Tensor) -> tuple[LayerChoice, list[ArchivedBlock]]:
         return self._inner.choose(layer, words)[0], []

@@ -56,7 +56,7 @@ class External(Retriever):
         self._blocks = [*candidates, *recent]
         self._scores: Tensor | None = None
 
-    def scores(self, layer: int, words: Tensor, first: int, last: int) -> Tensor:
+    def scores(self, layer: int, words: Tensor) -> Tensor:
         if self._scores is None:
             vectors = torch.stack([self._vector(block) for block in self._blocks]).float()
             lengths = vectors.norm(dim=1).clamp_min(1e-6)

@@ -27,8 +27,8 @@ class Retriever(ABC):
     """Chooses for one question.
 
     Args:
-        candidates: blocks that may be retrieved, numbered without gaps.
-        recent: the archive's blocks right after them, which are shown anyway; scored too.
+        candidates: blocks that may be retrieved, in time order.
+        recent: the archive's blocks after them, which are shown anyway; scored too.
         count: blocks retrieved per layer. neighbours, chunk: see `choose`.
     """
 
@@ -45,9 +45,7 @@ class Retriever(ABC):
         self._candidates = candidates
         self._neighbours = neighbours
         self._chunk = chunk
-        scored = [part for part in (candidates, recent) if part]
-        self._first = scored[0][0].index if scored else 0
-        self._last = scored[-1][-1].index + 1 if scored else 0
+        self._runs = runs([*candidates, *recent])
 
     @property
     def hits(self) -> int:
@@ -55,8 +53,8 @@ class Retriever(ABC):
         return -(-self.count * self._chunk // (self._chunk + 2 * self._neighbours))
 
     @abstractmethod
-    def scores(self, layer: int, words: Tensor, first: int, last: int) -> Tensor:
-        """Scores float32 `[last - first]` of blocks first…last-1 in one layer.
+    def scores(self, layer: int, words: Tensor) -> Tensor:
+        """Scores float32 `[n]` of the candidates and then the recent blocks in one layer.
 
         Args:
             words: the question's words as `Score.rows` takes them.
@@ -64,15 +62,15 @@ class Retriever(ABC):
 
     def choose(self, layer: int, words: Tensor) -> tuple[LayerChoice, list[ArchivedBlock]]:
         """The blocks of one layer, in time order. Call it once per layer, in order."""
-        if self._first == self._last:
+        if not self._runs:
             return LayerChoice([], np.empty(0)), []
-        scores = self.scores(layer, words, self._first, self._last)
+        scores = self.scores(layer, words)
         places = choose(
             scores[: len(self._candidates)],
             self.count,
             neighbours=self._neighbours,
             chunk=self._chunk,
-            first=self._first,
+            first=self._runs[0][0],
         )
         blocks = [self._candidates[place] for place in places]
         return LayerChoice([b.index for b in blocks], standard(scores).cpu().numpy()), blocks
@@ -96,9 +94,21 @@ class LayerRetriever(Retriever):
         self._past = past
         self._score = score
 
-    def scores(self, layer: int, words: Tensor, first: int, last: int) -> Tensor:
+    def scores(self, layer: int, words: Tensor) -> Tensor:
         rows = [
             self._score.rows(words.to(part.device), part).to(words.device)
-            for part in self._past.summary_parts(layer, first, last)
+            for run in self._runs
+            for part in self._past.summary_parts(layer, *run)
         ]
         return self._score.combine(torch.cat(rows))
+
+
+def runs(blocks: Sequence[ArchivedBlock]) -> list[tuple[int, int]]:
+    """Numbers of the first block and of the one after the last, of each run without a gap."""
+    if not blocks:
+        return []
+    if blocks[-1].index - blocks[0].index == len(blocks) - 1:
+        return [(blocks[0].index, blocks[-1].index + 1)]
+    numbers = np.array([block.index for block in blocks])
+    parts = np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1)
+    return [(int(part[0]), int(part[-1]) + 1) for part in parts]

@@ -13,3 +13,7 @@ class StoreMismatchError(StoreError):
 
 class DamageError(StoreError):
     """Bytes of a store are not those that were written."""
+
+
+class ForeignFileError(DamageError):
+    """A file in a store's folder is another store's."""

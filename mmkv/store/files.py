@@ -8,12 +8,13 @@ import struct
 import weakref
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mmkv.store.errors import DamageError, StoreError
+from mmkv.store.errors import DamageError, ForeignFileError, StoreError
 from mmkv.store.records import VERSION
 
 HEADER = 64
@@ -37,14 +38,15 @@ def read_header(raw: bytes, kind: str, path: Path, store: bytes) -> tuple[int, i
     """Layers and number of the first block.
 
     Raises:
-        DamageError: these are not the first bytes of such a file of this store.
+        DamageError: these are not the first bytes of such a file; ForeignFileError: not of this
+        store.
     """
     sound = len(raw) == HEADER and raw[-4:] == struct.pack("<I", zlib.crc32(raw[:-4]))
     if not sound:
         raise DamageError(f"{path}: its first {HEADER} bytes are damaged; restore it from a copy")
     magic, _, layers, _, first, owner = _HEADER.unpack(raw[: _HEADER.size])
     if magic != _MAGIC[kind] or owner != store:
-        raise DamageError(f"{path}: the file belongs to another store; put the right one back")
+        raise ForeignFileError(f"{path} belongs to another store; put the right file back")
     return layers, first
 
 
@@ -90,6 +92,18 @@ def write_all(number: int, pieces: Sequence[bytes | np.ndarray], offset: int) ->
         if waiting and done:
             waiting[0] = waiting[0][done:]
     return offset
+
+
+@dataclass(frozen=True, slots=True)
+class NoFile:
+    """Stands in for a file that is missing: nothing is in it."""
+
+    path: Path
+    size: int = 0
+
+    def bytes(self, offset: int, length: int) -> bytes:
+        """None."""
+        return b""
 
 
 class DataFile:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,11 @@ from typing import Any
 from mmkv.store import meta as metafile
 from mmkv.store.about import AboutReader
 from mmkv.store.errors import DamageError, StoreError
-from mmkv.store.files import HEADER, path_of
+from mmkv.store.files import HEADER
+from mmkv.store.losses import Ledger, Loss
 from mmkv.store.pages import StoredPage, restore
 from mmkv.store.retention import Held
 from mmkv.store.segment import Group, Segment
-
-log = logging.getLogger("mmkv.store")
 
 
 class Reader:
@@ -31,70 +29,93 @@ class Reader:
         self.held: list[Held] = []
         self.lost: list[tuple[Segment, Group]] = []
         self._about = AboutReader()
+        self._ledger = Ledger()
+        self._unreadable: set[int] = set()  # segments
 
     @property
     def first(self) -> int:
         """The oldest block that the store holds."""
         return self.held[0].first if self.held else 0
 
+    @property
+    def losses(self) -> list[Loss]:
+        """What is missing among the pages given so far, and behind them."""
+        tail = self._ledger.tail
+        return [*self._ledger.losses, *([] if tail is None else [tail])]
+
+    @property
+    def tail(self) -> Loss | None:
+        """What is missing after the last page."""
+        return self._ledger.tail
+
     def pages(self, *, verify: bool = False) -> Iterator[StoredPage]:
-        """Pages written since the last call, as far as they are whole.
+        """Pages written since the last call, as far as they can be read; `losses` tells what is
+        missing between them.
 
         Args:
-            verify: also read what no SYNC vouches for, and end before the first byte that is not
-                as it was written.
+            verify: also read what no SYNC vouches for, and end where nothing more is as it was
+                written.
 
         Raises:
-            StoreError: a segment is missing. DamageError: one is damaged.
+            StoreError: the store is gone.
         """
         self.meta = metafile.load(self.folder)
-        spans = self.meta["segments"]
-        self._leave(int(spans["first"]))
-        numbers = range(int(spans["first"]), int(spans["stop"]))
-        for number in numbers:
-            known = next((h for h in self.held if h.segment.number == number), None)
-            if known is not None and known is not self.held[-1]:
+        first, stop = (int(self.meta["segments"][name]) for name in ("first", "stop"))
+        self.held = [held for held in self.held if held.segment.number >= first]
+        newest = self.held[-1].segment.number if self.held else first - 1
+        for number in range(first, stop):
+            if number < newest or number in self._unreadable:
                 continue
-            held = known or self._begin(number)
+            held = self.held[-1] if number == newest and self.held else self._begin(number)
             if held is None:
-                return
-            groups = list(held.segment.groups())
-            for group in groups:
-                segment = held.segment
-                if verify and group.at >= segment.synced and not segment.whole(group):
-                    segment.position, segment.end = group.at, group.start
-                    break
-                if group.found:
-                    self.lost.append((segment, group))
+                continue
+            yield from self._pages(held, verify)
+
+    def _pages(self, held: Held, verify: bool) -> Iterator[StoredPage]:
+        segment = held.segment
+        groups = list(segment.groups())
+        while verify and groups and groups[-1].at >= segment.synced:
+            if segment.whole(groups[-1]):
+                break
+            torn = groups.pop()
+            segment.position, segment.end = torn.at, torn.start
+        for group in groups:
+            if group.before is not None:
+                self._ledger.damage(group.before)
+            if group.found:
+                self.lost.append((segment, group))
+            held.stop = group.first + group.blocks
+            try:
                 stored = restore(segment, group, self._about)
-                if stored.page.first != held.stop:
-                    raise DamageError(
-                        f"{segment.index.path}: block {held.stop} is missing; restore the file"
-                    )
-                held.stop, held.newest = stored.page.stop, stored.blocks[-1].seconds[1]
-                if stored.page.first == held.first:
-                    held.oldest = stored.blocks[0].seconds[0]
-                yield stored
-            held.nbytes = held.segment.end + held.segment.position
+            except DamageError as error:
+                self._ledger.damage(str(error))
+                continue
+            self._ledger.read(stored.blocks, f"{segment.index.path} does not tell of them")
+            held.newest = stored.blocks[-1].seconds[1]
+            if stored.page.first == held.first:
+                held.oldest = stored.blocks[0].seconds[0]
+            yield stored
+        if segment.damage is not None:
+            self._ledger.damage(segment.damage)
+        held.nbytes = segment.end + segment.position
 
     def _begin(self, number: int) -> Held | None:
         try:
             segment = Segment(
                 self.folder, number, int(self.meta["layers"]), bytes.fromhex(self.meta["store"])
             )
-        except StoreError:
+        except (StoreError, OSError) as error:
             first = int(metafile.load(self.folder)["segments"]["first"])
-            if number < first:  # dropped while we looked
-                return None
-            raise
-        expected = self.held[-1].stop if self.held else segment.first
-        if segment.first != expected:
-            raise DamageError(
-                f"{path_of(self.folder, number - 1, 'data')} is cut short: blocks {expected} to "
-                f"{segment.first - 1} are gone; restore it and its index from a copy"
-            )
+            if number >= first:  # or it was dropped while we looked
+                self._unreadable.add(number)
+                self._ledger.damage(str(error))
+                if not self.held and number > 0:
+                    self._ledger.skip_to(None)
+            return None
+        last = self.held[-1] if self.held else None
+        if last is None and not self._unreadable:
+            self._ledger.skip_to(segment.first)
+        if last is not None and last.segment.number == number - 1 and segment.first > last.stop:
+            self._ledger.damage(f"{last.segment.data.path} is cut short")
         self.held.append(Held(segment, segment.first, segment.first, 0.0, 0.0, 2 * HEADER))
         return self.held[-1]
-
-    def _leave(self, first: int) -> None:
-        self.held = [held for held in self.held if held.segment.number >= first]

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mmkv.store.errors import DamageError
-from mmkv.store.files import HEADER, DataFile, path_of, read_header
+from mmkv.store.errors import DamageError, ForeignFileError
+from mmkv.store.files import HEADER, DataFile, NoFile, path_of, read_header
 from mmkv.store.records import PAGE, SYNC, record_type, seal, sound
 
 LEAD = struct.Struct("<4sIIQI")  # magic, length and CRC-32 of the copy, payload's length, CRC-32
@@ -32,7 +32,8 @@ def around(payload: int, records: bytes) -> tuple[bytes, bytes]:
 @dataclass(frozen=True, slots=True)
 class Group:
     """A page in a segment. at: of its first record in the index file. records: PAGE, BLOCKs,
-    SIDEs. start, stop: its bytes in the data file. found: whether the index had lost it.
+    SIDEs. start, stop: its bytes in the data file. found: whether the index had lost it. before:
+    what is wrong with pages between it and the one before it.
     """
 
     at: int
@@ -40,6 +41,7 @@ class Group:
     start: int
     stop: int
     found: bool
+    before: str | None = None
 
     @property
     def payload(self) -> int:
@@ -58,30 +60,50 @@ class Group:
 
 
 class Segment:
-    """A segment that is read, and may still be written by another process.
+    """A segment that is read, and may still be written by another process. It can do without its
+    index, and either file without its header.
+
+    first: number of its first block. headless: files that lack their header, "index" or "data".
+    damage: what is wrong with pages behind the last one given, of which the index still tells.
 
     Raises:
-        StoreError: a file is missing. DamageError: a file is not what it was.
+        StoreError: the data file is missing. DamageError: both headers are damaged, or a file is
+        another store's.
     """
 
     def __init__(self, folder: Path, number: int, layers: int, store: bytes) -> None:
         self.number = number
+        self.headless: list[str] = []
+        self.damage: str | None = None
         self.data = DataFile(path_of(folder, number, "data"))
-        self.index = DataFile(path_of(folder, number, "index"))
-        held, self.first = read_header(self.index.bytes(0, HEADER), "index", self.index.path, store)
-        read_header(self.data.bytes(0, HEADER), "data", self.data.path, store)
-        if held != layers:
-            raise DamageError(f"{self.index.path}: made for {held} layers, not {layers}")
+        path = path_of(folder, number, "index")
+        self.index: DataFile | NoFile = DataFile(path) if path.exists() else NoFile(path)
+        firsts = []
+        for kind, file in (("index", self.index), ("data", self.data)):
+            try:
+                held, first = read_header(file.bytes(0, HEADER), kind, file.path, store)
+            except ForeignFileError:
+                raise
+            except DamageError:
+                self.headless.append(kind)
+                continue
+            if held != layers:
+                raise DamageError(f"{file.path}: made for {held} layers, not {layers}")
+            firsts.append(first)
+        if not firsts:
+            raise DamageError(
+                f"{self.data.path} and its index have damaged beginnings; restore one of them from "
+                "a copy"
+            )
+        self.first = firsts[0]
         self._type = record_type(layers)
         self.position = HEADER  # in the index, after the last whole page
         self.end = HEADER  # in the data file, after the last whole page
         self.synced = HEADER  # in the index, after the last SYNC
 
     def groups(self) -> Iterator[Group]:
-        """Pages not given before, up to the first that is not whole.
-
-        Raises:
-            DamageError: records are damaged, in the index and in the data file, and others follow.
+        """Pages not given before, up to the end or to what is cut short. Pages whose records are
+        damaged both in the index and in the data file are passed over where more was written.
         """
         raw = self.index.bytes(self.position, max(0, self.index.size - self.position))
         base, size = self.position, self._type.itemsize
@@ -94,9 +116,10 @@ class Segment:
                 continue
             records, found = self._page(rest), False
             if records is None:
-                records, found = self._copy(), True
+                records, found = self._copy(self.end), True
                 if records is None:
-                    self._check_tail(rest)
+                    if self._pass_over(rest):
+                        continue
                     return
                 after = self._records(rest[size:], 1)
                 if after is not None and after[:1] == records[:1]:
@@ -104,11 +127,13 @@ class Segment:
                     continue
             start = int(records["offset"][0])
             stop = start + int(records["length"][0])
-            group = Group(self.position, records, start, stop, found)
-            if stop > self.data.size or (found and not rest and not self.whole(group)):
+            group = Group(self.position, records, start, stop, found, self.damage)
+            if stop > self.data.size:
                 return  # cut short, or being written
+            if found and not rest and not self.whole(group) and self._copy(stop) is None:
+                return
             self.position += len(records) * size
-            self.end = stop
+            self.end, self.damage = stop, None
             yield group
 
     def whole(self, group: Group) -> bool:
@@ -135,13 +160,13 @@ class Segment:
             return None
         return self._records(raw, 1 + int(head["count"][0]) + int(head["sides"][0]))
 
-    def _copy(self) -> np.ndarray | None:
-        """The copy in the data file of the next page's records."""
-        lead = self.data.bytes(self.end, LEAD.size)
+    def _copy(self, at: int) -> np.ndarray | None:
+        """The copy in the data file of the records of the page that begins there."""
+        lead = self.data.bytes(at, LEAD.size)
         if len(lead) < LEAD.size or zlib.crc32(lead[:-4]) != LEAD.unpack(lead)[-1]:
             return None
         magic, length, check, payload, _ = LEAD.unpack(lead)
-        copy = self.data.bytes(self.end + LEAD.size + payload, length)
+        copy = self.data.bytes(at + LEAD.size + payload, length)
         if magic != _MAGIC or zlib.crc32(copy) != check:
             return None
         records = self._page(zlib.decompress(copy))
@@ -151,15 +176,18 @@ class Segment:
         records["length"][0] = LEAD.size + payload + length
         return np.frombuffer(seal(records), self._type)
 
-    def _check_tail(self, raw: bytes) -> None:
+    def _pass_over(self, raw: bytes) -> bool:
+        """Go to the next page, or mark, that the index tells of, if it does."""
         size = self._type.itemsize
         for at in range(size, len(raw), size):
-            later = self._records(raw[at:], 1)
-            if later is not None and later["kind"][0] == PAGE:
-                raise DamageError(
-                    f"{self.index.path} and {self.data.path} are damaged where the pages from "
-                    f"block {int(later['block'][0])} on begin; restore both from a copy"
-                )
+            later = self._records(raw[at : at + size], 1)
+            if later is not None and later["kind"][0] in (PAGE, SYNC):
+                self.damage = f"{self.index.path} and {self.data.path} are both damaged there"
+                self.position += at
+                if later["kind"][0] == PAGE:
+                    self.end = int(later["offset"][0])
+                return True
+        return False
 
 
 def parts(records: np.ndarray) -> Iterator[tuple[int, int, int]]:

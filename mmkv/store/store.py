@@ -14,6 +14,8 @@ from mmkv.store import waiting
 from mmkv.store.errors import StoreError
 from mmkv.store.lock import NAME as LOCK
 from mmkv.store.lock import Lock
+from mmkv.store.losses import Loss
+from mmkv.store.mending import mend
 from mmkv.store.pages import StoredPage
 from mmkv.store.reader import Reader
 from mmkv.store.records import VERSION
@@ -32,6 +34,7 @@ class Store:
         self.writer = writer
         self._reader = reader
         self._lock: Lock | None = None
+        self._losses: list[Loss] = []
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], facts: dict[str, Any], limits: Limits) -> Store:
@@ -112,6 +115,11 @@ class Store:
         if self._reader is not None:
             yield from self._reader.pages(verify=self._lock is not None)
 
+    @property
+    def losses(self) -> list[Loss]:
+        """What is missing among the pages given so far, and behind them."""
+        return self._losses if self._reader is None else self._reader.losses
+
     def damage_of(self, stored: StoredPage) -> list[str]:
         """Where a page is not as it was written, in words; reads all of it."""
         page = stored.page
@@ -130,14 +138,22 @@ class Store:
         """Begin to write where the pages end; what was not whole after them is cut off.
 
         Raises:
-            StoreError: the store cannot be written.
+            StoreError: the store cannot be written, or its newest frames are lost: where they were,
+            and what they showed, the next ones cannot be told.
         """
         reader, lock = self._reader, self._lock
         assert reader is not None
         assert lock is not None
+        if reader.tail is not None:
+            raise StoreError(
+                f"the store {self.folder} cannot be gone on with, for its newest frames are lost: "
+                f"{reader.tail}; mend that, or open it with mode='r'"
+            )
+        for held in reader.held:
+            mend(held.segment, reader.lost, reader.meta)
         self.writer = Writer(self.folder, reader.meta, lock, reader.held, limits)
         self.writer.note(version=VERSION)  # what follows may be what an earlier one cannot read
-        self.writer.mend(reader.lost)
+        self._losses = reader.losses
         self._reader = self._lock = None
         return self.writer
 

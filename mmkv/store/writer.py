@@ -21,7 +21,7 @@ from mmkv.store.lock import Lock
 from mmkv.store.pages import DiskPage, compose
 from mmkv.store.records import SYNC, record_type, seal
 from mmkv.store.retention import Held, Limits, expendable
-from mmkv.store.segment import Group, Segment
+from mmkv.store.segment import Segment
 
 _SYNC_BYTES = 1 << 26
 _SYNC_SECONDS = 5.0
@@ -200,30 +200,17 @@ class Writer:
         except OSError as error:
             raise StoreError(f"{self.folder} cannot be written: {error.strerror}") from error
 
-    def mend(self, lost: Sequence[tuple[Segment, Group]]) -> None:
-        """Write records that an index had lost into their places.
-
-        Raises:
-            OSError: they cannot be written.
-        """
-        for segment, group in lost:
-            file = os.open(segment.index.path, os.O_RDWR | os.O_CLOEXEC)
-            try:
-                write_all(file, [group.records.tobytes()], group.at)
-                os.fsync(file)
-            finally:
-                os.close(file)
-
     def _drop(self, count: int) -> None:
         if not count:
             return
-        gone = self._held[:count]
-        spans = {**self.meta["segments"], "first": self._held[count].segment.number}
-        self.note(segments=spans)  # before the files: what is missing is then missing on purpose
+        spans = self.meta["segments"]
+        gone = range(int(spans["first"]), self._held[count].segment.number)
+        # before the files: what is missing is then missing on purpose
+        self.note(segments={**spans, "first": gone.stop})
         del self._held[:count]
-        for held in gone:
-            for path in (held.segment.index.path, held.segment.data.path):
-                path.unlink(missing_ok=True)
+        for number in gone:  # those too that could not be read
+            for kind in ("index", "data"):
+                path_of(self.folder, number, kind).unlink(missing_ok=True)
 
     def _close_files(self) -> None:
         for file in (self._data, self._index):

@@ -1,0 +1,81 @@
+"""Frames of a store that can no longer be read, in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mmkv.archive.blocks import ArchivedBlock
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Frames first to stop - 1, after the one at `since` seconds and before the one at `until`.
+
+    first: None where it is not known. stop, until: None where nothing readable follows. since: None
+    where nothing comes before. why: what is wrong with which file.
+    """
+
+    first: int | None
+    stop: int | None
+    since: float | None
+    until: float | None
+    why: str
+
+    def __str__(self) -> str:
+        if self.stop is None:
+            frames = f"frames from {self.first or 0} on"
+        elif self.first is None:
+            frames = f"frames up to {self.stop - 1}"
+        elif self.stop == self.first + 1:
+            frames = f"frame {self.first}"
+        else:
+            frames = f"frames {self.first} to {self.stop - 1}"
+        after = None if self.since is None else f"after {self.since:.2f} s"
+        before = None if self.until is None else f"before {self.until:.2f} s"
+        times = " and ".join(filter(None, (after, before)))
+        return f"{frames}{f' ({times})' if times else ''}: {self.why}"
+
+
+class Ledger:
+    """Follows pages as they are read, and notes what is missing between them."""
+
+    def __init__(self) -> None:
+        self.losses: list[Loss] = []
+        self._block: int | None = 0  # the next one; None: not known
+        self._last: ArchivedBlock | None = None
+        self._why: list[str] = []
+
+    def damage(self, why: str) -> None:
+        """Something cannot be read where the next page would be."""
+        if why not in self._why:
+            self._why.append(why)
+
+    def skip_to(self, first: int | None) -> None:
+        """Blocks before this one have left the store on purpose; None: it is not known which."""
+        if self._last is None:
+            self._block = first
+
+    def read(self, blocks: list[ArchivedBlock], why: str) -> None:
+        """A page was read. why: what to say if pages before it are missing and nothing else is
+        known of them.
+        """
+        begin, expected = blocks[0], self._block
+        if expected is None or begin.index > expected:
+            first = None
+            if expected is not None:
+                first = begin.frame - (begin.index - expected) * begin.frames
+            since = None if self._last is None else self._last.seconds[1]
+            reason = "; ".join(self._why) or why
+            self.losses.append(Loss(first, begin.frame, since, begin.seconds[0], reason))
+        self._why.clear()
+        self._last, self._block = blocks[-1], blocks[-1].index + 1
+
+    @property
+    def tail(self) -> Loss | None:
+        """What is missing after the last page that was read."""
+        if not self._why:
+            return None
+        last, why = self._last, "; ".join(self._why)
+        if last is None:
+            return Loss(None, None, None, None, why)
+        return Loss(last.frame + last.frames, None, last.seconds[1], None, why)

@@ -1,0 +1,46 @@
+"""Putting back what a segment lost and its other file still tells."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mmkv.store.errors import StoreError
+from mmkv.store.files import DataFile, make_header, write_all
+from mmkv.store.segment import Group, Segment
+
+
+def mend(segment: Segment, lost: Iterable[tuple[Segment, Group]], meta: Mapping[str, Any]) -> None:
+    """Write headers that are damaged, and records that the index had lost, into their places.
+
+    Args:
+        lost: such records, of any segment. meta: the store's.
+
+    Raises:
+        StoreError: they cannot be written.
+    """
+    layers, store = int(meta["layers"]), bytes.fromhex(meta["store"])
+    headers = {kind: make_header(kind, layers, segment.number, segment.first, store)
+               for kind in segment.headless}  # fmt: skip
+    index = [(group.records.tobytes(), group.at) for own, group in lost if own is segment]
+    if "index" in headers:
+        index.append((headers["index"], 0))
+    data = [(headers["data"], 0)] if "data" in headers else []
+    try:
+        for path, pieces in ((segment.index.path, index), (segment.data.path, data)):
+            if pieces:
+                file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                try:
+                    for piece, at in pieces:
+                        write_all(file, [piece], at)
+                    os.fsync(file)
+                finally:
+                    os.close(file)
+    except OSError as error:
+        raise StoreError(
+            f"{segment.data.path.parent} cannot be written: {error.strerror}"
+        ) from error
+    if not isinstance(segment.index, DataFile):
+        segment.index = DataFile(segment.index.path)
+    segment.headless.clear()
