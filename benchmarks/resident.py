@@ -14,7 +14,6 @@ import torch
 
 import mmkv
 from benchmarks.common import median, show
-from mmkv import seam
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "retrieval, fp16": {},
@@ -52,15 +51,14 @@ def measure(vlm: mmkv.VideoLM) -> dict[str, Any]:
 def loss(vlm: mmkv.VideoLM, stream: mmkv.Stream, question: str, answer: str) -> float:
     """How unlikely an answer is, in nats per token, its end included."""
     ids = vlm.tokenizer(answer, add_special_tokens=False)["input_ids"]
-    adapter, total = vlm.adapter, 0.0
+    total = 0.0
     targets = [*ids, vlm.tokenizer.eos_token_id]
     with stream.ask_iter(question, max_new_tokens=len(targets)) as reply:
         logits = reply._logits
         for token in targets:
             total -= float(logits.float().log_softmax(-1)[token])
             with vlm.turns.turn():
-                hidden = seam.run(adapter.language_model, reply._pass, adapter.embed_text([token]))
-            logits = adapter.lm_head(hidden[-1])
+                logits = reply._decoding.step(token)
     return total / len(targets)
 
 

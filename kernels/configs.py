@@ -62,6 +62,17 @@ def window_tiles(arch: int, queries: int, heads: int, head_dim: int, element: in
     return Tiles(64, 64, 4, 2)
 
 
+def buffer_tiles(arch: int, rows: int, head_dim: int, element: int) -> Tiles:
+    """For `buffer_attention` over so many rows of queries of one key head."""
+    if element == 4:
+        return Tiles(16, 32, 8, 2)
+    power = 1 << max(4, (min(rows, 64) - 1).bit_length())
+    warps = 8 if power == 64 else 4
+    if head_dim > 128:
+        return Tiles(min(power, 32), 32, warps, 2)
+    return Tiles(power, 64, warps, 3 if large_shared(arch) else 2)
+
+
 def packed_tiles(arch: int, queries: int, row_words: int) -> Tiles:
     """For `packed_attention`: rows are 16-bit words of a channel's values in one program."""
     power = 1 << max(4, (row_words - 1).bit_length())

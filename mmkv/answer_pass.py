@@ -2,7 +2,7 @@
 
 At each layer the question's own words choose blocks, these are loaded and rotated next to the
 recent ones, and the prompt attends. The layer's keys then live in one contiguous buffer that the
-generated tokens extend; the ring is not read again.
+generated tokens go on to fill (`mmkv/decode/`); the ring is not read again.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mmkv.archive import ArchivedBlock
 from mmkv.buffer import LayerBuffer
-from mmkv.context import Context, block_positions, rows_of
+from mmkv.context import Context, block_positions
+from mmkv.decode.slot import Slot
 from mmkv.eviction.asked import Chosen, thin_buffer
+from mmkv.kernels.buffer_attention import buffer_attention
+from mmkv.kernels.rotate_write import rotate_write
 from mmkv.models.base import VideoModel
 from mmkv.models.prompt import Prompt
 from mmkv.retrieval.retriever import LayerChoice, Retriever
@@ -33,6 +35,7 @@ class AnswerPass:
     Args:
         context: what may be seen. words: bool `[n]`, the prompt tokens that choose.
         retriever: chooses the blocks. room: most tokens that will be generated.
+        slot: the memory that is this answer's until it ends.
         keep: share of the retrieved visual tokens that the answer is generated from, those that
             the prompt attends to most; the prompt itself sees all of them.
     """
@@ -44,8 +47,10 @@ class AnswerPass:
         words: Tensor,
         retriever: Retriever,
         room: int,
+        slot: Slot,
         keep: float = 1.0,
     ) -> None:
+        self.slot = slot
         self._context = context
         self._rotary = rotary
         self._words = words
@@ -53,7 +58,7 @@ class AnswerPass:
         self._room = min(room, _ROOM)
         self._keep = keep
         self._chosen: list[Chosen] = []
-        self._buffers: list[LayerBuffer] = []
+        self._next: list[tuple[int, np.ndarray]] = []  # per layer: slot, position after the prompt
         self._tables: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
         self.choices: list[LayerChoice] = []
         self.timings = {"score": 0.0, "load": 0.0, "unpack": 0.0}
@@ -70,34 +75,62 @@ class AnswerPass:
     @property
     def nbytes(self) -> int:
         """Bytes of all layers' buffers."""
-        return sum(b.key.nbytes + b.value.nbytes for b in self._buffers)
+        return self.slot.nbytes
+
+    @property
+    def outside(self) -> object:
+        """What a generated token reads beside the slot's memory: nothing."""
+        return None
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float
     ) -> Tensor:
-        n = query.shape[2]
-        if layer == len(self._buffers):
-            self._buffers.append(self._gather(layer, query, key, scaling))
-            mask = self._causal(n, self._buffers[layer].length, query.device)
+        at: int | Tensor
+        if layer == len(self._next):
+            n = query.shape[2]
+            at, start = self._gather(layer, query, key, scaling)
+            table = self._table(("text", *start), start[:, None] + np.arange(n), query)
+            self._next.append((at + n, start + n))
         else:
-            mask = None
-        buffer = self._buffers[layer]
-        table = self._text_table(buffer, n, query)
-        query, key = rotate(query, table), rotate(key, table)
-        buffer.extend(key, value)
-        out = F.scaled_dot_product_attention(
-            query,
-            buffer.key[:, :, : buffer.length],
-            buffer.value[:, :, : buffer.length],
-            attn_mask=mask,
-            scale=scaling,
-            enable_gqa=query.shape[1] != key.shape[1],
-        )
-        if mask is not None and self._keep < 1:
-            thin_buffer(buffer, query[0], self._chosen[layer], self._keep, scaling)
-        return out.transpose(1, 2)
+            at, table = self.slot.place(layer)
+        buffer = self.slot.layers[layer]
+        rotate_write(key, value, table, buffer.key, buffer.value, at)
+        out = self._attention(layer, query, buffer, at, table, scaling)
+        if isinstance(at, int) and self._keep < 1:
+            self._thin(layer, rotate(query[0], table), scaling)
+        return out
 
-    def _gather(self, layer: int, query: Tensor, key: Tensor, scaling: float) -> LayerBuffer:
+    def begin_decode(self) -> None:
+        """Tell the slot where the first generated token stands."""
+        self.slot.begin([at for at, _ in self._next], [position for _, position in self._next])
+        self._tables.clear()
+
+    def _attention(
+        self,
+        layer: int,
+        query: Tensor,
+        buffer: LayerBuffer,
+        at: int | Tensor,
+        table: tuple[Tensor, Tensor],
+        scaling: float,
+    ) -> Tensor:
+        """Of tokens in slots from `at` on, that are written; queries before RoPE."""
+        return buffer_attention(query, buffer.key, buffer.value, at, scaling, table)
+
+    def _thin(self, layer: int, query: Tensor, scaling: float) -> None:
+        """Let go of what the prompt, whose rotated queries these are, hardly attended to."""
+        (length, position), buffer = self._next[layer], self.slot.layers[layer]
+        left = thin_buffer(buffer, length, query, self._chosen[layer], self._keep, scaling)
+        self._next[layer] = (left, position)
+
+    def _gather(
+        self, layer: int, query: Tensor, key: Tensor, scaling: float
+    ) -> tuple[int, np.ndarray]:
+        """Choose, and bring what the prompt sees into the buffer.
+
+        Returns:
+            how many tokens that is; the position `[A]` of the prompt's first token.
+        """
         context = self._context
         started, unpacked = time.perf_counter(), self.timings["unpack"]
         choice, blocks = self._retriever.choose(layer, self._asked(query, scaling))
@@ -107,58 +140,38 @@ class AnswerPass:
         origins, base, start = place(context, blocks)
         sink_key, sink_value = context.sinks[layer]
         recent_key, recent_value = context.recent_kv[layer]
-        parts_k, parts_v = [], []
-        if sink_key.shape[2]:
-            at = np.arange(sink_key.shape[2]) + base[:, None]
-            parts_k.append(rotate(sink_key, self._table(("sinks", *base), at, key)))
-            parts_v.append(sink_value)
+        first = sink_key.shape[2]
+        last = first + context.past.tokens(blocks)
+        length = last + recent_key.shape[2]
+        buffer = self.slot.reserve(layer, length + query.shape[2] + self._room)
+        if first:
+            table = self._table(("sinks", *base), np.arange(first) + base[:, None], key)
+            rotate_write(sink_key, sink_value, table, buffer.key, buffer.value, 0)
         if blocks:
-            kv, left = context.past.read(layer, blocks, key.device, self.timings)
-            if layer + 1 < len(context.recent_kv):  # what the next layer is likely to need too
-                context.past.prefetch(layer + 1, blocks)
             name = ("chosen", *(block.index for block in blocks))
             table = self._table(name, block_positions(blocks, origins), key)
-            parts_k.append(rotate(kv[None, 0], rows_of(table, left)))
-            if self._keep < 1:
-                self._chosen.append(Chosen(sink_key.shape[2], kv.shape[2], blocks, left))
-            parts_v.append(kv[None, 1])
-        elif self._keep < 1:
-            self._chosen.append(Chosen(sink_key.shape[2], 0, [], None))
-        parts_k.append(recent_key)
-        parts_v.append(recent_value)
-        length = sum(p.shape[2] for p in parts_k)
-        capacity = length + query.shape[2] + self._room
-        shape = (1, key.shape[1], capacity, key.shape[3])
-        buffer = LayerBuffer(key.new_zeros(shape), key.new_zeros(shape), length, length, start)
-        torch.cat(parts_k, dim=2, out=buffer.key[:, :, :length])
-        torch.cat(parts_v, dim=2, out=buffer.value[:, :, :length])
+            own = (buffer.key[0, :, first:last], buffer.value[0, :, first:last])
+            left = context.past.fill(layer, blocks, *own, table, self.timings)
+            if layer + 1 < len(context.recent_kv):  # what the next layer is likely to need too
+                context.past.prefetch(layer + 1, blocks)
+        self._chosen.append(Chosen(first, last - first, blocks, left if blocks else None))
+        rotate_write(recent_key, recent_value, None, buffer.key, buffer.value, last)
         unpacking = self.timings["unpack"] - unpacked
         self.timings["score"] += scored - started
         self.timings["load"] += time.perf_counter() - scored - unpacking
-        return buffer
+        return length, start
 
     def _asked(self, query: Tensor, scaling: float) -> Tensor:
         """The words' queries `[w, H, D]`, scaled."""
         return query[0][:, self._words.to(query.device)].float().transpose(0, 1) * scaling
-
-    def _text_table(self, buffer: LayerBuffer, n: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        first = buffer.length - buffer.prompt
-        at = buffer.start[:, None] + np.arange(first, first + n)
-        return self._table(("text", first, n, *buffer.start), at, like)
 
     def _table(
         self, name: tuple[object, ...], positions: np.ndarray, like: Tensor
     ) -> tuple[Tensor, Tensor]:
         key = (*name, like.device)
         if key not in self._tables:
-            if len(self._tables) > 64:
-                self._tables.clear()  # tables of past steps
             self._tables[key] = self._rotary(positions, like.device, like.dtype)
         return self._tables[key]
-
-    def _causal(self, n: int, before: int, device: torch.device) -> Tensor:
-        mask = torch.ones(n, before + n, dtype=torch.bool, device=device)
-        return mask.tril(diagonal=before)
 
 
 def prompt_input(adapter: VideoModel, prompt: Prompt) -> tuple[Tensor, Tensor]:

@@ -51,13 +51,15 @@ def find(
     """The best `k` moments for a prompt, best first; fewer where no more frames stand out."""
     model = vlm.adapter.language_model
     embeds, words = prompt_input(vlm.adapter, prompt)
-    engine_pass = AnswerPass(context, vlm.rotary, words, retriever, room=0)
+    slot = vlm.slots.take()
+    engine_pass = AnswerPass(context, vlm.rotary, words, retriever, 0, slot)
     use = seam.Use(model)
     try:
         with vlm.turns.turn(), torch.inference_mode():
             seam.run(model, engine_pass, embeds)
     finally:
         use.release()
+    vlm.slots.give(slot)
     scores = np.mean([choice.scores for choice in engine_pass.choices], axis=0)
     return moments([*context.candidates, *context.recent][: len(scores)], scores, k)
 

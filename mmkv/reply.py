@@ -15,6 +15,7 @@ from mmkv import seam
 from mmkv.answer import Answer, FrameRef, rank, unknown_words
 from mmkv.answer_pass import AnswerPass, prompt_input
 from mmkv.context import Context
+from mmkv.decode import Decoding
 from mmkv.decoder import Decoder
 from mmkv.models.prompt import Prompt
 from mmkv.resident import FarPast, ResidentPass
@@ -118,8 +119,11 @@ class Reply:
         adapter, context = self._vlm.adapter, self._context
         embeds, words = prompt_input(adapter, self._prompt)
         room = self._sampling.max_new_tokens
-        settings = (context, self._vlm.rotary, words, retriever, room)
+        vlm = self._vlm
+        settings = (context, vlm.rotary, words, retriever, room, vlm.slots.take())
         self._pass = AnswerPass(*settings, keep) if far is None else ResidentPass(*settings, far)
+        recorder = vlm.slots.recorder if vlm.cuda_graphs else None
+        self._decoding = Decoding(adapter, vlm.rotary, self._pass, recorder)
         with self._vlm.turns.turn(self._cancel), torch.inference_mode():
             started = time.perf_counter()
             hidden = seam.run(adapter.language_model, self._pass, embeds)
@@ -164,9 +168,7 @@ class Reply:
             self._timings["first_token"] = now - self._asked
         if len(self._ids) == self._sampling.max_new_tokens:
             return "length"
-        adapter = self._vlm.adapter
-        hidden = seam.run(adapter.language_model, self._pass, adapter.embed_text([token]))
-        self._logits = adapter.lm_head(hidden[-1])
+        self._logits = self._decoding.step(token)
         self._timings["decode"] = time.perf_counter() - self._began
         return None
 
@@ -183,7 +185,8 @@ class Reply:
         if self._answer is None:
             self._finish = finish
             self._answer = self._build()
-            del self._context, self._pass
+            self._vlm.slots.give(self._pass.slot)
+            del self._context, self._pass, self._decoding
             self._use.release()
 
     def _build(self) -> Answer:

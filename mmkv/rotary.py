@@ -43,9 +43,12 @@ class Rotary:
         self, positions: np.ndarray, device: torch.device, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
         """Cosines and sines, each `[n, R]`, of int64 positions `[A, n]`."""
-        frequencies, axis = self._on(device)
-        where = torch.tensor(positions, device=device)
-        angles = where[axis].T.double() * frequencies  # [n, R/2]
+        return self.at(torch.tensor(positions, device=device), dtype)
+
+    def at(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The same of int64 positions `[A, n]` on a device."""
+        frequencies, axis = self._on(positions.device)
+        angles = positions[axis].T.double() * frequencies  # [n, R/2]
         angles = torch.cat([angles, angles], dim=-1)
         # rotation itself runs in float32 where the cache is in half precision
         kind = dtype if dtype in (torch.float32, torch.float64) else torch.float32

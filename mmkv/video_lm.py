@@ -8,6 +8,8 @@ from typing import Any, Literal
 import torch
 
 from mmkv.config import CacheConfig
+from mmkv.decode import Slots
+from mmkv.ingest import layer_devices
 from mmkv.models.base import VideoModel
 from mmkv.opening import new_stream, open_stream
 from mmkv.rotary import Rotary
@@ -19,7 +21,10 @@ class VideoLM:
     """A model and its tokenizer. Made by `mmkv.load`.
 
     name: what was loaded. family: the adapter's name.
+    cuda_graphs: whether answers replay their decode step as a CUDA graph, where that is possible.
     """
+
+    cuda_graphs: bool = True
 
     def __init__(self, adapter: VideoModel, name: str) -> None:
         self.adapter = adapter
@@ -28,6 +33,7 @@ class VideoLM:
         self.tokenizer = adapter.tokenizer
         self.rotary = Rotary(adapter)
         self.turns = turns_of(adapter.language_model)
+        self.slots = Slots(adapter, layer_devices(adapter))
         self.stop_tokens = _stop_tokens(adapter)
 
     def __repr__(self) -> str:

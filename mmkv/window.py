@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmkv.kernels.rotate_write import rotate_write
 from mmkv.kernels.window_attention import Chunk, window_attention
 from mmkv.models.base import Shape
 from mmkv.retrieval.landmarks import Summarizer
-from mmkv.rotary import Rotary, rotate
+from mmkv.rotary import Rotary
 
 
 @dataclass(slots=True)
@@ -106,9 +107,8 @@ class Window:
         ring = self.layers[layer]
         table = self.rotary(positions, ring.key.device, ring.key.dtype)
         first = stop - positions.shape[1]
-        slots = torch.arange(first, stop, device=ring.key.device) % self.capacity
-        ring.key[:, :, slots] = rotate(key.to(ring.key.dtype), table)
-        ring.value[:, :, slots] = value.to(ring.value.dtype)
+        key = key.to(ring.key.dtype)
+        rotate_write(key, value, table, ring.key, ring.value, first % self.capacity)
 
     def sink_positions(self) -> np.ndarray:
         """Positions `[A, s]` of the sinks in the stream: text from zero on, on every axis."""
@@ -155,21 +155,20 @@ class EncodePass:
         edge = window.local - 1 - self._start
         if 0 <= edge < self._n:
             window.far_distance = int(positions[0, edge])
-        self._devices: dict[torch.device, _Tables] = {}
+        self._devices: dict[torch.device, Chunk] = {}
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float
     ) -> Tensor:
         window, ring = self._window, self._window.layers[layer]
-        tables = self._tables(ring.key.device, ring.key.dtype)
-        turned = rotate(key, tables.chunk.near)
-        for slots, part in tables.slots:
-            ring.key[:, :, slots] = turned[:, :, part]
-            ring.value[:, :, slots] = value[:, :, part]
+        chunk = self._chunk(ring.key.device, ring.key.dtype)
+        rotate_write(key, value, chunk.near, ring.key, ring.value, self._start % window.capacity)
         if self._sinks:
-            ring.sink_key, ring.sink_value = key.clone(), value.clone()
+            ring.sink_key, ring.sink_value = key.clone(), torch.empty_like(value)
+            ring.far_key = torch.empty_like(key)
             seen_from_afar = far_sinks(self._positions, window.advances)
-            ring.far_key = rotate(key, window.rotary(seen_from_afar, key.device, key.dtype))
+            table = window.rotary(seen_from_afar, key.device, key.dtype)
+            rotate_write(key, value, table, ring.far_key, ring.sink_value, 0)
         if self._archive is not None:
             self._archive[layer, 0].copy_(key[0], non_blocking=True)
             self._archive[layer, 1].copy_(value[0], non_blocking=True)
@@ -178,7 +177,7 @@ class EncodePass:
         sinks = None
         if ring.far_key is not None and ring.sink_value is not None:
             sinks = (ring.far_key, ring.sink_value)
-        return window_attention(query, ring.key, ring.value, tables.chunk, sinks, scaling)
+        return window_attention(query, ring.key, ring.value, chunk, sinks, scaling)
 
     def commit(self) -> None:
         """Make the chunk part of the stream. Without it the next chunk takes its place."""
@@ -186,14 +185,13 @@ class EncodePass:
         if self._sinks:
             self._window.sinks = self._n
 
-    def _tables(self, device: torch.device, dtype: torch.dtype) -> _Tables:
+    def _chunk(self, device: torch.device, dtype: torch.dtype) -> Chunk:
         if device not in self._devices:
             self._devices[device] = self._build(device, dtype)
         return self._devices[device]
 
-    def _build(self, device: torch.device, dtype: torch.dtype) -> _Tables:
+    def _build(self, device: torch.device, dtype: torch.dtype) -> Chunk:
         window, start, n = self._window, self._start, self._n
-        capacity = window.capacity
         sinks = n if self._sinks else window.sinks
         far = None
         if sinks and start + n - 1 >= window.local:  # the last query has lost the first sink
@@ -201,16 +199,5 @@ class EncodePass:
             far = window.rotary(
                 far_queries(self._positions, window.advances, window.far_distance), device, dtype
             )
-        first = start % capacity
-        head = min(n, capacity - first)
-        parts = [(slice(first, first + head), slice(0, head))]
-        if head < n:
-            parts.append((slice(0, n - head), slice(head, n)))
         near = window.rotary(self._positions, device, dtype)
-        return _Tables(Chunk(start, n, window.local, capacity, near, far, sinks), parts)
-
-
-@dataclass(frozen=True, slots=True)
-class _Tables:
-    chunk: Chunk
-    slots: list[tuple[slice, slice]]
+        return Chunk(start, n, window.local, window.capacity, near, far, sinks)

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from mmkv.kernels.attention_mass import naive as mass_naive
 from mmkv.kernels.attention_mass import triton as mass_triton
+from mmkv.kernels.buffer_attention import naive as buffer_naive
+from mmkv.kernels.buffer_attention import triton as buffer_triton
 from mmkv.kernels.merge import naive as merge_naive
 from mmkv.kernels.merge import triton as merge_triton
 from mmkv.kernels.pack import naive as pack_naive
@@ -23,6 +25,8 @@ from mmkv.kernels.pack import triton as pack_triton
 from mmkv.kernels.pack.naive import Form
 from mmkv.kernels.packed_attention import naive as packed_naive
 from mmkv.kernels.packed_attention import triton as packed_triton
+from mmkv.kernels.rotate_write import naive as write_naive
+from mmkv.kernels.rotate_write import triton as write_triton
 from mmkv.kernels.score import naive as score_naive
 from mmkv.kernels.score import triton as score_triton
 from mmkv.kernels.summarize import naive as summarize_naive
@@ -102,6 +106,78 @@ def test_window_attention(
     doubles = [t.double() for t in (query, key, value)]
     want = window_naive.window_attention(*doubles, exact, tuple(t.double() for t in pair), 0.2)
     assert rmse_ratio(got, want) <= (2e-3 if dtype == torch.float16 else 1e-5)
+
+
+@given(
+    group=st.sampled_from([1, 7, 8]),
+    kv_heads=st.integers(1, 2),
+    n=st.integers(1, 40),
+    before=st.integers(0, 150),
+    spare=st.integers(0, 40),
+    sees=st.sampled_from(["a number", "a tensor", "everything"]),
+    dims=st.sampled_from([(16, 16), (48, 48), (64, 32), (32, 0)]),
+    dtype=st.sampled_from([torch.float16, torch.float32]),
+    seed=st.integers(0, 99),
+)
+@settings(quick, max_examples=12)
+def test_buffer_attention(
+    group: int, kv_heads: int, n: int, before: int, spare: int, sees: str,
+    dims: tuple[int, int], dtype: torch.dtype, seed: int,
+) -> None:  # fmt: skip
+    torch.manual_seed(seed)
+    dim, rotary = dims
+    end, whole = before + n, sees == "everything"
+    query = torch.randn(1, n, group * kv_heads, dim).transpose(1, 2).to(dtype)
+    slots = end if whole else end + spare
+    key, value = (torch.randn(1, kv_heads, slots, dim).to(dtype) for _ in range(2))
+    key[:, :, end:], value[:, :, end:] = float("nan"), float("nan")  # not written yet
+    turn = angles(n, rotary) if rotary else None
+    at = None if whole else before
+    exact = tuple(t.double() for t in turn) if turn else None
+    doubles = [t.double() for t in (query, key, value)]
+    want = buffer_naive.buffer_attention(*doubles, at, 0.2, exact)
+    told = torch.tensor(before) if sees == "a tensor" else at
+    got = buffer_triton.buffer_attention(query, key, value, told, 0.2, turn)
+    bar = 2e-3 if dtype == torch.float16 else 1e-5
+    assert rmse_ratio(got, want) <= bar
+    out, lse = buffer_triton.buffer_attention_lse(query, key, value, told, 0.2, turn)
+    assert rmse_ratio(out.transpose(1, 2), want) <= bar
+    want_lse = buffer_naive.buffer_attention_lse(*doubles, at, 0.2, exact)[1]
+    assert (lse - want_lse).abs().max() <= 5e-3
+
+
+@given(
+    heads=st.integers(1, 3),
+    n=st.integers(0, 40),
+    spare=st.integers(0, 30),
+    at=st.integers(0, 200),
+    dims=st.sampled_from([(16, 16), (48, 48), (64, 32), (32, 0)]),
+    told=st.booleans(),
+    each=st.booleans(),
+    dtype=st.sampled_from([torch.float16, torch.float32]),
+    seed=st.integers(0, 99),
+)
+@settings(quick, max_examples=12)
+def test_rotate_write(
+    heads: int, n: int, spare: int, at: int, dims: tuple[int, int], told: bool, each: bool,
+    dtype: torch.dtype, seed: int,
+) -> None:  # fmt: skip
+    torch.manual_seed(seed)
+    dim, rotary = dims
+    slots = n + spare + 1
+    at = at % (slots - n) if told else at  # a tensor's tokens do not begin again at the first slot
+    key, value = (torch.randn(1, n, heads, dim).transpose(1, 2).to(dtype) for _ in range(2))
+    turn = angles(n, rotary) if rotary else None
+    if turn and each:  # heads whose tokens stand elsewhere
+        both = [angles(n, rotary) for _ in range(heads)]
+        turn = torch.stack([c for c, _ in both]), torch.stack([s for _, s in both])
+    rings = [[torch.randn(1, heads, slots, dim).to(dtype) for _ in range(2)] for _ in range(2)]
+    rings[1] = [ring.clone() for ring in rings[0]]
+    where = torch.tensor(at) if told else at
+    write_triton.rotate_write(key, value, turn, *rings[0], where)
+    write_naive.rotate_write(key, value, turn, *rings[1], where)
+    assert torch.equal(rings[0][1], rings[1][1])
+    assert torch.allclose(rings[0][0], rings[1][0], atol=2e-3 if dtype == torch.float16 else 1e-6)
 
 
 @given(

@@ -11,6 +11,7 @@ import torch
 from engine_reference import archived_kv
 from mpmath import mp
 from small_models import FAMILIES, clip, small_vlm
+from torch import Tensor
 
 import mmkv
 from mmkv.rotary import Rotary
@@ -26,6 +27,9 @@ class Shifted:
 
     def __call__(self, positions: np.ndarray, *where: Any) -> Any:
         return self._rotary(positions + self._shift, *where)
+
+    def at(self, positions: Tensor, dtype: torch.dtype) -> Any:
+        return self._rotary.at(positions + torch.from_numpy(self._shift), dtype)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -46,7 +46,7 @@ def test_a_retrieved_block_brings_the_keys_of_its_time_text() -> None:
     for layer, choice in enumerate(engine_pass.choices):
         chosen = [blocks[i] for i in choice.chosen]
         want = blocks_kv(stream, chosen)[layer, 1]  # the text's values included
-        got = engine_pass._buffers[layer].value[0, :, sinks : sinks + want.shape[1]]
+        got = engine_pass.slot.layers[layer].value[0, :, sinks : sinks + want.shape[1]]
         assert len(chosen) == 2
         assert torch.equal(got, want)
 

@@ -15,7 +15,6 @@ from mmkv.kernels.packed_attention import (
     join,
     naive,
     packed_attention,
-    plain_attention,
     resident_keys,
     resident_values,
 )
@@ -172,16 +171,3 @@ def test_params_of_history_are_on_its_device() -> None:
         assert isinstance(params, Params)
         assert params.words.device == history.keys.device == CPU
     assert history.nbytes > history.keys.nbytes + history.values.nbytes
-
-
-def test_plain_attention_sees_what_its_mask_shows() -> None:
-    query = states("gaussian", 1, 4, 3, 16)
-    key, value = states("gaussian", 2, 1, 2, 10, 16).unbind()
-    mask = torch.ones(3, 10, dtype=torch.bool).tril(diagonal=7)
-    out, lse = plain_attention(query, key, value, mask, 0.3)
-    for i in range(3):
-        wanted, wanted_lse = reference(
-            query[:, :, i : i + 1], key.double(), value.double(), [0], [8 + i], 0.3
-        )
-        torch.testing.assert_close(out[:, :, i : i + 1].double(), wanted, atol=1e-6, rtol=1e-5)
-        torch.testing.assert_close(lse[:, :, i : i + 1].double(), wanted_lse, atol=1e-5, rtol=1e-5)

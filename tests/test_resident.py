@@ -13,6 +13,8 @@ from torch import Tensor
 import mmkv
 from mmkv import seam
 from mmkv.answer_pass import AnswerPass, prompt_input
+from mmkv.buffer import LayerBuffer
+from mmkv.decode import Decoding
 from mmkv.models.prompt import Prompt
 from mmkv.resident import FarPast, ResidentPass
 from mmkv.resident.answer import Told
@@ -34,37 +36,32 @@ class SlowResident(AnswerPass):
     """The same from its description, in float64: decoded keys, one softmax over everything."""
 
     def __init__(self, *args: Any, far: FarPast) -> None:
-        context, rotary, words, retriever, room = args
-        super().__init__(context, rotary, words, Told(retriever), room)
+        context, rotary, words, retriever, room, slot = args
+        super().__init__(context, rotary, words, Told(retriever), room, slot)
         self._far = far
 
-    def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float
-    ) -> Tensor:
+    def _attention(
+        self, layer: int, query: Tensor, buffer: LayerBuffer, at: int | Tensor,
+        table: tuple[Tensor, Tensor], scaling: float,
+    ) -> Tensor:  # fmt: skip
         n, context = query.shape[2], self._context
-        if layer == len(self._buffers):
-            self._buffers.append(self._gather(layer, query, key, scaling))
-        buffer = self._buffers[layer]
-        table = self._text_table(buffer, n, query)
-        at = np.full((len(buffer.start), 1), self._far.distance)
-        far_query = rotate(query, self._rotary(at, query.device, query.dtype))
-        buffer.extend(rotate(key, table), value)
+        length, group = int(at) + n, query.shape[1] // buffer.key.shape[1]
+        position = np.full((len(context.anchor), 1), self._far.distance)
+        far_query = rotate(query, self._rotary(position, query.device, query.dtype))
         far = context.past.load(layer, context.candidates, query.device).double()
-        group = query.shape[1] // key.shape[1]
         scores, values = [], []
         for q, k, v in (
             (far_query[0], far[0], far[1]),
-            (rotate(query, table)[0], buffer.key[0, :, : buffer.length],
-             buffer.value[0, :, : buffer.length]),
+            (rotate(query, table)[0], buffer.key[0, :, :length], buffer.value[0, :, :length]),
         ):  # fmt: skip
             scores.append(
                 scaling * q.double() @ k.double().repeat_interleave(group, 0).transpose(1, 2)
             )
             values.append(v.double().repeat_interleave(group, 0))
-        hidden = torch.ones(n, buffer.length, dtype=torch.bool).triu(buffer.length - n + 1)
+        hidden = torch.ones(n, length, dtype=torch.bool).triu(length - n + 1)
         scores[1] = scores[1].masked_fill(hidden, float("-inf"))
         weights = torch.cat(scores, dim=2).softmax(dim=2)
-        return (weights @ torch.cat(values, dim=1)).to(value.dtype).transpose(0, 1)[None]
+        return (weights @ torch.cat(values, dim=1)).to(query.dtype).transpose(0, 1)[None]
 
 
 @torch.inference_mode()
@@ -75,13 +72,14 @@ def logits(stream: Any, slow: bool, **span: Any) -> Tensor:
     context = stream._context(span.get("since"), span.get("until"))
     far = stream._far(context)
     embeds, words = prompt_input(adapter, prompt)
-    args = (context, stream._vlm.rotary, words, stream._retriever(context, "What is it?"), 8)
+    vlm = stream._vlm
+    retriever = stream._retriever(context, "What is it?")
+    args = (context, vlm.rotary, words, retriever, 8, vlm.slots.take())
     one_pass = SlowResident(*args, far=far) if slow else ResidentPass(*args, far)
-    parts = [embeds, adapter.embed_text([5]), adapter.embed_text([9])]
+    decoding = Decoding(adapter, vlm.rotary, one_pass, None)
     with seam.attached(adapter.language_model):
-        return torch.cat(
-            [adapter.lm_head(seam.run(adapter.language_model, one_pass, e)) for e in parts]
-        )
+        rows = adapter.lm_head(seam.run(adapter.language_model, one_pass, embeds))
+        return torch.cat([rows, *(decoding.step(token)[None] for token in (5, 9))])
 
 
 @pytest.mark.parametrize("family", ["llava_onevision", "qwen2_5_vl"])

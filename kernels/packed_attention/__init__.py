@@ -9,7 +9,6 @@ from mmkv.kernels.packed_attention import naive
 from mmkv.kernels.packed_attention.naive import (
     PackedHistory,
     join,
-    plain_attention,
     resident_keys,
     resident_values,
     slot_bits,
@@ -19,7 +18,6 @@ __all__ = [
     "PackedHistory",
     "join",
     "packed_attention",
-    "plain_attention",
     "resident_keys",
     "resident_values",
     "slot_bits",

@@ -24,6 +24,7 @@ from mmkv.kernels.pack.naive import WIDE_LEVELS, Form, Params, Tables, tables, t
 
 # numbers of a group unpacked at a time, over all groups at hand
 _MAX_NUMBERS = 1 << 23
+_LOWEST = -1e30  # for minus infinity, where one is taken from another
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,18 +112,19 @@ def packed_attention(
     for first in range(0, groups, tile):
         part = slice(first, first + tile)
         visible = (at >= begin[part, None]) & (at < end[part, None])  # [P, T]
-        if not visible.any():
+        if _nothing(visible):
             continue
         folded, offset = fold_query(q, _of(keys, part), history.key_form)
         codes = _unpack(history.keys[part], history.key_form)
         scores = torch.matmul(folded, codes.transpose(2, 3)) + offset[..., None]
         scores = scores.masked_fill(~visible[:, None, None], float("-inf"))  # [P, H_kv, G * n, T]
         own = scores.permute(1, 2, 0, 3).flatten(2).logsumexp(dim=-1)  # [H_kv, G * n]
-        weights = (scores - own[..., None]).exp()
+        weights = (scores - own.clamp_min(_LOWEST)[..., None]).exp()
         codes = _unpack(history.values[part], history.value_form).transpose(2, 3)
         mixed = _mix(weights, codes, _of(values, part), history.value_form)
         both = torch.logaddexp(lse, own)
-        out = out * (lse - both).exp()[..., None] + mixed * (own - both).exp()[..., None]
+        least = both.clamp_min(_LOWEST)
+        out = out * (lse - least).exp()[..., None] + mixed * (own - least).exp()[..., None]
         lse = both
     return out.view(1, heads, n, head_dim), lse.view(1, heads, n)
 
@@ -141,33 +143,16 @@ def fold_query(q: Tensor, table: Tables, form: Form) -> tuple[Tensor, Tensor]:
     return folded, offset - (folded * _half(form, q)).sum(dim=3)
 
 
-def plain_attention(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float
-) -> tuple[Tensor, Tensor]:
-    """Attention over what is not packed, to be joined.
-
-    Args:
-        query: `[1, H, n, D]`. key, value: `[1, H_kv, m, D]`. mask: bool `[n, m]`, True is seen.
-
-    Returns:
-        out float32 `[1, H, n, D]`, and the log-sum-exp of the scores, float32 `[1, H, n]`.
-    """
-    _, heads, n, head_dim = query.shape
-    q = query.float().reshape(key.shape[1], -1, head_dim) * scaling  # [H_kv, G * n, D]
-    scores = torch.matmul(q, key[0].float().transpose(1, 2))
-    if mask is not None:
-        shown = mask.expand(heads // key.shape[1], -1, -1).reshape(q.shape[1], -1)
-        scores = scores.masked_fill(~shown, float("-inf"))
-    lse = scores.logsumexp(dim=-1)
-    out = torch.matmul((scores - lse[..., None]).exp(), value[0].float())
-    return out.view(1, heads, n, head_dim), lse.view(1, heads, n)
-
-
 def join(near: Tensor, near_lse: Tensor, far: Tensor, far_lse: Tensor) -> tuple[Tensor, Tensor]:
     """Two attentions over different tokens as one; out `[1, H, n, D]`, log-sum-exp `[1, H, n]`."""
     lse = torch.logaddexp(near_lse, far_lse)
     near = near.float() * (near_lse - lse).exp()[..., None]
     return near + far.float() * (far_lse - lse).exp()[..., None], lse
+
+
+def _nothing(visible: Tensor) -> bool:
+    """Whether no token is, as far as the host can tell without waiting for a device."""
+    return visible.device.type == "cpu" and not visible.any()
 
 
 def _mix(weights: Tensor, codes: Tensor, table: Tables, form: Form) -> Tensor:

@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from mmkv.kernels import configs
+from mmkv.kernels.rotated import rotated
 from mmkv.kernels.window_attention.naive import Chunk
 
 _LOG2_E = 1.4426950408889634
@@ -81,23 +82,6 @@ def window_attention(
 
 
 @triton.jit
-def _rotated(query, row_stride, rows, cols, n, cos, sin, D: tl.constexpr, ROTARY: tl.constexpr):
-    """A tile of queries `[M, D]`, rotated; channels past ROTARY pass unchanged."""
-    inside = (rows < n)[:, None] & (cols < D)[None, :]
-    turned = (rows < n)[:, None] & (cols < ROTARY)[None, :]
-    at = query + rows.to(tl.int64)[:, None] * row_stride
-    left = cols < ROTARY // 2
-    partner = tl.where(left, cols + ROTARY // 2, cols - ROTARY // 2)
-    own = tl.load(at + cols[None, :], mask=inside, other=0.0)
-    other = tl.load(at + partner[None, :], mask=turned, other=0.0)
-    table = rows[:, None] * ROTARY + cols[None, :]
-    c = tl.load(cos + table, mask=turned, other=1.0)
-    s = tl.load(sin + table, mask=turned, other=0.0)
-    out = own.to(tl.float32) * c + other.to(tl.float32) * tl.where(left[None, :], -s, s)
-    return out.to(query.dtype.element_ty)
-
-
-@triton.jit
 def _step(q, k, v, seen, best, total, acc, scale, MASKED: tl.constexpr, PRECISION: tl.constexpr):
     """One tile of keys `[N, D]` into the running softmax."""
     scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale  # [M, N], base 2
@@ -144,8 +128,9 @@ def _window_attention(
     total = tl.zeros([BLOCK_M], tl.float32)
     acc = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     every = steps >= 0
+    offsets = rows.to(tl.int64) * q_row
     if FAR:
-        q = _rotated(query, q_row, rows, cols, n, far_cos, far_sin, D, ROTARY)
+        q = rotated(query, offsets, rows, rows < n, cols, far_cos, far_sin, D, ROTARY)
         for at in range(0, sinks, BLOCK_N):
             sink = at + steps
             there = sink < sinks
@@ -153,7 +138,7 @@ def _window_attention(
             v = _ring_tile(sink_value + kv * sv_head, sink, sinks, sv_row, cols, there, D, BLOCK_D)
             seen = there[None, :] & (asks[:, None] - sink[None, :] >= local)
             best, total, acc = _step(q, k, v, seen, best, total, acc, scale, True, PRECISION)
-    q = _rotated(query, q_row, rows, cols, n, cos, sin, D, ROTARY)
+    q = rotated(query, offsets, rows, rows < n, cols, cos, sin, D, ROTARY)
     last = tl.minimum(first_row + BLOCK_M, n) - 1 + start  # the newest token this tile sees
     begin = tl.maximum(start + first_row - local + 1, 0)
     # [begin, all_from): left edge, [all_from, all_to): seen by every row, [all_to, last]: causal

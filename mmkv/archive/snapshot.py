@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -17,7 +17,10 @@ from mmkv.archive.pages import Page, part_of
 from mmkv.archive.reads import PageMemory
 from mmkv.archive.summaries import Summaries
 from mmkv.codecs import Codec, Part
+from mmkv.kernels.rotate_write import rotate_write
 from mmkv.models.base import Shape
+
+Table = tuple[Tensor, Tensor]  # cosines and sines
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,21 @@ class Packed:
     shape: Shape
     dtype: torch.dtype
     memory: PageMemory
+
+
+@dataclass(slots=True)
+class _Piece:
+    """Blocks next to each other: in full precision, or stored in pages.
+
+    tokens: as they were encoded. count: of these, how many are left in a head.
+    left: which ones, int64 `[H_kv, count]`; None: all.
+    """
+
+    tokens: int = 0
+    count: int = 0
+    raw: list[ArchivedBlock] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
+    left: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,48 +88,105 @@ class Snapshot:
         Raises:
             StoreError: what the disk holds is damaged, or cannot be read.
         """
-        packed, shape = self._packed, self._packed.shape
-        pieces: list[Tensor] = []
-        left: list[np.ndarray] = []
-        at, thinned = 0, False
-        waiting: list[Part] = []
+        size = (2, self._packed.shape.kv_heads, self.tokens(chosen), self._packed.shape.head_dim)
+        out = torch.empty(size, dtype=self._packed.dtype, device=device)
+        return out, self.fill(layer, chosen, out[0], out[1], None, spent)
 
-        def unpack() -> None:
-            if waiting:
-                started = time.perf_counter()
-                made = packed.codec.decode(waiting, layer, shape, device, packed.dtype)
-                pieces.append(made)
-                waiting.clear()
-                if spent is not None:
-                    spent["unpack"] = spent.get("unpack", 0.0) + time.perf_counter() - started
+    def tokens(self, chosen: Sequence[ArchivedBlock]) -> int:
+        """How many tokens of these blocks are left."""
+        return sum(
+            sum(block.tokens for block in blocks)
+            if page is None
+            else sum(page.lengths[block.index - page.first] for block in blocks)
+            for page, blocks in self._runs(chosen)
+        )
 
+    def fill(
+        self,
+        layer: int,
+        chosen: Sequence[ArchivedBlock],
+        key: Tensor,
+        value: Tensor,
+        rotation: Table | None,
+        spent: dict[str, float] | None = None,
+    ) -> Tensor | None:
+        """Bring keys and values of some blocks to where they are wanted.
+
+        Args:
+            key, value: `[H_kv, n, D]` on a device, to be filled; n as `tokens` says.
+            rotation: cosines and sines `[tokens, R]` of all tokens of these blocks, for the keys;
+                None: they come before RoPE.
+            spent: seconds that decoding takes are added to its "unpack".
+
+        Returns:
+            where each head's tokens stand among all tokens of these blocks, int64 `[H_kv, n]`, or
+            None where all are there.
+
+        Raises:
+            StoreError: what the disk holds is damaged, or cannot be read.
+        """
+        packed, left = self._packed, []
+        at = seen = 0  # tokens left, and tokens
+        for piece in self._pieces(layer, chosen):
+            span = slice(at, at + piece.count)
+            own, angles = (key[:, span], value[:, span]), rotation
+            if piece.left is not None:
+                places = torch.from_numpy(piece.left).to(key.device)
+            if angles is not None:
+                angles = (
+                    angles[0][seen : seen + piece.tokens],
+                    angles[1][seen : seen + piece.tokens],
+                )
+                if piece.left is not None:
+                    angles = (angles[0][places], angles[1][places])
+            started = time.perf_counter()
+            if piece.parts and piece.left is None:
+                packed.codec.decode_into(piece.parts, layer, packed.shape, *own, angles)
+            else:
+                kv = self._states(piece, layer, key)
+                rotate_write(kv[None, 0], kv[None, 1], angles, own[0][None], own[1][None], 0)
+            if piece.parts and spent is not None:
+                spent["unpack"] = spent.get("unpack", 0.0) + time.perf_counter() - started
+            if piece.left is not None:
+                left.append(places + seen)
+            else:
+                every = torch.arange(piece.tokens, device=key.device) + seen
+                left.append(every.expand(key.shape[0], -1))
+            at, seen = at + piece.count, seen + piece.tokens
+        return torch.cat(left, dim=1) if at < seen else None
+
+    def _states(self, piece: _Piece, layer: int, like: Tensor) -> Tensor:
+        """Keys before RoPE and values `[2, H_kv, count, D]`."""
+        packed = self._packed
+        if piece.parts:
+            return packed.codec.decode(piece.parts, layer, packed.shape, like.device, like.dtype)
+        held = [block.kv[layer] for block in piece.raw if block.kv is not None]
+        return torch.cat(held, dim=2).to(like.device, non_blocking=True)
+
+    def _pieces(self, layer: int, chosen: Sequence[ArchivedBlock]) -> Iterator[_Piece]:
+        """Neighbours in `chosen` as they can be brought over at once."""
+        heads, piece = self._packed.shape.kv_heads, _Piece()
         for page, blocks in self._runs(chosen):
+            thinned = page is not None and page.whole is not None
+            if piece.tokens and (
+                page is None or not piece.parts or thinned or piece.left is not None
+            ):
+                yield piece
+                piece = _Piece()
+            piece.tokens += sum(block.tokens for block in blocks)
             if page is None:
-                unpack()
-                for block in blocks:
-                    assert block.kv is not None
-                    pieces.append(block.kv[layer].to(device, non_blocking=True))
-            else:
-                numbers = [block.index for block in blocks]
-                slices = packed.memory.slices(page, layer, numbers)
-                waiting.append(part_of(page, numbers, slices, shape.kv_heads))
-            tokens = sum(block.tokens for block in blocks)
-            if page is None or page.whole is None:
-                own = np.broadcast_to(np.arange(tokens), (shape.kv_heads, tokens))
-            else:
-                thinned = True
-                bits = from_bits(slices[0], shape.kv_heads, sum(page.whole))
-                own = places(bits, page.whole, [number - page.first for number in numbers])
-            left.append(own + at)
-            at += tokens
-        unpack()
-        if not pieces:
-            size = (2, shape.kv_heads, 0, shape.head_dim)
-            return torch.empty(size, dtype=packed.dtype, device=device), None
-        kv = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)
-        if not thinned:
-            return kv, None
-        return kv, torch.from_numpy(np.concatenate(left, axis=1)).to(device)
+                piece.raw = blocks
+                piece.count = piece.tokens
+                continue
+            numbers = [block.index for block in blocks]
+            slices = self._packed.memory.slices(page, layer, numbers)
+            piece.parts.append(part_of(page, numbers, slices, heads))
+            piece.count += sum(piece.parts[-1].lengths)
+            if page.whole is not None:
+                bits = from_bits(slices[0], heads, sum(page.whole))
+                piece.left = places(bits, page.whole, [number - page.first for number in numbers])
+        if piece.tokens:
+            yield piece
 
     def with_keyframes(
         self, chosen: Sequence[ArchivedBlock], among: Sequence[ArchivedBlock]

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmkv.kernels.rotate_write import rotate_write
 from mmkv.models.base import Shape
 
 
@@ -92,6 +93,19 @@ class Codec(ABC):
         Returns:
             keys and values `[2, H_kv, n, D]` on `device`, in the order of `parts`.
         """
+
+    def decode_into(
+        self,
+        parts: Sequence[Part],
+        layer: int,
+        shape: Shape,
+        key: Tensor,
+        value: Tensor,
+        rotation: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
+        """The same into keys and values `[H_kv, n, D]` that are there already, on their device."""
+        kv = self.decode(parts, layer, shape, key.device, key.dtype)[:, None]
+        rotate_write(kv[0], kv[1], rotation, key[None], value[None], 0)
 
     @abstractmethod
     def split(self, packed: PackedLayer, lengths: Sequence[int], layer: int) -> tuple[int, int]:

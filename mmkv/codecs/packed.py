@@ -114,17 +114,28 @@ class PackedCodec(Codec):
         dtype: torch.dtype,
         rotation: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        parts = [p for p in parts if sum(p.lengths)]
         tokens = sum(sum(p.lengths) for p in parts)
         size = (2, shape.kv_heads, tokens, shape.head_dim)
         out = torch.empty(size, device=device, dtype=dtype)
-        if not tokens:
-            return out
+        self.decode_into(parts, layer, shape, out[0], out[1], rotation)
+        return out
+
+    def decode_into(
+        self,
+        parts: Sequence[Part],
+        layer: int,
+        shape: Shape,
+        key: Tensor,
+        value: Tensor,
+        rotation: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
+        parts = [p for p in parts if sum(p.lengths)]
+        if not parts:
+            return
         keys, values = self.packers(layer)
         halves = [self.halves(part, layer) for part in parts]
-        keys.unpack([k for k, _ in halves], shape, rotation, out[0])
-        values.unpack([v for _, v in halves], shape, None, out[1])
-        return out
+        keys.unpack([k for k, _ in halves], shape, rotation, key)
+        values.unpack([v for _, v in halves], shape, None, value)
 
     def split(self, packed: PackedLayer, lengths: Sequence[int], layer: int) -> tuple[int, int]:
         if not len(packed.shared):

@@ -32,18 +32,21 @@ class Chosen:
 
 
 def thin_buffer(
-    buffer: LayerBuffer, query: Tensor, chosen: Chosen, keep: float, scaling: float
-) -> None:
+    buffer: LayerBuffer, length: int, query: Tensor, chosen: Chosen, keep: float, scaling: float
+) -> int:
     """Let go of the retrieved tokens that a prompt hardly attended to.
 
     Args:
-        buffer: sinks, retrieved, recent and prompt. query: the prompt's, rotated, `[H, n, D]`.
+        buffer: `length` tokens: sinks, retrieved, recent and prompt.
+        query: the prompt's, rotated, `[H, n, D]`.
         keep: share of the retrieved visual tokens that stay, at least one for every block.
+
+    Returns:
+        how many tokens are left.
     """
     if not chosen.count:
-        return
-    before = buffer.length - query.shape[1]
-    mass = attention_mass(query, buffer.key[0, :, : buffer.length], scaling, before)
+        return length
+    mass = attention_mass(query, buffer.key[0, :, :length], scaling, length - query.shape[1])
     mass = mass[:, chosen.first : chosen.first + chosen.count].clone()  # [H_kv, n]
     visual = torch.from_numpy(is_visual(chosen.blocks)).to(mass.device)
     visual = visual.expand_as(mass) if chosen.left is None else visual[chosen.left]
@@ -52,6 +55,7 @@ def thin_buffer(
     best = mass.masked_fill(~visual, torch.inf).topk(stay, dim=1).indices.sort(dim=1).values
     heads = len(best)
     head = torch.arange(chosen.first, device=best.device).expand(heads, -1)
-    tail = torch.arange(chosen.first + chosen.count, buffer.length, device=best.device)
+    tail = torch.arange(chosen.first + chosen.count, length, device=best.device)
     rows = torch.cat([head, best + chosen.first, tail.expand(heads, -1)], dim=1)
     buffer.pick(rows)
+    return rows.shape[1]

@@ -11,8 +11,11 @@ from torch import Tensor
 
 from mmkv.answer_pass import AnswerPass
 from mmkv.archive import ArchivedBlock
+from mmkv.buffer import LayerBuffer
 from mmkv.context import Context
-from mmkv.kernels.packed_attention import join, packed_attention, plain_attention
+from mmkv.decode.slot import Slot
+from mmkv.kernels.buffer_attention import buffer_attention_lse
+from mmkv.kernels.packed_attention import join, packed_attention
 from mmkv.resident.past import FarLayer, FarPast
 from mmkv.retrieval.retriever import LayerChoice, Retriever
 from mmkv.rotary import Rotary, rotate
@@ -47,35 +50,34 @@ class ResidentPass(AnswerPass):
         words: Tensor,
         retriever: Retriever,
         room: int,
+        slot: Slot,
         far: FarPast,
     ) -> None:
-        super().__init__(context, rotary, words, Told(retriever), room)
+        super().__init__(context, rotary, words, Told(retriever), room, slot)
         self._far = far
+        at = np.full((len(context.anchor), 1), far.distance)
+        kinds = {(layer.key.device, layer.key.dtype) for layer in far.layers}
+        self._far_tables = {device: rotary(at, device, dtype) for device, dtype in kinds}
 
-    def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float
+    @property
+    def outside(self) -> object:
+        """What a generated token reads beside the slot's memory: the far past."""
+        return self._far
+
+    def _attention(
+        self,
+        layer: int,
+        query: Tensor,
+        buffer: LayerBuffer,
+        at: int | Tensor,
+        table: tuple[Tensor, Tensor],
+        scaling: float,
     ) -> Tensor:
-        n = query.shape[2]
-        mask = None
-        if layer == len(self._buffers):
-            self._buffers.append(self._gather(layer, query, key, scaling))
-            mask = self._causal(n, self._buffers[layer].length, query.device)
-        buffer = self._buffers[layer]
-        table = self._text_table(buffer, n, query)
-        at = np.full((len(buffer.start), 1), self._far.distance)
-        far_query = rotate(query, self._table(("far",), at, query))
-        query = rotate(query, table)
-        buffer.extend(rotate(key, table), value)
-        joined = plain_attention(
-            query,
-            buffer.key[:, :, : buffer.length],
-            buffer.value[:, :, : buffer.length],
-            mask,
-            scaling,
-        )
+        joined = buffer_attention_lse(query, buffer.key, buffer.value, at, scaling, table)
+        far_query = rotate(query, self._far_tables[query.device])
         for part in _attentions(far_query, self._far.layers[layer], scaling):
             joined = join(*joined, *part)
-        return joined[0].to(value.dtype).transpose(1, 2)
+        return joined[0].to(query.dtype).transpose(1, 2)
 
 
 def _attentions(query: Tensor, far: FarLayer, scaling: float) -> list[tuple[Tensor, Tensor]]:
@@ -83,5 +85,5 @@ def _attentions(query: Tensor, far: FarLayer, scaling: float) -> list[tuple[Tens
         packed_attention(query, history, begin, end, scaling) for history, begin, end in far.packed
     ]
     if far.key.shape[2]:
-        parts.append(plain_attention(query, far.key, far.value, None, scaling))
+        parts.append(buffer_attention_lse(query, far.key, far.value, None, scaling))
     return parts

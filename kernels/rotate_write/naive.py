@@ -1,0 +1,41 @@
+"""New tokens into a ring or a buffer in torch: the executable specification."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mmkv.rotary import rotate
+
+
+def rotate_write(
+    key: Tensor,
+    value: Tensor,
+    rotation: tuple[Tensor, Tensor] | None,
+    into_key: Tensor,
+    into_value: Tensor,
+    at: int | Tensor,
+) -> None:
+    """Write tokens into slots at, at + 1, …; after the last slot comes the first.
+
+    Args:
+        key, value: `[1, H_kv, n, D]`, n at most the slots. rotation: cosines and sines `[n, R]` of
+            the keys, or `[H_kv, n, R]` where heads differ; None to write them as they are.
+        into_key, into_value: `[1, H_kv, slots, D]`.
+        at: a number, or an int64 tensor without dimensions on the same device, which is not read
+            before the device gets there; the tokens then fit before the last slot.
+    """
+    n, slots = key.shape[2], into_key.shape[2]
+    turned = key if rotation is None else rotate(key, rotation)
+    if isinstance(at, Tensor):
+        where = at.view(1) if n == 1 else at + torch.arange(n, device=at.device)
+        into_key.index_copy_(2, where, turned.to(into_key.dtype))
+        into_value.index_copy_(2, where, value.to(into_value.dtype))
+        return
+    done = 0
+    while done < n:
+        first = (at + done) % slots
+        count = min(n - done, slots - first)
+        into_key[:, :, first : first + count] = turned[:, :, done : done + count]
+        into_value[:, :, first : first + count] = value[:, :, done : done + count]
+        done += count

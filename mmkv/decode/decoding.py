@@ -1,0 +1,74 @@
+"""An answer token by token: each one is the same step, and after the first ones it is replayed."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from mmkv import seam
+from mmkv.decode.graph import Recorder
+from mmkv.decode.slot import Slot
+from mmkv.models.base import VideoModel
+from mmkv.rotary import Rotary
+
+_WARM = 2  # steps run as they are first: kernels are compiled, libraries have their workspaces
+
+
+class Decodable(seam.Pass, Protocol):
+    """A pass whose prompt went through the model. Per token it touches the slot's memory, and
+    `outside`: what else it reads, which is then not the next answer's; None for nothing.
+    """
+
+    slot: Slot
+
+    @property
+    def outside(self) -> object: ...
+
+    def begin_decode(self) -> None:
+        """Tell the slot where the first generated token stands."""
+
+
+class Decoding:
+    """Generates with one pass.
+
+    Args:
+        recorder: records a step to replay it, None to run every one.
+    """
+
+    def __init__(
+        self, adapter: VideoModel, rotary: Rotary, engine_pass: Decodable, recorder: Recorder | None
+    ) -> None:
+        self._adapter = adapter
+        self._rotary = rotary
+        self._pass = engine_pass
+        self._recorder = recorder
+        self._done = 0
+
+    def step(self, token: int) -> Tensor:
+        """Logits `[V]` after one more token; the next step may write over them."""
+        slot = self._pass.slot
+        if not self._done:
+            self._pass.begin_decode()
+        slot.make_room()
+        slot.token.fill_(token)
+        outside = self._pass.outside
+        if slot.replay is not None and slot.recorded_for is not outside:
+            slot.replay = slot.recorded_for = None
+        if slot.replay is None and self._recorder is not None and self._done >= _WARM:
+            slot.replay, slot.recorded_for = self._recorder(self._step), outside
+            if slot.replay is None:
+                self._recorder = None
+        logits = self._step() if slot.replay is None else slot.replay()
+        slot.lengths = [length + 1 for length in slot.lengths]
+        self._done += 1
+        return logits
+
+    def _step(self) -> Tensor:
+        """One step from what the slot's tensors say, and nothing else that changes."""
+        slot, model = self._pass.slot, self._adapter.language_model
+        slot.tick(self._rotary)
+        hidden = seam.run(model, self._pass, model.embed_tokens(slot.token))
+        logits: Tensor = self._adapter.lm_head(hidden[-1])
+        slot.advance()
+        return logits

@@ -1,0 +1,59 @@
+"""One decode step recorded as a CUDA graph: replaying it costs one launch instead of hundreds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+log = logging.getLogger("mmkv")
+
+
+class Recorder(Protocol):
+    """Records a step without running it."""
+
+    def __call__(self, step: Callable[[], Tensor]) -> Callable[[], Tensor] | None:
+        """What does the step's work again on the same memory, and returns the same tensor; None
+        where it cannot be recorded, and nothing has changed.
+        """
+
+
+class CudaGraphs:
+    """Records steps as CUDA graphs, until one cannot be recorded: that is said once."""
+
+    def __init__(self) -> None:
+        self._works = True
+
+    def __call__(self, step: Callable[[], Tensor]) -> Callable[[], Tensor] | None:
+        if not self._works:
+            return None
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # other threads may go on allocating and copying meanwhile
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                out = step()
+        except Exception as error:
+            self._works = False
+            reason = (str(error).splitlines() or [""])[0][:200]
+            log.warning(
+                "answers are generated without CUDA graphs, which is slower: %s: %s",
+                type(error).__name__,
+                reason,
+            )
+            return None
+
+        def replay() -> Tensor:
+            graph.replay()
+            return out
+
+        return replay
+
+
+def recorder_for(devices: set[torch.device]) -> Recorder | None:
+    """What records steps of a model that lies on these devices: one CUDA device, or nothing."""
+    if len(devices) != 1 or next(iter(devices)).type != "cuda":
+        return None
+    return CudaGraphs()

@@ -1,0 +1,138 @@
+"""Memory that one answer is generated in, at addresses that stay while it is.
+
+What changes from token to token (the token, its position, the slot its key goes to) is in tensors
+on the devices, so that one step is the same work on the same memory every time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmkv.buffer import LayerBuffer
+from mmkv.models.base import Shape
+from mmkv.rotary import Rotary
+
+_PIECE = 256  # tokens by which buffers on a GPU grow, so that the next answer fits them too
+
+
+@dataclass(slots=True)
+class Clock:
+    """Where the next token stands in the layers of one device.
+
+    index: int64 `[L]`, its slot in each layer's buffer. position: int64 `[A, L]`.
+    cos, sin: `[L, R]`, its rotation in the step under way.
+    """
+
+    index: Tensor
+    position: Tensor
+    cos: Tensor | None = None
+    sin: Tensor | None = None
+
+
+class Slot:
+    """Buffers of all layers, and where decoding stands.
+
+    Args:
+        axes: of a position. devices: one per layer.
+
+    Attributes:
+        layers: the buffers; `reserve` makes room in them. token: int64 `[1]`, the next token.
+        replay: the recorded step for these buffers as they are, or None; see `decode/graph.py`.
+        recorded_for: what else that step was recorded with.
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        axes: int,
+        devices: Sequence[torch.device],
+        dtype: torch.dtype,
+        token_device: torch.device,
+    ) -> None:
+        self._dtype = dtype
+        self.layers = []
+        for device in devices:
+            empty = torch.empty((1, shape.kv_heads, 0, shape.head_dim), dtype=dtype, device=device)
+            self.layers.append(LayerBuffer(empty, empty))
+        self.token = torch.zeros(1, dtype=torch.long, device=token_device)
+        self.replay: Callable[[], Tensor] | None = None
+        self.recorded_for: object = None
+        self.lengths: list[int] = []
+        self._clocks: dict[torch.device, Clock] = {}
+        self._rows: list[tuple[Clock, int, Tensor]] = []
+        for device in devices:
+            if device not in self._clocks:
+                count = sum(other == device for other in devices)
+                where = torch.zeros(1 + axes, count, dtype=torch.long, device=device)
+                self._clocks[device] = Clock(where[0], where[1:])
+            clock = self._clocks[device]
+            row = sum(held is clock for held, _, _ in self._rows)
+            self._rows.append((clock, row, clock.index[row]))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the buffers."""
+        return sum(layer.key.nbytes + layer.value.nbytes for layer in self.layers)
+
+    def reserve(self, layer: int, tokens: int, keep: int = 0) -> LayerBuffer:
+        """A layer's buffer with room for so many tokens; the first `keep` stay."""
+        buffer = self.layers[layer]
+        if tokens > buffer.key.shape[2]:
+            self.replay = self.recorded_for = None
+            if buffer.key.is_cuda:
+                tokens = -(-tokens // _PIECE) * _PIECE
+            size = (*buffer.key.shape[:2], tokens, buffer.key.shape[3])
+            for name in ("key", "value"):
+                more, held = buffer.key.new_zeros(size), getattr(buffer, name)
+                more[:, :, :keep] = held[:, :, :keep]
+                setattr(buffer, name, more)
+        return buffer
+
+    def begin(self, lengths: Sequence[int], positions: Sequence[np.ndarray]) -> None:
+        """Where every layer's next token stands: its slot, and its position `[A]`."""
+        self.lengths = list(lengths)
+        for device, clock in self._clocks.items():
+            own = [i for i, (held, _, _) in enumerate(self._rows) if held is clock]
+            clock.index.copy_(torch.tensor([lengths[i] for i in own], device=device))
+            at = np.stack([positions[i] for i in own], axis=1)
+            clock.position.copy_(torch.tensor(at, device=device))
+
+    def make_room(self) -> None:
+        """Make sure that every layer has room for one more token, in twice the room if it grows."""
+        for layer, length in enumerate(self.lengths):
+            held = self.layers[layer].key.shape[2]
+            if length >= held:
+                self.reserve(layer, max(length + 1, 2 * held), keep=length)
+
+    def tick(self, rotary: Rotary) -> None:
+        """Compute the next token's rotations, of all layers at once."""
+        for clock in self._clocks.values():
+            clock.cos, clock.sin = rotary.at(clock.position, self._dtype)
+
+    def place(self, layer: int) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """A layer's next slot, a tensor without dimensions, and the rotation `[1, R]` of it."""
+        clock, row, index = self._rows[layer]
+        assert clock.cos is not None
+        assert clock.sin is not None
+        return index, (clock.cos[row : row + 1], clock.sin[row : row + 1])
+
+    def advance(self) -> None:
+        """The next token is the one after it, on the devices; `lengths` are counted apart."""
+        for clock in self._clocks.values():
+            clock.index += 1
+            clock.position += 1
+            clock.cos = clock.sin = None
+
+    @torch.inference_mode()
+    def clear(self) -> None:
+        """Forget what an answer left."""
+        for layer in self.layers:
+            layer.key.zero_()
+            layer.value.zero_()
+        if self.recorded_for is not None:
+            self.replay = self.recorded_for = None
