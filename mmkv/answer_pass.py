@@ -59,6 +59,7 @@ class AnswerPass:
         self._keep = keep
         self._chosen: list[Chosen] = []
         self._next: list[tuple[int, np.ndarray]] = []  # per layer: slot, position after the prompt
+        self._prompt = 0  # its tokens
         self._tables: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
         self.choices: list[LayerChoice] = []
         self.timings = {"score": 0.0, "load": 0.0, "unpack": 0.0}
@@ -78,6 +79,11 @@ class AnswerPass:
         return self.slot.nbytes
 
     @property
+    def before(self) -> list[int]:
+        """Tokens that stand before the prompt's, per layer."""
+        return [at - self._prompt for at, _ in self._next]
+
+    @property
     def outside(self) -> object:
         """What a generated token reads beside the slot's memory: nothing."""
         return None
@@ -87,7 +93,7 @@ class AnswerPass:
     ) -> Tensor:
         at: int | Tensor
         if layer == len(self._next):
-            n = query.shape[2]
+            self._prompt = n = query.shape[2]
             at, start = self._gather(layer, query, key, scaling)
             table = self._table(("text", *start), start[:, None] + np.arange(n), query)
             self._next.append((at + n, start + n))

@@ -29,8 +29,8 @@ def buffers(stream: mmkv.Stream, **options: Any) -> list[tuple[torch.Tensor, tor
     """Keys and values of a question's layers before its own tokens, `[1, H_kv, n, D]`."""
     reply = stream.ask_iter(QUESTION, max_new_tokens=1, **options)
     found = [
-        (b.key[:, :, : b.prompt].clone(), b.value[:, :, : b.prompt].clone())
-        for b in reply._pass._buffers
+        (b.key[:, :, :before].clone(), b.value[:, :, :before].clone())
+        for b, before in zip(reply._pass.slot.layers, reply._pass.before, strict=True)
     ]
     reply.finish()
     return found
@@ -111,7 +111,7 @@ def test_a_retrieved_frame_brings_its_keyframe() -> None:
             tokens = sum(page.lengths[i - page.first] for i in shown)
             recent = sum(b.tokens for b in stream._ingest.archive.snapshot().blocks[-2:])
             sinks = len(stream._ingest._prefix)
-            assert reply._pass._buffers[layer].prompt == sinks + tokens + recent
+            assert reply._pass.before[layer] == sinks + tokens + recent
         reply.finish()
 
 
@@ -164,7 +164,7 @@ def test_the_question_thins_what_it_retrieved_before_it_is_answered() -> None:
         assert torch.equal(replies[0]._logits, replies[1]._logits)
         blocks = whole._ingest.archive.snapshot().blocks[:-2]
         visual = sum(block.tokens for block in blocks)
-        sizes = [[b.length for b in reply._pass._buffers] for reply in replies]
+        sizes = [reply._pass.before for reply in replies]
         assert all(b - a == visual - round(0.25 * visual) for a, b in zip(*sizes, strict=True))
         for reply in replies:
             assert len(reply.finish().token_ids) <= 2

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from mmkv.archive.blocks import ArchivedBlock
-from mmkv.archive.kept import from_bits, places
 from mmkv.archive.page_list import page_of
 from mmkv.archive.pages import Page, part_of
+from mmkv.archive.pieces import Piece, pieces
 from mmkv.archive.reads import PageMemory
 from mmkv.archive.summaries import Summaries
 from mmkv.codecs import Codec, Part
@@ -31,21 +30,6 @@ class Packed:
     shape: Shape
     dtype: torch.dtype
     memory: PageMemory
-
-
-@dataclass(slots=True)
-class _Piece:
-    """Blocks next to each other: in full precision, or stored in pages.
-
-    tokens: as they were encoded. count: of these, how many are left in a head.
-    left: which ones, int64 `[H_kv, count]`; None: all.
-    """
-
-    tokens: int = 0
-    count: int = 0
-    raw: list[ArchivedBlock] = field(default_factory=list)
-    parts: list[Part] = field(default_factory=list)
-    left: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +111,7 @@ class Snapshot:
         """
         packed, left = self._packed, []
         at = seen = 0  # tokens left, and tokens
-        for piece in self._pieces(layer, chosen):
+        for piece in pieces(self._runs(chosen), packed.memory, layer, packed.shape.kv_heads):
             span = slice(at, at + piece.count)
             own, angles = (key[:, span], value[:, span]), rotation
             if piece.left is not None:
@@ -155,38 +139,13 @@ class Snapshot:
             at, seen = at + piece.count, seen + piece.tokens
         return torch.cat(left, dim=1) if at < seen else None
 
-    def _states(self, piece: _Piece, layer: int, like: Tensor) -> Tensor:
+    def _states(self, piece: Piece, layer: int, like: Tensor) -> Tensor:
         """Keys before RoPE and values `[2, H_kv, count, D]`."""
         packed = self._packed
         if piece.parts:
             return packed.codec.decode(piece.parts, layer, packed.shape, like.device, like.dtype)
         held = [block.kv[layer] for block in piece.raw if block.kv is not None]
         return torch.cat(held, dim=2).to(like.device, non_blocking=True)
-
-    def _pieces(self, layer: int, chosen: Sequence[ArchivedBlock]) -> Iterator[_Piece]:
-        """Neighbours in `chosen` as they can be brought over at once."""
-        heads, piece = self._packed.shape.kv_heads, _Piece()
-        for page, blocks in self._runs(chosen):
-            thinned = page is not None and page.whole is not None
-            if piece.tokens and (
-                page is None or not piece.parts or thinned or piece.left is not None
-            ):
-                yield piece
-                piece = _Piece()
-            piece.tokens += sum(block.tokens for block in blocks)
-            if page is None:
-                piece.raw = blocks
-                piece.count = piece.tokens
-                continue
-            numbers = [block.index for block in blocks]
-            slices = self._packed.memory.slices(page, layer, numbers)
-            piece.parts.append(part_of(page, numbers, slices, heads))
-            piece.count += sum(piece.parts[-1].lengths)
-            if page.whole is not None:
-                bits = from_bits(slices[0], heads, sum(page.whole))
-                piece.left = places(bits, page.whole, [number - page.first for number in numbers])
-        if piece.tokens:
-            yield piece
 
     def with_keyframes(
         self, chosen: Sequence[ArchivedBlock], among: Sequence[ArchivedBlock]
