@@ -54,12 +54,11 @@ class Given(Retriever):
 
     def __init__(self, context: Context, blocks: Sequence[int]) -> None:
         super().__init__(context.candidates, context.recent, len(blocks))
-        self._blocks = blocks
+        every = [*context.candidates, *context.recent]
+        self._given = torch.tensor([float(block.index in set(blocks)) for block in every])
 
-    def scores(self, layer: int, words: Tensor, first: int, last: int) -> Tensor:
-        scores = torch.zeros(last - first)
-        scores[[block - first for block in self._blocks]] = 1.0
-        return scores
+    def scores(self, layer: int, words: Tensor) -> Tensor:
+        return self._given
 
 
 Make = Callable[[Context, Case], Retriever]
