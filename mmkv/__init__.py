@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from mmkv.answer import Answer, FrameRef
     from mmkv.chat import Chat
     from mmkv.config import CacheConfig
+    from mmkv.every import AskEvery
     from mmkv.eviction import Eviction, Frames
     from mmkv.feed import Feed
     from mmkv.find import Moment
@@ -25,6 +26,7 @@ __version__ = "0.1.0.dev0"
 
 _WHERE = {
     "Answer": "answer",
+    "AskEvery": "every",
     "CacheConfig": "config",
     "Chat": "chat",
     "Eviction": "eviction",
@@ -45,6 +47,7 @@ _WHERE = {
 
 __all__ = [
     "Answer",
+    "AskEvery",
     "CacheConfig",
     "Chat",
     "Eviction",

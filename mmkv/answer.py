@@ -13,7 +13,7 @@ from mmkv.archive import ArchivedBlock
 from mmkv.retrieval.retriever import LayerChoice
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class FrameRef:
     """A moment that an answer was given from.
 
@@ -31,8 +31,20 @@ class FrameRef:
     recent: bool = False
     thumbnail: bytes | None = field(default=None, repr=False)
 
+    def __repr__(self) -> str:
+        how = "recent" if self.recent else f"of {len(self.layers)} layers"
+        picture = ", thumbnail" if self.thumbnail else ""
+        at = f"frame {self.index} at {self.seconds:.2f} s"
+        return f"<FrameRef {at}: score {self.score:.2f}, {how}{picture}>"
 
-@dataclass(frozen=True, slots=True)
+    def _repr_html_(self) -> str:
+        from mmkv.cli.text import clock
+        from mmkv.html import figure
+
+        return figure(self.thumbnail, clock(self.seconds), repr(self))
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Answer:
     """An answer and where it comes from.
 
@@ -58,6 +70,18 @@ class Answer:
 
     def __str__(self) -> str:
         return self.text
+
+    def __repr__(self) -> str:
+        text = self.text if len(self.text) <= 60 else self.text[:57] + "..."
+        end = "" if self.finish_reason == "stop" else f", {self.finish_reason}"
+        best = f", best at {self.frames[0].seconds:.1f} s" if self.frames else ""
+        seen = f"seen up to {self.as_of:.1f} s, {len(self.frames)} frames"
+        return f"<Answer {text!r}: {seen}{best}{end}>"
+
+    def _repr_html_(self) -> str:
+        from mmkv.html import answer
+
+        return answer(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for JSON."""

@@ -51,6 +51,9 @@ class ChatReply:
         self._done = False
         self.frames = reply.frames
 
+    def __repr__(self) -> str:
+        return f"<ChatReply to {self._question!r}: {self._reply!r}>"
+
     @property
     def answer(self) -> Answer:
         """The answer so far; whole once the iteration has ended."""

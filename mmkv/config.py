@@ -6,7 +6,7 @@ import logging
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal
 
 from mmkv.eviction.registry import DEFAULT
@@ -25,9 +25,10 @@ _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _SPANS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 _WINDOW, _RECENT, _RETRIEVE = 64, 4, 32
 _PROMPT_TOKENS = 64
+_DEFAULTS = {"max_ram": 8 * 10**9, "index_bytes": 10**9}  # as they are once read
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class CacheConfig:
     """Memory of one stream.
 
@@ -42,7 +43,8 @@ class CacheConfig:
             `retrieve_frames`. A question on what came after an event finds the event's frame.
         retrieve_run: frames that are scored together and retrieved as a run (ReKV's chunks).
         score: how frames are compared with a question: "attention", "mean-key" (ReKV), "cosine";
-            see `mmkv.retrieval`. "external": by a text-image model, all layers alike.
+            see `mmkv.retrieval`. "uniform": not at all, frames are spread evenly over the past.
+            "external": by a text-image model, all layers alike.
         encoder: that model: a Hub id, a local folder, or a `TextImage`.
         landmarks: unusual tokens of each frame whose keys are kept beside the frame's mean key;
             "attention" finds small things by them. Each takes as much of the index as the mean.
@@ -144,6 +146,14 @@ class CacheConfig:
         for name in ("page_seconds", "max_age"):
             if name == "page_seconds" or getattr(self, name) is not None:
                 object.__setattr__(self, name, parse_seconds(name, getattr(self, name)))
+
+    def __repr__(self) -> str:
+        changed = [
+            f"{field.name}={getattr(self, field.name)!r}"
+            for field in fields(self)
+            if getattr(self, field.name) != _DEFAULTS.get(field.name, field.default)
+        ]
+        return f"CacheConfig({', '.join(changed)})"
 
     def sizes(self, context_tokens: int, tokens_per_frame: float) -> CacheSizes:
         """Every size decided, for a model trained on `context_tokens` with frames of so many."""

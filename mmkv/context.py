@@ -14,6 +14,10 @@ from mmkv.rotary import Rotary, rotate
 from mmkv.thumbnails import SIDE
 
 
+class NoFramesError(ValueError):
+    """There is no frame in the span that a question is about."""
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """A question's view of a stream; it stays as it is while the stream goes on.
@@ -49,7 +53,7 @@ def capture(
         since, until: seconds; frames before or after them do not exist for this question.
 
     Raises:
-        ValueError: there is no frame in that span.
+        NoFramesError: there is no frame in that span.
     """
     ingest.settle()
     past = ingest.archive.snapshot()
@@ -63,7 +67,7 @@ def capture(
     begin = bisect_left(past.blocks, low, key=_end)
     inside = past.blocks[begin : bisect_right(past.blocks, high, key=_end)]
     if not inside and not tail:
-        raise ValueError(_nothing(ingest, since, until))
+        raise NoFramesError(_nothing(ingest, since, until))
     patch = ingest.adapter.temporal_patch
     keep = max(0, -(-recent_frames // patch) - len(tail))
     cut = max(0, len(inside) - keep)

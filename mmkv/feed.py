@@ -18,7 +18,7 @@ class Feed:
 
     position: seconds of the newest encoded frame. lag_seconds: how far that is behind a live
     source. dropped: frames a live source dropped since the model was slow. error: what ended the
-    feed, or None.
+    feed, or None. first: seconds, in the stream, of its first encoded frame.
     """
 
     def __init__(self, stream: Stream, source: Any, *, fps: float | None, reader: str) -> None:
@@ -29,6 +29,7 @@ class Feed:
         self._fps = fps
         self._stop = threading.Event()
         self._began: float | None = None
+        self.first: float | None = None
         self.position: float | None = None
         self.encoded = 0
         self.error: Exception | None = None
@@ -43,6 +44,11 @@ class Feed:
     def running(self) -> bool:
         """Whether more frames may come."""
         return self._thread.is_alive()
+
+    @property
+    def live(self) -> bool:
+        """Whether the source goes on in real time, whoever reads it."""
+        return bool(self._frames.live)
 
     @property
     def dropped(self) -> int:
@@ -88,6 +94,8 @@ class Feed:
                 if self._began is None:
                     self._began = time.monotonic() - (seconds + shift)
                 self._stream.push([(seconds + shift, frame)])
+                if self.first is None:
+                    self.first = seconds + shift
                 self.position = seconds + shift
                 self.encoded += 1
         except Exception as error:

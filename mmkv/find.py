@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mmkv.video_lm import VideoLM
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Moment:
     """A stretch of a stream that matches a text.
 
@@ -39,6 +39,9 @@ class Moment:
     seconds: float
     index: int
     score: float
+
+    def __repr__(self) -> str:
+        return f"<Moment {self.start:.1f} to {self.end:.1f} s: score {self.score:.2f}>"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for JSON."""

@@ -67,6 +67,12 @@ class Reply:
             self._use.release()
             raise
 
+    def __repr__(self) -> str:
+        text = self.answer.text
+        state = self.answer.finish_reason if self._answer is not None else "generating"
+        shown = text if len(text) <= 60 else "..." + text[-57:]
+        return f"<Reply {shown!r}: {len(self._ids)} tokens, {state}>"
+
     @property
     def frames(self) -> tuple[FrameRef, ...]:
         """What the answer is given from, best match first."""

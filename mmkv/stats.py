@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from mmkv.ingest import Ingest
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Stats:
     """What a stream has seen and what it holds.
 
@@ -51,6 +51,23 @@ class Stats:
     disk_bytes: int = 0
     backlog_bytes: int = 0
     reads: dict[str, int] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        from mmkv.cli.text import size
+
+        at = "" if self.seconds is None else f" to {self.seconds:.1f} s"
+        bits = self.bits_per_element
+        packed = "" if bits is None else f" at {bits:.2f} bits per element"
+        parts = [
+            f"window {size(self.window_bytes)}",
+            f"archive {size(self.archive_bytes)}{packed}",
+            f"index {size(self.index_bytes)}",
+        ]
+        if self.disk_bytes:
+            parts.append(f"disk {size(self.disk_bytes)}")
+        if self.resident_bytes:
+            parts.append(f"resident {size(self.resident_bytes)}")
+        return f"<Stats {self.frames} frames{at}: {', '.join(parts)}>"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for JSON."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -36,6 +35,7 @@ from mmkv.turns import Turns
 if TYPE_CHECKING:
     from mmkv.chat import Chat
     from mmkv.codecs import Codec
+    from mmkv.every import AskEvery
     from mmkv.feed import Feed
     from mmkv.find import Moment
     from mmkv.store import Store
@@ -88,7 +88,7 @@ class Stream:
             self._resident = Resident(codec, vlm.adapter.shape, layer_devices(vlm.adapter))
         self._turns = Turns()
         self._closed = False
-        self._feeds: weakref.WeakSet[Feed] = weakref.WeakSet()
+        self._feeds: list[Feed] = []
         self._use = seam.Use(vlm.adapter.language_model)
 
     def __repr__(self) -> str:
@@ -109,7 +109,7 @@ class Stream:
         Raises:
             StoreError: not everything could be stored.
         """
-        for feed in list(self._feeds):
+        for feed in self.feeds:
             feed.stop()
         with self._turns.turn():
             if self._closed:
@@ -203,7 +203,7 @@ class Stream:
         self._check_open()
         self._check_writable()
         feed = Feed(self, source, fps=fps, reader=reader)
-        self._feeds.add(feed)
+        self._feeds = [*(one for one in self._feeds if one.running), feed]
         return feed
 
     def ask(self, question: str, **options: Any) -> Answer:
@@ -214,6 +214,7 @@ class Stream:
             max_new_tokens, temperature, top_p, seed: see `Sampling`.
             since, until: seconds; only frames in between are used. Where a model takes frames in
                 pairs, a pair counts by its second frame.
+            recent_frames: newest of these frames that every layer sees; None as configured.
 
         Raises:
             ValueError: no frames to answer from, or an option is out of range.
@@ -226,6 +227,7 @@ class Stream:
         *,
         since: float | None = None,
         until: float | None = None,
+        recent_frames: int | None = None,
         history: Sequence[Turn] = (),
         **sampling: Any,
     ) -> Reply:
@@ -233,7 +235,7 @@ class Stream:
         asked = time.perf_counter()
         options = Sampling(**sampling)
         prompt = self._template.fitting(question, history)
-        context = self._context(since, until)
+        context = self._context(since, until, recent_frames)
         retriever, far = self._retriever(context, question), self._far(context)
         keep = self.config.answer_keep_ratio
         return Reply(self._vlm, context, prompt, options, retriever, asked, far, keep)
@@ -260,6 +262,28 @@ class Stream:
             log.warning("%s", unknown_words(prompt.unknown))
         return find(self._vlm, context, prompt, self._retriever(context, text), k)
 
+    def ask_every(
+        self, question: str, seconds: float, *, span: float | None = None, **options: Any
+    ) -> AskEvery:
+        """Answers to one question, again and again, while a source is watched or frames are fed.
+
+        Args:
+            question: any text.
+            seconds: of the stream's time between two answers.
+            span: an answer looks back this many seconds; None: at everything.
+            options: see `ask`, without since and until.
+
+        Returns:
+            an iterator that waits for each answer and ends with the source, or when its `close` is
+            called, also from another thread. It counts what a slow model made it skip.
+
+        Raises:
+            ValueError: an option is out of range.
+        """
+        from mmkv.every import AskEvery
+
+        return AskEvery(self, question, seconds, span=span, **options)
+
     def chat(self, *, max_turns: int = 8) -> Chat:
         """A conversation about this stream; several may go on at once."""
         from mmkv.chat import Chat
@@ -271,6 +295,16 @@ class Stream:
         from mmkv.stats import collect
 
         return collect(self._ingest, self._resident.nbytes if self._resident else 0)
+
+    @property
+    def feeds(self) -> list[Feed]:
+        """Sources that are being watched in the background, or the last one that was."""
+        return list(self._feeds)
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
 
     @property
     def seconds(self) -> float | None:
@@ -306,8 +340,19 @@ class Stream:
             return 0.0
         return last - seconds + (1.0 / fps if fps else 1.0)
 
-    def _context(self, since: float | None, until: float | None) -> Context:
+    def _context(
+        self, since: float | None, until: float | None, recent_frames: int | None = None
+    ) -> Context:
         """What a question asked now may see."""
+        window, recent = self.config.window_frames, self.config.recent_frames
+        if recent_frames is not None:
+            whole = isinstance(recent_frames, int) and not isinstance(recent_frames, bool)
+            if not whole or not 0 <= recent_frames <= window:
+                raise ValueError(
+                    f"recent_frames={recent_frames!r} is not allowed; use a whole number from 0 "
+                    f"to the window's {window}"
+                )
+            recent = recent_frames
         for name, moment in (("since", since), ("until", until)):
             if moment is not None and not isinstance(moment, Real):
                 raise ValueError(f"{name}={moment!r} is not a time; pass seconds or None")
@@ -316,9 +361,7 @@ class Stream:
             with self._vlm.turns.turn(), torch.inference_mode():
                 if self._ingest.reading:
                     self._ingest.catch_up()
-                return capture(
-                    self._ingest, self._vlm.rotary, self.config.recent_frames, since, until
-                )
+                return capture(self._ingest, self._vlm.rotary, recent, since, until)
 
     def _far(self, context: Context) -> FarPast | None:
         """The packed past on the device, in the resident mode."""

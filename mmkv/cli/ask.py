@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmkv.cli import options, session
+from mmkv.cli.every import ask_every
 from mmkv.cli.source import Source
 from mmkv.cli.store import model_of
 from mmkv.cli.text import clock, moments, size, took
@@ -45,6 +46,22 @@ def ask(
     until: Until = None,
     fps: options.Fps = 1.0,
     duration: options.Duration = None,
+    every: Annotated[
+        float | None,
+        typer.Option(
+            parser=options.positive,
+            metavar="SECONDS",
+            help="Ask again and again, a line per answer; with --json a JSON line.",
+        ),
+    ] = None,
+    span: Annotated[
+        float | None,
+        typer.Option(
+            parser=options.positive,
+            metavar="SECONDS",
+            help="With --every: look back only this far.",
+        ),
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, metavar="N")] = 128,
     temperature: Annotated[
         float, typer.Option(min=0.0, metavar="T", help="0: always the likeliest word.")
@@ -76,7 +93,12 @@ def ask(
     Example:
       mmkv ask my.mp4 'What is on the table?' --model Qwen/Qwen3-VL-2B-Instruct
       mmkv ask --store my.kv 'What is on the table?'
+      mmkv ask rtsp://10.0.0.7/live 'Is someone at the door?' --every 5 --span 5 --json
     """
+    if span is not None and every is None:
+        raise typer.BadParameter("--span goes with --every")
+    if every is not None and (store, since, until) != (None, None, None):
+        raise typer.BadParameter("--every watches a source: no --store, --since or --until")
     if store is not None:
         if duration is not None:
             raise typer.BadParameter("--duration is for live sources; --store asks what is kept")
@@ -111,7 +133,28 @@ def ask(
         stream = vlm.open(str(store), config=config if given else None)
     else:
         stream = vlm.stream(config)
+    sampling = {
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_p": top_p,
+        "seed": seed,
+    }
     with stream:
+        if every is not None and source is not None:
+            ask_every(
+                stream,
+                source,
+                questions,
+                every=every,
+                span=span,
+                fps=fps,
+                reader=reader,
+                duration=duration,
+                json=json,
+                show=show,
+                sampling=sampling,
+            )
+            return
         watched = None
         if source is not None:
             watched = session.watch(
@@ -123,17 +166,7 @@ def ask(
             begin = time.perf_counter()
             if told and not quiet:
                 typer.echo(question)
-            answer = spoken(
-                stream,
-                question,
-                told,
-                since=since,
-                until=until,
-                max_new_tokens=max_new_tokens,
-                temperature=temperature,
-                top_p=top_p,
-                seed=seed,
-            )
+            answer = spoken(stream, question, told, since=since, until=until, **sampling)
             seconds = time.perf_counter() - begin
             answers.append(as_dict(question, answer, seconds))
             if told and not quiet:

@@ -7,9 +7,10 @@ from torch import Tensor
 from mmkv.config import CacheSizes
 from mmkv.context import Context
 from mmkv.retrieval.external import External
-from mmkv.retrieval.registry import EXTERNAL, SCORES
+from mmkv.retrieval.registry import EXTERNAL, SCORES, UNIFORM
 from mmkv.retrieval.retriever import LayerRetriever, Retriever
 from mmkv.retrieval.text_image import TextImage
+from mmkv.retrieval.uniform import Uniform
 
 
 def make_retriever(
@@ -39,6 +40,8 @@ def make_retriever(
             past, encoder, text, known, context.candidates, recent, count,
             neighbours=neighbours, chunk=run,
         )  # fmt: skip
+    if sizes.score == UNIFORM:
+        return Uniform(context.candidates, recent, count)
     score = SCORES[sizes.score]()
     return LayerRetriever(
         past, score, context.candidates, recent, count, neighbours=neighbours, chunk=run

@@ -1,0 +1,76 @@
+"""What captioning one video gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of a video and its caption.
+
+    start, end: seconds; the end is where the next segment starts. frames: looked at in it.
+    complete: whether the caption ended by itself, not at `max_new_tokens`.
+    thumbnail: a small JPEG of its middle frame, where asked for.
+    """
+
+    start: float
+    end: float
+    caption: str
+    frames: int
+    complete: bool = True
+    thumbnail: bytes | None = field(default=None, repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, for JSON."""
+        found = {"start": round(self.start, 3), "end": round(self.end, 3), "caption": self.caption}
+        return found if self.complete else {**found, "complete": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Captions:
+    """One video's captions.
+
+    name: of the video. caption: of the whole video, "" where none was asked for.
+    segments: in the order of time, without gaps. duration: seconds. frames: looked at.
+    bits_per_element: of the packed past. warnings: about the file, and captions cut off.
+    timings: seconds spent on decode (waiting for frames), encode, captions, summary and in all.
+    """
+
+    name: str
+    caption: str
+    segments: tuple[Segment, ...]
+    duration: float
+    frames: int
+    bits_per_element: float | None = None
+    warnings: tuple[str, ...] = ()
+    timings: dict[str, float] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        summary = self.caption if len(self.caption) <= 60 else self.caption[:57] + "..."
+        parts = f"{len(self.segments)} segments, {self.duration:.1f} s"
+        return f"<Captions of {self.name}: {parts}, {summary!r}>"
+
+    def __str__(self) -> str:
+        from mmkv.cli.text import clock
+
+        lines = [f"{clock(s.start)}-{clock(s.end)}  {s.caption}" for s in self.segments]
+        return "\n".join([self.caption, *lines] if self.caption else lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, for JSON; without the thumbnails."""
+        return {
+            "caption": self.caption,
+            "segments": [segment.to_dict() for segment in self.segments],
+            "duration": round(self.duration, 3),
+            "frames": self.frames,
+            "bits_per_element": self.bits_per_element,
+            "warnings": list(self.warnings),
+            "timings": {name: round(seconds, 4) for name, seconds in self.timings.items()},
+        }
+
+    def _repr_html_(self) -> str:
+        from mmkv.html import captions
+
+        return captions(self)

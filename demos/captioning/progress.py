@@ -1,0 +1,56 @@
+"""How far a run is: videos per hour and when it will be done."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of a run. total: videos of this part. before: captioned by earlier runs."""
+
+    total: int
+    before: int = 0
+    done: int = 0
+    failed: int = 0
+    seconds_of_video: float = 0.0
+    began: float = field(default_factory=time.monotonic)
+
+    def restart(self) -> None:
+        """Count the time from now: the model is loaded."""
+        self.began = time.monotonic()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the model was there."""
+        return max(1e-9, time.monotonic() - self.began)
+
+    @property
+    def per_hour(self) -> float:
+        """Videos per hour of this run."""
+        return 3600 * (self.done + self.failed) / self.elapsed
+
+    @property
+    def left(self) -> int:
+        """Videos still to come."""
+        return self.total - self.before - self.done - self.failed
+
+    @property
+    def eta(self) -> float | None:
+        """Seconds until the end at this rate; None before the first video."""
+        tried = self.done + self.failed
+        return self.left * self.elapsed / tried if tried else None
+
+    def line(self, now: str = "") -> str:
+        """One line: how many, how fast, when done, and what is going on."""
+        from mmkv.cli.text import took
+
+        parts = [f"{self.before + self.done}/{self.total} videos"]
+        if self.failed:
+            parts.append(f"{self.failed} failed")
+        if self.done + self.failed:
+            parts.append(f"{self.per_hour:.0f} videos/h")
+        if self.left and self.eta is not None:
+            parts.append(f"ETA {took(self.eta)}")
+        return ", ".join(parts) + (f"; {now}" if now else "")

@@ -1,0 +1,129 @@
+"""Many videos, one after the other: resumed where an earlier run ended, whatever ended it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmkv.demos.captioning.job import Failure, Job
+from mmkv.demos.captioning.listing import Video
+from mmkv.demos.captioning.output import Output, OutputError
+from mmkv.demos.captioning.progress import Tally
+from mmkv.demos.captioning.subtitles import FORMATS, write_subtitles
+from mmkv.demos.captioning.supervisor import STALL, Supervisor
+
+OLD = ("refuse", "keep", "redo")
+Result = tuple[Video, "dict[str, Any] | Failure"]
+Tell = Callable[[Tally, Video | None, float, float | None], None]
+
+
+def caption_videos(
+    videos: Sequence[Video],
+    job: Job,
+    output: Output,
+    *,
+    formats: Sequence[str] = (),
+    old: str = "refuse",
+    timeout: float | None = None,
+    stall: float = STALL,
+    tell: Tell | None = None,
+) -> Tally:
+    """Caption what the output does not have yet.
+
+    Args:
+        formats: "srt", "vtt" and "parquet", besides.
+        old: what to do with rows made with other settings: "refuse" to go on, "keep", "redo".
+        timeout: seconds that one video may take. stall: without a frame or a token.
+        tell: hears of progress: the counts, the video, seconds reached, its duration.
+
+    Returns:
+        the counts.
+
+    Raises:
+        OutputError: rows were made with other settings.
+        CaptioningError: the model cannot be loaded.
+    """
+    todo = resumed(videos, job, output, old)
+
+    def results(tally: Tally) -> Iterator[Result]:
+        with Supervisor(job, timeout=timeout, stall=stall) as supervisor:
+            if todo:
+                supervisor.start()
+                tally.restart()
+            for place, video in enumerate(todo):
+                following = todo[place + 1] if place + 1 < len(todo) else None
+
+                def told(seconds: float, duration: float | None, video: Video = video) -> None:
+                    if tell is not None:
+                        tell(tally, video, seconds, duration)
+
+                told(0.0, None)
+                yield video, supervisor.caption(video, following, told)
+
+    return written(results, videos, todo, job, output, formats, tell)
+
+
+def resumed(videos: Sequence[Video], job: Job, output: Output, old: str) -> list[Video]:
+    """The videos without a row.
+
+    Raises:
+        OutputError: there are rows made with other settings, and `old` is "refuse".
+    """
+    if old not in OLD:
+        raise ValueError(f"old={old!r} is not known; use {', '.join(OLD)}")
+    named = {video.id for video in videos}
+    others = [id for id in output.others(job.digest) if id in named]
+    if others and old == "refuse":
+        raise OutputError(
+            f"{output.path} has rows of {len(others)} of these videos made with another model or "
+            "other settings; choose another --out, or --old keep leaves them, --old redo captions "
+            "them anew"
+        )
+    if others and old == "redo":
+        output.drop(set(others))
+    return [video for video in videos if video.id not in output.rows]
+
+
+def written(
+    results: Callable[[Tally], Iterator[Result]],
+    videos: Sequence[Video],
+    todo: Sequence[Video],
+    job: Job,
+    output: Output,
+    formats: Sequence[str],
+    tell: Tell | None,
+) -> Tally:
+    """Write results as they come, and what else is wanted of all rows."""
+    tally = Tally(total=len(videos), before=len(videos) - len(todo))
+    subtitled = [name for name in formats if name in FORMATS]
+    folder = output.path.with_name(f"{output.path.stem}-subtitles")
+    if subtitled and tally.before:  # a run may have been killed between a row and its subtitles
+        for row in output.read():
+            _subtitle(row, folder, subtitled)
+    for video, found in results(tally):
+        if isinstance(found, Failure):
+            output.fail(job.failure(video, found))
+            tally.failed += 1
+        else:
+            output.add(found)
+            _subtitle(found, folder, subtitled)
+            tally.done += 1
+            tally.seconds_of_video += found["duration"]
+        if tell is not None:
+            tell(tally, None, 0.0, None)
+    if "parquet" in formats:
+        from mmkv.demos.captioning.parquet import write_parquet
+
+        write_parquet(output.read(), output.path.with_suffix(".parquet"))
+    return tally
+
+
+def _subtitle(row: dict[str, Any], folder: Path, formats: Sequence[str]) -> None:
+    for name in formats:
+        write_subtitles(row, folder, name)
+
+
+def part_of(path: Path, count: int, index: int) -> Path:
+    """The file of one part: captions.jsonl becomes captions-2-of-8.jsonl."""
+    return path if count == 1 else path.with_name(f"{path.stem}-{index}-of-{count}{path.suffix}")

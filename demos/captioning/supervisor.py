@@ -1,0 +1,164 @@
+"""Keeps a worker process: starts it, hears from it, ends it when a video hangs or crashes it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from typing import Any
+
+from mmkv.demos.captioning.job import CaptioningError, Failure, Job
+from mmkv.demos.captioning.listing import Video
+
+STALL = 600.0  # seconds without a frame or a token
+_READY = 10.0  # seconds in which a worker that was told to end does so
+
+Told = Callable[[float, float | None], None]
+
+
+class Supervisor:
+    """Captions videos in a process of its own, which keeps the model until it has to be killed.
+
+    Args:
+        timeout: seconds that one video may take in all; None: no limit.
+        stall: seconds without a new frame or token after which it counts as hanging.
+
+    Raises:
+        CaptioningError: from `start` and `caption`, where the model cannot be loaded.
+    """
+
+    def __init__(self, job: Job, *, timeout: float | None = None, stall: float = STALL) -> None:
+        self._job = job
+        self._timeout = timeout
+        self._stall = stall
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: Connection | None = None
+
+    def start(self) -> None:
+        """Start the process and wait for its model, if it is not there."""
+        if self._process is not None:
+            return
+        ours, theirs = Pipe()
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        command = [sys.executable, "-m", "mmkv.demos.captioning.worker"]
+        self._process = subprocess.Popen(
+            [*command, str(theirs.fileno()), str(os.getpid())],
+            stdin=subprocess.DEVNULL,
+            stdout=sys.stderr.fileno() if _real(sys.stderr) else subprocess.DEVNULL,
+            stderr=None if _real(sys.stderr) else subprocess.DEVNULL,
+            pass_fds=(theirs.fileno(),),
+            env=environment,
+        )
+        theirs.close()
+        self._connection = ours
+        try:
+            ours.send(self._job)
+            kind, text = ours.recv()
+        except (EOFError, OSError):
+            raise CaptioningError(
+                f"the process that holds {self._job.model} {self._ended()} while loading it"
+            ) from None
+        if kind != "ready":
+            self.close()
+            raise CaptioningError(text)
+
+    def caption(
+        self, video: Video, following: Video | None = None, told: Told | None = None
+    ) -> dict[str, Any] | Failure:
+        """A video's row, or why there is none.
+
+        Where the process hangs or dies while `following` is read ahead, that may be to blame: the
+        video is tried once more alone.
+
+        Args:
+            following: the video that comes next, to be decoded meanwhile. told: hears of progress.
+        """
+        found = self._try(video, following, told)
+        blamed = isinstance(found, Failure) and found.kind in ("stalled", "died")
+        return self._try(video, None, told) if blamed and following is not None else found
+
+    def close(self) -> None:
+        """End the process."""
+        if self._connection is not None:
+            self._connection.close()
+        if self._process is not None:
+            try:
+                self._process.wait(_READY if self._process.poll() is not None else 0.2)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._process = self._connection = None
+
+    def __enter__(self) -> Supervisor:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _try(
+        self, video: Video, following: Video | None, told: Told | None
+    ) -> dict[str, Any] | Failure:
+        self.start()
+        assert self._connection is not None
+        began = heard = time.monotonic()
+        reached = 0.0
+        try:
+            self._connection.send((video, following))
+            while True:
+                limits = [(heard + self._stall, "stalled")]
+                if self._timeout is not None:
+                    limits.append((began + self._timeout, "timeout"))
+                until, kind = min(limits)
+                if not self._connection.poll(max(0.0, until - time.monotonic())):
+                    self._kill()
+                    return Failure(kind, self._late(kind, reached))
+                what, value = self._connection.recv()
+                heard = time.monotonic()
+                if what != "at":
+                    found: dict[str, Any] | Failure = value
+                    if isinstance(found, Failure) and "CUDA error" in found.reason:
+                        self._kill()  # its device can do nothing any more
+                    return found
+                reached = value[0]
+                if told is not None:
+                    told(*value)
+        except (EOFError, OSError):
+            return Failure("died", f"the process that captioned it {self._ended()}")
+
+    def _late(self, kind: str, reached: float) -> str:
+        if kind == "timeout":
+            return (
+                f"not done after {self._timeout:g} s (--timeout), at {reached:.0f} s of the video"
+            )
+        return (
+            f"no frame and no word for {self._stall:g} s (--stall), at {reached:.0f} s of the video"
+        )
+
+    def _kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+        self.close()
+
+    def _ended(self) -> str:
+        """How the process ended, in words."""
+        assert self._process is not None
+        try:
+            code = self._process.wait(_READY)
+        except subprocess.TimeoutExpired:
+            code = 0
+        self._kill()
+        if code == -9:
+            return "was killed, perhaps since memory was short"
+        return f"ended by signal {-code}" if code < 0 else f"ended with code {code}"
+
+
+def _real(stream: Any) -> bool:
+    try:
+        stream.fileno()
+    except (AttributeError, OSError, ValueError):
+        return False
+    return True

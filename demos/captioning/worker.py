@@ -1,0 +1,123 @@
+"""The process that holds the model and captions one video after the other.
+
+It is started by `supervisor` with a connection's descriptor, and may be killed at any moment.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from multiprocessing.connection import Connection
+
+from mmkv.demos.captioning.ahead import Ahead
+from mmkv.demos.captioning.job import TINY, Failure, Job
+from mmkv.demos.captioning.listing import Video
+from mmkv.demos.captioning.one_video import caption
+from mmkv.video import FrameSource, VideoError, open_source
+from mmkv.video_lm import VideoLM
+
+_TELL = 0.25  # seconds between reports of progress
+
+
+def main(descriptor: int, parent: int) -> None:
+    """Serve jobs that come on the connection until it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run to handle
+    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+    connection = Connection(descriptor)
+    try:
+        job: Job = connection.recv()
+        vlm = _load(job, connection)
+        if vlm is not None:
+            _serve(vlm, job, connection)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
+
+
+def _leave_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)  # the run was killed: nobody wants the captions
+
+
+def _load(job: Job, connection: Connection) -> VideoLM | None:
+    from mmkv.cli.errors import in_words
+    from mmkv.loading import load
+
+    try:
+        import torch
+        from transformers.utils import logging
+
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        if job.threads is not None:
+            torch.set_num_threads(job.threads)
+        elif job.model == TINY:  # so small that threads only cost
+            torch.set_num_threads(1)
+        vlm = load(job.model, **job.loading)
+    except Exception as error:
+        if job.debug:
+            traceback.print_exc()
+        connection.send(("unfit", in_words(error, job.model)))
+        return None
+    connection.send(("ready", str(vlm.device)))
+    return vlm
+
+
+def _serve(vlm: VideoLM, job: Job, connection: Connection) -> None:
+    ahead: Ahead | None = None
+    while True:
+        video, following = connection.recv()
+        if ahead is not None and ahead.video != video:
+            ahead.close()
+            ahead = None
+        taken, ahead = ahead, None if following is None else Ahead(following, job.settings)
+        connection.send(_one(vlm, job, video, taken, connection))
+
+
+def _one(
+    vlm: VideoLM, job: Job, video: Video, taken: Ahead | None, connection: Connection
+) -> tuple[str, object]:
+    from mmkv.cli.errors import in_words
+
+    told = 0.0
+
+    def tell(seconds: float, duration: float | None) -> None:
+        nonlocal told
+        now = time.monotonic()
+        if now - told >= _TELL:
+            told = now
+            connection.send(("at", (seconds, duration)))
+
+    try:
+        captions = caption(vlm, _source(job, video, taken), job.settings, on_progress=tell)
+        return "row", job.row(video, captions)
+    except (BrokenPipeError, ConnectionResetError):
+        raise
+    except Exception as error:
+        if job.debug:
+            traceback.print_exc()
+        kind = "video" if isinstance(error, (VideoError, OSError)) else "error"
+        _let_go(vlm)
+        return "failed", Failure(kind, in_words(error))
+
+
+def _source(job: Job, video: Video, taken: Ahead | None) -> FrameSource:
+    if taken is not None:
+        return taken.take()
+    return open_source(video.path, fps=job.settings.fps, reader=job.settings.reader)
+
+
+def _let_go(vlm: VideoLM) -> None:
+    """After an error that may have been a full device."""
+    if vlm.device.type == "cuda":
+        import torch
+
+        torch.cuda.empty_cache()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,82 @@
+"""`mmkv ask SOURCE QUESTION --every 5`: asked again and again while the source runs."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from mmkv.cli import session
+from mmkv.cli.errors import CommandError
+from mmkv.cli.messages import say
+from mmkv.cli.source import Source
+from mmkv.cli.text import clock, took
+
+if TYPE_CHECKING:
+    from mmkv import Answer, AskEvery, Stream
+
+
+def ask_every(
+    stream: Stream,
+    source: Source,
+    questions: list[str],
+    *,
+    every: float,
+    span: float | None,
+    fps: float,
+    reader: str,
+    duration: float | None,
+    json: bool,
+    show: bool,
+    sampling: dict[str, Any],
+) -> None:
+    """Print a line per answer until the source ends, the time is up, or Ctrl-C is typed."""
+    with session.status(f"connecting to {source.name}", show):
+        feed = stream.start(source.value, fps=fps, reader=reader)
+    first, *others = questions
+    asking = stream.ask_every(first, every, span=span, **sampling)
+    timer = None
+    if duration is not None:
+        timer = threading.Timer(duration, asking.close)
+        timer.daemon = True
+        timer.start()
+    begun = time.time()
+    count = 0
+    try:
+        for answer in asking:
+            at = answer.as_of
+            since = None if span is None else at - span
+            told = [(first, answer)]
+            told += [(q, stream.ask(q, since=since, until=at, **sampling)) for q in others]
+            for question, one in told:
+                typer.echo(line(source, question, one, asking, json))
+            count += 1
+    except KeyboardInterrupt:
+        if not source.live:
+            raise
+        say("note", f"stopped after {took(time.time() - begun)}, {count} times asked")
+    finally:
+        if timer is not None:
+            timer.cancel()
+        asking.close()
+        feed.stop()
+    if not stream.stats().frames:
+        raise CommandError(f"{source.name}: no frame could be read")
+
+
+def line(source: Source, question: str, answer: Answer, asking: AskEvery, json: bool) -> str:
+    """An answer as one line."""
+    if not json:
+        skipped = f" ({asking.skipped} moments skipped so far)" if asking.skipped else ""
+        return f"{clock(answer.as_of)}  {' '.join(answer.text.split())}{skipped}"
+    found = {
+        "video": source.name,
+        "question": question,
+        **answer.to_dict(),
+        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "skipped": asking.skipped,
+    }
+    return jsonlib.dumps(found, ensure_ascii=False)

@@ -1,0 +1,25 @@
+"""Frames spread evenly over what a question may see: for summaries, which match nothing more than
+anything else. (The usual sampling of video language models, here over the archive.)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmkv.archive import ArchivedBlock
+from mmkv.retrieval.retriever import LayerChoice, Retriever
+
+
+class Uniform(Retriever):
+    """The same blocks in every layer, the first and the last of the candidates among them."""
+
+    def scores(self, layer: int, words: Tensor, first: int, last: int) -> Tensor:
+        return torch.zeros(last - first, device=words.device)
+
+    def choose(self, layer: int, words: Tensor) -> tuple[LayerChoice, list[ArchivedBlock]]:
+        n = len(self._candidates)
+        places = np.unique(np.linspace(0, n - 1, min(self.count, n)).round().astype(int)).tolist()
+        blocks = [self._candidates[place] for place in places]
+        return LayerChoice([b.index for b in blocks], np.zeros(self._last - self._first)), blocks

@@ -1,0 +1,148 @@
+"""Rows on the disk: whole, once, and there to stay."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmkv.demos.captioning.job import Job
+from mmkv.demos.captioning.listing import Video
+from mmkv.demos.captioning.output import Output, OutputError
+from mmkv.demos.captioning.run import part_of, resumed
+from mmkv.demos.captioning.settings import Captioning
+
+
+def row(number: int, digest: str = "abc") -> dict[str, Any]:
+    return {"id": f"v{number}", "path": f"/{number}.mp4", "config_hash": digest, "caption": "ü\n."}
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Iterator[Path]:
+    return tmp_path / "captions.jsonl"  # type: ignore[return-value]
+
+
+def test_rows_are_appended_one_per_line(out: Path) -> None:
+    with Output(out) as output:
+        output.add(row(1))
+        output.add(row(2))
+    assert lines(out) == [row(1), row(2)]
+
+
+@settings(deadline=None, max_examples=60)
+@given(cut=st.integers(0, 400))
+def test_a_file_cut_anywhere_goes_on_with_whole_rows_only(
+    cut: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("cut") / "captions.jsonl"
+    whole = b"".join(json.dumps(row(i), ensure_ascii=False).encode() + b"\n" for i in range(4))
+    path.write_bytes(whole[:cut])
+    with Output(path) as output:
+        for number in range(4):
+            if f"v{number}" not in output.rows:
+                output.add(row(number))
+    assert lines(path) == [row(number) for number in range(4)]
+
+
+def test_a_last_row_without_its_line_end_is_kept(out: Path) -> None:
+    out.write_text(json.dumps(row(1)))
+    with Output(out) as output:
+        assert list(output.rows) == ["v1"]
+    assert lines(out) == [row(1)]
+
+
+def test_a_file_of_something_else_is_left_alone(out: Path) -> None:
+    out.write_text("dear diary")
+    with pytest.raises(OutputError, match="does not hold JSON lines"):
+        Output(out)
+    assert out.read_text() == "dear diary"
+
+
+def test_a_damaged_line_in_the_middle_is_told_by_its_number(out: Path) -> None:
+    out.write_text(json.dumps(row(1)) + "\n{torn\n" + json.dumps(row(2)) + "\n")
+    with pytest.raises(OutputError, match="line 2"):
+        Output(out)
+
+
+def test_two_runs_on_one_file_are_refused(out: Path) -> None:
+    with Output(out), pytest.raises(OutputError, match="another run is writing"):
+        Output(out)
+    Output(out).close()
+
+
+def test_the_lock_outlives_a_replaced_file(out: Path) -> None:
+    with Output(out) as output:
+        output.add(row(1))
+        output.drop({"v1"})
+        with pytest.raises(OutputError, match="another run is writing"):
+            Output(out)
+
+
+def test_dropping_rows_keeps_the_others_and_takes_new_ones(out: Path) -> None:
+    with Output(out) as output:
+        for number in (1, 2, 3):
+            output.add(row(number))
+        output.drop({"v2"})
+        output.add(row(4))
+    assert lines(out) == [row(1), row(3), row(4)]
+
+
+def test_failures_go_to_errors_jsonl_beside_it(out: Path) -> None:
+    with Output(out) as output:
+        output.fail({"id": "v1", "reason": "no"})
+    assert lines(out.with_name("errors.jsonl")) == [{"id": "v1", "reason": "no"}]
+
+
+def test_a_missing_folder_is_told(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="no such folder"):
+        Output(tmp_path / "no" / "captions.jsonl")
+
+
+VIDEOS = [Video(f"v{i}", f"/{i}.mp4") for i in range(3)]
+
+
+def old_and_new(out: Path) -> tuple[Job, str]:
+    job = Job(Captioning(every=2))
+    with Output(out) as output:
+        output.add(row(0, digest=job.digest))
+        output.add(row(1, digest="other"))
+    return job, job.digest
+
+
+def test_rows_of_other_settings_stop_a_run(out: Path) -> None:
+    job, _ = old_and_new(out)
+    with Output(out) as output, pytest.raises(OutputError, match="other settings"):
+        resumed(VIDEOS, job, output, "refuse")
+
+
+def test_rows_of_other_settings_are_kept_on_request(out: Path) -> None:
+    job, _ = old_and_new(out)
+    with Output(out) as output:
+        assert resumed(VIDEOS, job, output, "keep") == VIDEOS[2:]
+
+
+def test_rows_of_other_settings_are_made_anew_on_request(out: Path) -> None:
+    job, digest = old_and_new(out)
+    with Output(out) as output:
+        assert resumed(VIDEOS, job, output, "redo") == VIDEOS[1:]
+    assert [r["config_hash"] for r in lines(out)] == [digest]
+
+
+def test_rows_of_videos_that_are_not_asked_for_do_not_matter(out: Path) -> None:
+    job, _ = old_and_new(out)
+    with Output(out) as output:
+        assert resumed([VIDEOS[0], VIDEOS[2]], job, output, "refuse") == VIDEOS[2:]
+
+
+def test_each_part_of_a_job_has_its_file() -> None:
+    assert part_of(Path("a/c.jsonl"), 8, 2) == Path("a/c-2-of-8.jsonl")
+    assert part_of(Path("a/c.jsonl"), 1, 0) == Path("a/c.jsonl")
