@@ -27,9 +27,9 @@ LENGTH = 4
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six videos, and two files that are none."""
+    """Four videos, and two files that are none."""
     path = tmp_path_factory.mktemp("videos")
-    for number in range(6):
+    for number in range(4):
         write_clip(path / f"{number}.mp4", scenes(20 * number, LENGTH))
     (path / "empty.mp4").write_bytes(b"")
     (path / "text.mp4").write_text("no video")
@@ -50,14 +50,14 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def done(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
-    """A run that was killed after its second row, and the same command again: the output, and what
+    """A run that was killed after its first row, and the same command again: the output, and what
     the second said.
     """
     out = tmp_path_factory.mktemp("out") / "captions.jsonl"
     command = [*MMKV, str(folder), "--out", str(out), "--format", "srt", "--strict"]
     first = subprocess.Popen(command, env=ENV, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     begin = time.monotonic()
-    while not out.exists() or out.read_bytes().count(b"\n") < 2:
+    while not out.exists() or out.read_bytes().count(b"\n") < 1:
         assert time.monotonic() - begin < 240
         assert first.poll() is None
         time.sleep(0.02)
@@ -76,7 +76,7 @@ def test_after_a_kill_a_rerun_leaves_every_row_once(
 ) -> None:
     rows = lines(done[0])
     names = sorted(Path(row["path"]).name for row in rows)
-    assert names == [f"{number}.mp4" for number in range(6)]
+    assert names == [f"{number}.mp4" for number in range(4)]
     assert "were there already" in done[1]
 
 
@@ -89,12 +89,12 @@ def test_rows_say_what_was_seen_when_and_how(done: tuple[Path, str, str], folder
         wanted = right(scenes(20 * int(Path(row["path"]).stem), LENGTH))
         assert [segment["start"] for segment in row["segments"]] == [0.0, 1.0, 2.0, 3.0]
         exact += sum(s["caption"] == w for s, w in zip(row["segments"], wanted, strict=True))
-    assert exact >= 18  # of 24
+    assert exact >= 12  # of 16
 
 
 def test_every_row_has_its_subtitles(done: tuple[Path, str, str]) -> None:
     files = list(done[0].with_name("captions-subtitles").glob("*.srt"))
-    assert len(files) == 6
+    assert len(files) == 4
     assert all(file.read_text().count(" --> ") == LENGTH for file in files)
 
 
@@ -109,7 +109,7 @@ def test_failures_have_their_reasons_and_strict_says_so(done: tuple[Path, str, s
 def test_a_rerun_with_nothing_to_do_loads_no_model(
     done: tuple[Path, str, str], folder: Path
 ) -> None:
-    good = [str(folder / f"{number}.mp4") for number in range(6)]
+    good = [str(folder / f"{number}.mp4") for number in range(4)]
     before = done[0].read_bytes()
     again = mmkv(*good, "--out", done[0], "--quiet", "--strict")
     assert again.stderr == ""
@@ -168,8 +168,8 @@ def test_a_process_that_hangs_is_ended_and_the_video_tried_once_more_alone(
 ) -> None:
     told = interrupt(supervisor, signal.SIGSTOP, 1)
     begin = time.monotonic()
-    four, five = (Video.of(str(folder / f"{n}.mp4")) for n in (4, 5))
-    found = supervisor.caption(four, following=five, told=told)
+    one, two = (Video.of(str(folder / f"{n}.mp4")) for n in (0, 1))
+    found = supervisor.caption(one, following=two, told=told)
     assert time.monotonic() - begin > 15
     assert isinstance(found, dict)
 
@@ -178,7 +178,7 @@ def test_a_video_beyond_its_time_is_given_up(supervisor: Supervisor, folder: Pat
     supervisor.start()
     supervisor._timeout = 0.05
     try:
-        failed = supervisor.caption(Video.of(str(folder / "5.mp4")))
+        failed = supervisor.caption(Video.of(str(folder / "2.mp4")))
     finally:
         supervisor._timeout = None
     assert isinstance(failed, Failure)

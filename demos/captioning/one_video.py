@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from mmkv.config import CacheConfig
 from mmkv.demos.captioning.captions import Captions, Segment
 from mmkv.demos.captioning.segments import Spans, make_cutter
 from mmkv.demos.captioning.settings import MEMORY, Captioning
@@ -50,11 +51,23 @@ def caption(
                 f"{source.name} has no end, so it cannot be captioned; "
                 "`mmkv ask SOURCE QUESTION --every 5` watches it"
             )
-        memory = replace(chosen.memory, thumbnails=thumbnails)
-        if chosen.memory == MEMORY and vlm.adapter.shape.head_dim % 16:
-            memory = replace(memory, key_bits=None, value_bits=None)  # heads that cannot be packed
-        with vlm.stream(memory) as stream:
+        with vlm.stream(replace(memory_for(vlm, chosen), thumbnails=thumbnails)) as stream:
             return _Run(vlm, stream, source, chosen, on_progress).captions()
+
+
+def memory_for(vlm: VideoLM, settings: Captioning) -> CacheConfig:
+    """The memory that captioning with this model uses.
+
+    By default it is packed, unless the model's heads cannot be.
+
+    Raises:
+        ValueError: what the settings ask for, this model cannot do.
+    """
+    memory = settings.memory
+    if memory == MEMORY and vlm.adapter.shape.head_dim % 16:
+        memory = replace(memory, key_bits=None, value_bits=None)
+    with vlm.stream(memory):
+        return memory
 
 
 class _Run:

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from mmkv.demos.captioning.ahead import Ahead
 from mmkv.demos.captioning.job import TINY, Failure, Job
 from mmkv.demos.captioning.listing import Video
-from mmkv.demos.captioning.one_video import caption
+from mmkv.demos.captioning.one_video import caption, memory_for
 from mmkv.video import FrameSource, VideoError, open_source
 from mmkv.video_lm import VideoLM
 
@@ -58,6 +58,7 @@ def _load(job: Job, connection: Connection) -> VideoLM | None:
         elif job.model == TINY:  # so small that threads only cost
             torch.set_num_threads(1)
         vlm = load(job.model, **job.loading)
+        memory_for(vlm, job.settings)
     except Exception as error:
         if job.debug:
             traceback.print_exc()
