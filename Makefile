@@ -28,11 +28,11 @@ demo:           ## ask the bundled model a question about the bundled video
 	@"$(VENV)/bin/mmkv" ask "$$VIDEO" $${QUESTION:+"$$QUESTION"} $${MODEL:+--model "$$MODEL"}
 
 test:           ## run the tests (PYTEST_ARGS="tests/test_x.py -k name")
-	@$(INSTALL) dev decord demo
+	@$(INSTALL) dev decord demo scenes ray
 	@$(PY) -m pytest $(PYTEST_ARGS)
 
 lint:           ## ruff and mypy
-	@$(INSTALL) dev decord demo
+	@$(INSTALL) dev decord demo scenes ray
 	@$(PY) -m ruff check .
 	@$(PY) -m mypy
 
@@ -41,7 +41,7 @@ bench:          ## the measurements that the README quotes
 	@$(PY) -m benchmarks.run
 
 install:        ## only install (editable, with the tools for development)
-	@$(INSTALL) dev decord demo
+	@$(INSTALL) dev decord demo scenes ray
 
 clean:          ## remove .venv and everything built
 	rm -rf .venv .venv.lock build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -35,9 +35,7 @@ class AskEvery:
         span: float | None = None,
         **options: Any,
     ) -> None:
-        for name, value in (("seconds", seconds), ("span", span)):
-            if value is None and name == "span":
-                continue
+        for name, value in {"seconds": seconds, **({} if span is None else {"span": span})}.items():
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not number or not 0 < value < float("inf"):
                 raise ValueError(f"{name}={value!r} is not allowed; use seconds above 0")

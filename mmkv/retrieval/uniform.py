@@ -4,6 +4,8 @@ anything else. (The usual sampling of video language models, here over the archi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,11 +17,17 @@ from mmkv.retrieval.retriever import LayerChoice, Retriever
 class Uniform(Retriever):
     """The same blocks in every layer, the first and the last of the candidates among them."""
 
-    def scores(self, layer: int, words: Tensor, first: int, last: int) -> Tensor:
-        return torch.zeros(last - first, device=words.device)
+    def __init__(
+        self, candidates: Sequence[ArchivedBlock], recent: Sequence[ArchivedBlock], count: int
+    ) -> None:
+        super().__init__(candidates, recent, count)
+        self._scored = len(candidates) + len(recent)
+
+    def scores(self, layer: int, words: Tensor) -> Tensor:
+        return torch.zeros(self._scored, device=words.device)
 
     def choose(self, layer: int, words: Tensor) -> tuple[LayerChoice, list[ArchivedBlock]]:
         n = len(self._candidates)
         places = np.unique(np.linspace(0, n - 1, min(self.count, n)).round().astype(int)).tolist()
         blocks = [self._candidates[place] for place in places]
-        return LayerChoice([b.index for b in blocks], np.zeros(self._last - self._first)), blocks
+        return LayerChoice([b.index for b in blocks], np.zeros(self._scored)), blocks
