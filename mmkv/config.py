@@ -63,7 +63,8 @@ class CacheConfig:
             them, or a policy of your own.
         merging: what becomes of the others: a name of `mmkv.merging.MERGINGS`, or a policy.
         focus: what the frames are watched for, in words, such as "watch the door"; "text-prior"
-            and "snapkv" keep what these words look at.
+            and "snapkv" keep what these words look at, and codec="stp" stores what is like them
+            (and like the chat template around them) in more bits.
         answer_keep_ratio: share of the retrieved visual tokens that an answer is generated from,
             those that its question attended to most.
         protected_layers: layers packed at `protected_bits` (None: 4) instead; -1 is the last.

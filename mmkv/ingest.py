@@ -17,6 +17,7 @@ from torch import Tensor
 from mmkv import keeping, seam
 from mmkv.archive import Archive, ArchivedBlock, PageSize
 from mmkv.codecs import Codec
+from mmkv.codecs.salience import TextSimilarity
 from mmkv.config import CacheSizes
 from mmkv.eviction.proxy import Proxy, watched
 from mmkv.eviction.settings import thinning_of
@@ -43,6 +44,7 @@ class Ingest:
         adapter: the model. rotary: its angles. prefix: token ids before the first frame.
         codec: how the past is packed. store: where it is kept on disk, or None.
         proxy: the text by which frames are observed for thinning, or None.
+        salience: says how much tokens matter to a codec that asks, or None.
     """
 
     def __init__(
@@ -55,9 +57,11 @@ class Ingest:
         store: Store | None = None,
         encoder: TextImage | None = None,
         proxy: Proxy | None = None,
+        salience: TextSimilarity | None = None,
     ) -> None:
         self.adapter = adapter
         self._proxy = proxy
+        self._salience = salience
         self._encoder = encoder
         self.store = store
         self.archive = Archive(
@@ -223,6 +227,8 @@ class Ingest:
                 block.sides[SIDE] = thumbnail(frame)
         if self._encoder is not None:
             embed(self._encoder, blocks, pixels)
+        if self._salience is not None:
+            self._salience.judge(blocks)
         if self.window is None:
             self._open(len(blocks[0]))
         self.timings["vision"] += time.perf_counter() - started
@@ -298,6 +304,7 @@ class Ingest:
                     kv=kv[:, :, :, at : at + length],
                     sides=block.sides,
                     mass=None if masses is None else masses[:, :, at : at + length],
+                    salience=block.salience,
                 )
             )
             at, index, frame = at + length, index + 1, frame + block.frames

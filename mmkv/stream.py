@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mmkv import seam
 from mmkv.answer import Answer, unknown_words
+from mmkv.codecs.salience import salience_of
 from mmkv.config import CacheSizes
 from mmkv.context import Context, capture
 from mmkv.eviction.settings import proxy_of
@@ -80,8 +81,9 @@ class Stream:
         self._encoder = encoder
         self._vectors: dict[int, Tensor] = {}  # of blocks, by the encoder
         proxy = proxy_of(config, vlm.adapter, template)
+        salience = salience_of(codec, vlm.adapter, template, config.focus)
         self._ingest = Ingest(
-            vlm.adapter, vlm.rotary, template.prefix, config, codec, store, encoder, proxy
+            vlm.adapter, vlm.rotary, template.prefix, config, codec, store, encoder, proxy, salience
         )
         self._resident = None
         if config.resident:

@@ -63,7 +63,8 @@ class Block:
     embeds: `[T, D]` input embeddings. visual: bool `[T]` on the CPU.
     seconds: presentation times of its first and last frame.
     frames: how many real frames it shows. deepstack: per early layer `[T_visual, D]`.
-    sides: bytes to keep beside it, by name.
+    sides: bytes to keep beside it, by name. salience: float32 `[T]` on the CPU, how much each
+    token matters, where something judged that.
     """
 
     embeds: Tensor
@@ -73,6 +74,7 @@ class Block:
     frames: int
     deepstack: tuple[Tensor, ...] = field(default=())
     sides: dict[str, bytes] = field(default_factory=dict)
+    salience: Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.embeds.shape[0])

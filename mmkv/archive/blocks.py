@@ -23,6 +23,7 @@ class ArchivedBlock:
     empty once its page is packed, and from then on `Snapshot.side` reads them.
     mass: host tensor float32 `[L, H_kv, T]`, attention that its tokens got when they were encoded;
     None where nothing observed them, or once its page is packed.
+    salience: host tensor float32 `[T]`, how much its tokens matter to a codec that asks; or None.
     """
 
     index: int
@@ -35,6 +36,7 @@ class ArchivedBlock:
     kv: Tensor | None = None
     sides: Mapping[str, bytes] = field(default_factory=dict)
     mass: Tensor | None = None
+    salience: Tensor | None = None
 
     @property
     def tokens(self) -> int:
@@ -43,5 +45,6 @@ class ArchivedBlock:
     @property
     def nbytes(self) -> int:
         """Bytes that it holds itself: none once its page is packed."""
-        held = sum(part.nbytes for part in (self.kv, self.mass) if part is not None)
+        parts = (self.kv, self.mass, self.salience)
+        held = sum(part.nbytes for part in parts if part is not None)
         return held + sum(len(data) for data in self.sides.values())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mmkv.archive.blocks import ArchivedBlock
 from mmkv.archive.kept import bit_bytes, to_bits
@@ -102,6 +103,8 @@ def pack(
         states = [
             kv.to(where, non_blocking=True) for kv, where in zip(states, devices, strict=True)
         ]
+    judged = [block.salience for block in blocks if block.salience is not None]
+    salience = torch.cat(judged) if len(judged) == len(blocks) else None
     thinned = None if thinning is None else thinning.thin(blocks, states)
     whole = keyframe = None
     if thinned is not None:
@@ -109,7 +112,10 @@ def pack(
         keyframe = None if thinned.keyframe is None else blocks[thinned.keyframe].index
     rows: list[list[np.ndarray]] = [[] for _ in range(len(blocks) + 1)]
     for layer, kv in enumerate(states):
-        packed = codec.encode(kv[0], kv[1], list(lengths), layer)
+        matters = None
+        if salience is not None:
+            matters = salience if thinned is None else salience_left(salience, thinned.kept[layer])
+        packed = codec.encode(kv[0], kv[1], list(lengths), layer, matters)
         shared = packed.shared
         if thinned is not None:
             shared = np.concatenate([to_bits(thinned.kept[layer]), shared])
@@ -133,7 +139,15 @@ def pack(
 
 def stripped(block: ArchivedBlock) -> ArchivedBlock:
     """The block without what its page holds from now on."""
-    return replace(block, kv=None, sides={}, mass=None)
+    return replace(block, kv=None, sides={}, mass=None, salience=None)
+
+
+def salience_left(salience: Tensor, kept: np.ndarray) -> Tensor:
+    """How much the tokens that are left matter, `[K]`: the mean over heads, which may keep
+    different ones. salience: `[T]`. kept: bool `[H_kv, T]`, equally many in every head.
+    """
+    places = torch.from_numpy(np.nonzero(kept)[1].reshape(len(kept), -1))
+    return salience[places].mean(dim=0)
 
 
 def part_of(page: Page, blocks: Sequence[int], slices: Sequence[np.ndarray], heads: int) -> Part:

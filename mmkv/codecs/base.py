@@ -48,11 +48,12 @@ class Codec(ABC):
     """How keys (before RoPE) and values of the past are stored. One codec, one file.
 
     name: what a configuration calls it. computes: whether packing is work for a GPU, if there is
-    one, rather than copying.
+    one, rather than copying. judges: whether it asks how much each token matters.
     """
 
     name: ClassVar[str]
     computes: ClassVar[bool] = False
+    judges: ClassVar[bool] = False
 
     @abstractmethod
     def encode(
@@ -68,8 +69,8 @@ class Codec(ABC):
         Args:
             key, value: `[H_kv, sum(lengths), D]`, keys before RoPE.
             lengths: tokens of each block; a block may be empty.
-            salience: `[sum(lengths)]`, how much each token matters; for codecs that spend more
-                bits on some tokens, None lets them judge by the keys.
+            salience: `[sum(lengths)]`, how much each token matters, infinite for text; None
+                lets a codec that spends more bits on some tokens judge by what it packs.
 
         Raises:
             ValueError: keys or values are not finite, or their shape is not this codec's.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from mmkv.codecs.packed import PackedCodec
-from mmkv.codecs.packer import ChannelPacker, Packer
+from mmkv.codecs.packer import ChannelPacker
 from mmkv.codecs.settings import Settings
 
 
@@ -22,5 +22,8 @@ class Fitted(PackedCodec):
     name: ClassVar[str] = "fitted"
     defaults: ClassVar[Settings] = Settings(key_bits=1.5, value_bits=2)
 
-    def packer(self, bits: float, *, key: bool) -> Packer:
+    def key_packer(self, bits: float) -> ChannelPacker:
         return ChannelPacker(self.form(bits, fitted=True), self.settings.group_size)
+
+    def value_packer(self, bits: float) -> ChannelPacker:
+        return self.key_packer(bits)

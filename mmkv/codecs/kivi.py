@@ -31,9 +31,11 @@ class Kivi(PackedCodec):
         key_bits=2, value_bits=2, group_size=32, transform="none", remove_mean=False
     )
 
-    def packer(self, bits: float, *, key: bool) -> Packer:
-        form = self.form(bits, fitted=False)
-        return ChannelPacker(form, self.settings.group_size) if key else TokenPacker(form)
+    def key_packer(self, bits: float) -> ChannelPacker:
+        return ChannelPacker(self.form(bits, fitted=False), self.settings.group_size)
+
+    def value_packer(self, bits: float) -> Packer:
+        return TokenPacker(self.form(bits, fitted=False))
 
 
 class TokenPacker(Packer):
@@ -69,10 +71,6 @@ class TokenPacker(Packer):
             planes = to_numpy(pack_bits(c[None], self.form))
             blocks.append(np.concatenate([to_numpy(s), to_numpy(m), planes]))
         return np.empty(0, dtype=np.uint8), blocks
-
-    def block_bytes(self, length: int, shape: Shape) -> int:
-        planes = sum(self.form.plane_bytes(shape.kv_heads, length, shape.head_dim))
-        return planes + 2 * self._numbers(length, shape)
 
     def unpack(
         self, parts: Sequence[Part], shape: Shape, rotation: tuple[Tensor, Tensor] | None,

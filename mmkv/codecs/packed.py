@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mmkv.codecs.base import Codec, PackedLayer, Part, check_input
-from mmkv.codecs.packer import Packer
+from mmkv.codecs.packer import ChannelPacker, Packer
 from mmkv.codecs.settings import Settings
 from mmkv.kernels.pack import Form
 from mmkv.models.base import Shape
@@ -49,15 +49,21 @@ class PackedCodec(Codec):
             )
         self.shape, self.settings = shape, settings
         bits = (settings.key_bits, settings.value_bits)
-        self._packers = (self.packer(bits[0], key=True), self.packer(bits[1], key=False))
+        self._packers = (self.key_packer(bits[0]), self.value_packer(bits[1]))
         more = settings.protected_bits
-        self._protected = (self.packer(more, key=True), self.packer(more, key=False))
+        self._protected = (self.key_packer(more), self.value_packer(more))
 
     @abstractmethod
-    def packer(self, bits: float, *, key: bool) -> Packer:
-        """What packs keys or values at this many bits."""
+    def key_packer(self, bits: float) -> ChannelPacker:
+        """What packs keys at this many bits: a block's bytes follow from its tokens alone, so that
+        its values are found behind them.
+        """
 
-    def packers(self, layer: int) -> tuple[Packer, Packer]:
+    @abstractmethod
+    def value_packer(self, bits: float) -> Packer:
+        """What packs values at this many bits."""
+
+    def packers(self, layer: int) -> tuple[ChannelPacker, Packer]:
         """What packs this layer's keys and values."""
         return self._protected if layer in self.settings.protected_layers else self._packers
 

@@ -37,10 +37,6 @@ class Packer(ABC):
         """What the page's blocks share, and each block's bytes; at least one token in all."""
 
     @abstractmethod
-    def block_bytes(self, length: int, shape: Shape) -> int:
-        """Bytes of a block of this many tokens, where they follow from that."""
-
-    @abstractmethod
     def unpack(
         self, parts: Sequence[Part], shape: Shape, rotation: tuple[Tensor, Tensor] | None,
         out: Tensor,
@@ -74,6 +70,7 @@ class ChannelPacker(Packer):
         return self._shared([p for p, _ in packed]), self._blocks(codes, lengths)
 
     def block_bytes(self, length: int, shape: Shape) -> int:
+        """Bytes of a block of this many tokens."""
         if not length:
             return 0
         planes = sum(self.form.plane_bytes(shape.kv_heads, length, shape.head_dim))

@@ -23,24 +23,25 @@ _SIZE = np.dtype("<u4")
 
 
 class Stp(PackedCodec):
-    """The fitted codec with ternary values, a share of salient tokens at 2 bits.
+    """The fitted codec with ternary values, at 2 bits the fifth of the visual tokens that is most
+    like the text (`salience.py`), and all text.
 
-    How salient a token is, `encode` is told; where it is not, a token counts by how far its value
-    is from the page's mean, which is what ternary codes would lose.
+    Where `encode` is not told how salient a token is, it counts by how far its value is from the
+    page's mean, which is what ternary codes would lose.
     """
 
     name: ClassVar[str] = "stp"
+    judges: ClassVar[bool] = True
     value_choices: ClassVar[tuple[float, ...]] = (1.66,)
     defaults: ClassVar[Settings] = Settings(key_bits=1.5, value_bits=1.66)
 
-    def packer(self, bits: float, *, key: bool) -> Packer:
-        size = self.settings.group_size
+    def key_packer(self, bits: float) -> ChannelPacker:
+        return ChannelPacker(self.form(bits, fitted=True), self.settings.group_size)
+
+    def value_packer(self, bits: float) -> Packer:
         if bits != 1.66:
-            return ChannelPacker(self.form(bits, fitted=True), size)
-        return SalientPacker(
-            ChannelPacker(self.form(2, fitted=True), size),
-            ChannelPacker(self.form(1.58, fitted=True), size),
-        )
+            return self.key_packer(bits)
+        return SalientPacker(self.key_packer(2), self.key_packer(1.58))
 
 
 class SalientPacker(Packer):
@@ -69,9 +70,6 @@ class SalientPacker(Packer):
                 block.append(own)
         size = np.array([len(shared[0])], dtype=_SIZE).view(np.uint8)
         return np.concatenate([size, *shared]), [np.concatenate(block) for block in blocks]
-
-    def block_bytes(self, length: int, shape: Shape) -> int:
-        raise NotImplementedError("a block's bytes depend on which tokens are salient")
 
     def unpack(
         self, parts: Sequence[Part], shape: Shape, rotation: tuple[Tensor, Tensor] | None,
@@ -107,10 +105,14 @@ class SalientPacker(Packer):
 
 
 def _most_salient(states: Tensor, salience: Tensor | None) -> Tensor:
-    """The fifth of the tokens that matters most, bool `[T]` on the CPU."""
+    """The fifth of the tokens that matters most, and beside it those that matter infinitely, bool
+    `[T]` on the CPU.
+    """
     if salience is None:
         x = states.float()
         salience = (x - x.mean(dim=1, keepdim=True)).square().sum(dim=(0, 2))
-    chosen = torch.zeros(states.shape[1], dtype=torch.bool)
-    top = salience.float().cpu().topk(round(_SHARE * states.shape[1])).indices
+    salience = salience.float().cpu()
+    chosen = salience == torch.inf
+    rest = salience.masked_fill(chosen, -torch.inf)
+    top = rest.topk(round(_SHARE * int((~chosen).sum()))).indices
     return chosen.index_fill_(0, top, True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from mmkv.codecs.packed import PackedCodec
-from mmkv.codecs.packer import ChannelPacker, Packer
+from mmkv.codecs.packer import ChannelPacker
 from mmkv.codecs.settings import Settings
 
 
@@ -26,5 +26,8 @@ class VidKV(PackedCodec):
         key_bits=1.5, value_bits=1.58, transform="fft", remove_mean=False
     )
 
-    def packer(self, bits: float, *, key: bool) -> Packer:
+    def key_packer(self, bits: float) -> ChannelPacker:
         return ChannelPacker(self.form(bits, fitted=False), self.settings.group_size)
+
+    def value_packer(self, bits: float) -> ChannelPacker:
+        return self.key_packer(bits)

@@ -170,8 +170,7 @@ def check_resident(codec: Codec) -> None:
     Raises:
         ValueError: this is one of them.
     """
-    packers = codec.packers(0) if isinstance(codec, PackedCodec) else ()
-    if not packers or not all(isinstance(packer, ChannelPacker) for packer in packers):
+    if not isinstance(codec, PackedCodec) or not isinstance(codec.packers(0)[1], ChannelPacker):
         raise ValueError(
             "retrieve_frames='all' keeps the packed past on the device, which takes "
             f"codec='fitted' or 'vidkv', not {codec.name!r}; or set retrieve_frames to a number"
@@ -180,6 +179,5 @@ def check_resident(codec: Codec) -> None:
 
 def _channel_packers(codec: PackedCodec, layer: int) -> tuple[ChannelPacker, ChannelPacker]:
     key, value = codec.packers(layer)
-    assert isinstance(key, ChannelPacker)
     assert isinstance(value, ChannelPacker)
     return key, value
