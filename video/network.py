@@ -37,20 +37,24 @@ _OPTIONS = {
 }
 
 
-def connect_network(address: Address, timeout: float, max_side: int | None) -> Connect:
+def connect_network(
+    address: Address, timeout: float, max_side: int | None, options: dict[str, str] | None = None
+) -> Connect:
     """How to connect to `address`.
 
     Parameters
     ----------
     timeout
         Seconds without data after which connecting and reading fail.
+    options
+        Further options of FFmpeg, such as which formats it may read.
     """
     name = str(address)
 
     def connect(
         stopped: Callable[[], bool],
     ) -> Iterator[tuple[float | None, Callable[[], Frame]]]:
-        with clean_logs(address) as flush, _open(address, timeout) as container:
+        with clean_logs(address) as flush, _open(address, timeout, options) as container:
             stream = video_stream(container, name)
             timed = not _makes_times_up(container)
             damage = Damage()
@@ -79,9 +83,12 @@ def is_finite(address: Address, timeout: float) -> bool:
         return container.duration is not None and container.duration > 0
 
 
-def _open(address: Address, timeout: float) -> InputContainer:
+def _open(
+    address: Address, timeout: float, options: dict[str, str] | None = None
+) -> InputContainer:
+    settings = {**_OPTIONS, **(options or {})}
     return open_container(
-        address, str(address), protocols=NETWORK_PROTOCOLS, options=_OPTIONS, timeout=timeout
+        address, str(address), protocols=NETWORK_PROTOCOLS, options=settings, timeout=timeout
     )
 
 

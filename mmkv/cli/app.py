@@ -10,6 +10,7 @@ from mmkv import __version__
 from mmkv.cli import errors
 from mmkv.cli.ask import ask
 from mmkv.cli.caption import caption
+from mmkv.cli.demo import demo
 from mmkv.cli.encode import encode
 from mmkv.cli.find import find
 from mmkv.cli.info import info
@@ -44,7 +45,7 @@ def options(
     pass
 
 
-for command in (ask, caption, encode, find, info, rm):
+for command in (ask, caption, encode, find, demo, info, rm):
     app.command()(errors.guarded(command))
 
 

@@ -1,0 +1,92 @@
+"""A visitor's camera: pictures that the page sends, the newest one first."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from mmkv.video import Frame, FrameSource, VideoError
+from mmkv.video.frames import as_frame, check_size, shrink
+from mmkv.video.mailbox import Mailbox
+
+MAX_BYTES = 4_000_000
+MAX_SIDE = 1280
+FORMATS = ("JPEG", "PNG", "WEBP")
+
+
+class CameraSource(FrameSource):
+    """Frames as `put` brings them; one that comes while another waits replaces it (`dropped`).
+
+    fps: more frames than this many per second are turned away.
+    """
+
+    live = True
+
+    def __init__(self, fps: float, limit: float) -> None:
+        self.name = "camera"
+        self.cut = False
+        self._gap = 1 / fps
+        self._limit = limit
+        self._mailbox = Mailbox()
+        self._lock = threading.Lock()
+        self._began: float | None = None
+        self.newest: float | None = None
+
+    def __iter__(self) -> Iterator[tuple[float, Frame]]:
+        while (item := self._mailbox.get()) is not None:
+            yield item
+
+    @property
+    def dropped(self) -> int:  # type: ignore[override]
+        """Pictures that came faster than the model could look at them."""
+        return self._mailbox.dropped
+
+    def put(self, picture: bytes) -> bool:
+        """Take a picture, JPEG, PNG or WebP; whether it was taken and not too soon.
+
+        Raises:
+            VideoError: it is none of these, damaged, or too large.
+        """
+        now = time.monotonic()
+        with self._lock:
+            began = now if self._began is None else self._began
+            seconds = now - began
+            if self.newest is not None and seconds < self.newest + 0.7 * self._gap:
+                return False
+        frame = decode(picture)
+        with self._lock:
+            if self.closed or (self.newest is not None and seconds <= self.newest):
+                return False
+            if seconds > self._limit:
+                self.cut = True
+                self._mailbox.end()
+                return False
+            self._began, self.newest = began, seconds
+            self._mailbox.put(seconds, frame)
+        return True
+
+    def close(self) -> None:
+        super().close()
+        self._mailbox.close()
+
+
+def decode(picture: bytes) -> Frame:
+    """A picture as uint8 RGB `[H, W, 3]`, at most 1280 pixels a side.
+
+    Raises:
+        VideoError: it is no picture of a known kind, damaged, or too large.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    if len(picture) > MAX_BYTES:
+        raise VideoError(f"a picture of {len(picture)} bytes is too large; at most {MAX_BYTES}")
+    try:
+        with Image.open(io.BytesIO(picture), formats=FORMATS) as image:
+            check_size(image.width, image.height, "the camera's picture")
+            return np.ascontiguousarray(shrink(as_frame(image), MAX_SIDE))
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError):
+        raise VideoError("the camera's picture is damaged or none at all") from None

@@ -1,0 +1,173 @@
+"""The page: Gradio blocks around what `events` does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gradio as gr
+
+from mmkv.cli.text import size
+from mmkv.demos.app.events import Events
+from mmkv.demos.app.registry import Registry
+from mmkv.demos.app.settings import LEVELS, MOMENTS, RATES
+from mmkv.demos.app.suggestions import suggestions
+from mmkv.demos.app.views.player import player
+
+CSS = Path(__file__).with_name("page.css")
+HEAD = '<script src="mmkv/page.js"></script>'
+SCOPES = [
+    ("What I have watched", "watched"),
+    ("Up to the play position", "position"),
+    ("All that is encoded", "encoded"),
+]
+PACES = [("As it plays", False), ("As fast as possible", True)]
+STATE = "(...all) => { all[0] = window.mmkv.state(); return all; }"
+ONLY_HERE = {"api_visibility": "private", "show_progress": "hidden"}
+
+
+def theme() -> gr.themes.Base:
+    """Quiet colours, and fonts that every system has: nothing is fetched from elsewhere."""
+    return gr.themes.Base(
+        primary_hue="teal",
+        neutral_hue="slate",
+        font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    ).set(
+        body_background_fill="*neutral_50",
+        body_background_fill_dark="*neutral_950",
+        block_border_width="0px",
+        block_shadow="none",
+    )
+
+
+def page(registry: Registry) -> gr.Blocks:
+    """The whole page."""
+    events, limits = Events(registry), registry.limits
+    with gr.Blocks(title="mmkv", analytics_enabled=False, fill_width=True) as blocks:
+        tab = gr.Textbox(visible=False)
+        state = gr.JSON(visible=False)
+        gr.HTML(_header(registry), elem_id="mm-header")
+        banner = gr.HTML(elem_id="mm-banner")
+        with gr.Row(elem_id="mm-main", equal_height=False):
+            with gr.Column(scale=7, min_width=320, elem_id="mm-left"):
+                with gr.Row(elem_id="mm-sources"):
+                    sample = gr.Button("Try the sample", variant="primary", elem_id="mm-sample")
+                    upload = gr.Button("Upload a video", elem_id="mm-upload")
+                    camera = gr.Button("Use the camera", elem_id="mm-camera")
+                if registry.hosts:
+                    with gr.Row(elem_id="mm-address"):
+                        address = gr.Textbox(
+                            placeholder=f"rtsp:// or http:// address on {registry.hosts}",
+                            show_label=False, container=False, scale=4, max_lines=1,
+                            elem_id="mm-address-box",
+                        )  # fmt: skip
+                        go = gr.Button("Watch", scale=1, elem_id="mm-address-go")
+                gr.HTML(_notes(limits.upload_bytes), elem_id="mm-notes")
+                screen = gr.HTML(player(None, limits), elem_id="mm-screen")
+                line = gr.HTML(elem_id="mm-line")
+            with gr.Column(scale=5, min_width=320, elem_id="mm-right"):
+                chat = gr.Chatbot(
+                    show_label=False, height=430, layout="bubble", buttons=[], feedback_options=[],
+                    placeholder="Ask anything about what the video has shown so far.",
+                    latex_delimiters=[], allow_file_downloads=False, elem_id="mm-chat",
+                )  # fmt: skip
+                with gr.Row(elem_id="mm-ask"):
+                    question = gr.Textbox(
+                        placeholder="Ask about the video", show_label=False, container=False,
+                        max_lines=4, max_length=limits.question_chars, scale=5,
+                        elem_id="mm-question",
+                    )  # fmt: skip
+                    ask = gr.Button("Ask", variant="primary", scale=1, min_width=80, elem_id="mm-go")
+                    stop = gr.Button(
+                        "Stop", variant="stop", scale=1, min_width=80, visible=False,
+                        elem_id="mm-stop",
+                    )  # fmt: skip
+                scope = gr.Radio(
+                    SCOPES, value="watched", label="Answer from", elem_id="mm-scope"
+                )
+                with gr.Row(visible=False, elem_id="mm-try") as tries:
+                    offered = [gr.Button(text, size="sm") for text in suggestions()]
+        with gr.Row(elem_id="mm-below", equal_height=False):
+            with gr.Column(scale=7, min_width=320):
+                gauges = gr.HTML(elem_id="mm-gauges")
+            with gr.Column(scale=5, min_width=320):
+                plot = gr.HTML(elem_id="mm-plot")
+        with gr.Accordion("Memory and detail", open=False, elem_id="mm-settings"):  # noqa: SIM117
+            with gr.Row(equal_height=False):
+                with gr.Column(scale=7, min_width=320):
+                    level = gr.Radio(
+                        list(LEVELS), value="Full detail", label="How much is kept of each moment",
+                        elem_id="mm-level",
+                    )  # fmt: skip
+                    words = gr.Markdown(elem_id="mm-words")
+                    fps = gr.Radio(
+                        [(f"{rate:g}", rate) for rate in RATES], value=1.0,
+                        label="Frames looked at per second", elem_id="mm-fps",
+                    )  # fmt: skip
+                    moments = gr.Slider(
+                        *MOMENTS, value=events.moments, step=1, elem_id="mm-moments",
+                        label="Earlier frames looked up for each question",
+                    )  # fmt: skip
+                    rush = gr.Radio(PACES, value=False, label="Encode", elem_id="mm-pace")
+                    follow_ups = gr.Checkbox(
+                        label="Questions may refer to earlier ones", elem_id="mm-follow-ups"
+                    )
+                    with gr.Row():
+                        again = gr.Button("Watch again with these settings", elem_id="mm-again")
+                        delete = gr.Button(
+                            "Delete my video and conversation", variant="stop", elem_id="mm-delete"
+                        )
+                with gr.Column(scale=5, min_width=320):
+                    code = gr.Code(
+                        language="python", label="The same from Python", interactive=False,
+                        elem_id="mm-code",
+                    )  # fmt: skip
+        timer = gr.Timer(1.0)
+
+        settings = [level, fps, moments, rush, follow_ups]
+        shown = [banner, screen, line, gauges, plot, chat, ask, stop, tries]
+        answering = [question, banner, line, chat, ask, stop]
+        loads = {"queue": True, "concurrency_limit": None, **ONLY_HERE}
+        blocks.load(
+            events.enter, [tab], [*shown, words, code, *settings], js="() => [window.mmkv.tab()]",
+            **loads,
+        ).then(events.follow, None, answering, **loads)  # fmt: skip
+        timer.tick(events.tick, [state], shown, js=STATE, **loads)
+        blocks.unload(events.leave)
+
+        sample.click(events.sample, None, shown, **loads)
+        upload.click(None, js="() => window.mmkv.upload()", api_visibility="private")
+        camera.click(None, js="() => { window.mmkv.camera(); }", api_visibility="private")
+        if registry.hosts:
+            gr.on([go.click, address.submit], events.address, [address], shown, **loads)
+        asked = {"js": STATE, "trigger_mode": "multiple", **loads}
+        gr.on([ask.click, question.submit], events.ask, [state, question, scope], answering, **asked)
+        for button in offered:
+            button.click(events.ask, [state, button, scope], answering, **asked)
+        stop.click(events.stop, None, answering, **loads)
+        for setting in settings:
+            setting.change(events.choose, settings, [words, code], **loads)
+        again.click(events.again, None, shown, **loads)
+        delete.click(events.delete, None, shown, **loads)
+    return blocks
+
+
+def _header(registry: Registry) -> str:
+    from html import escape
+
+    model = escape(registry.vlm.name)
+    return (
+        '<header class="mm-header"><h1>mmkv</h1><p>Ask a video anything, while it plays.</p>'
+        f'<span title="chosen by whoever runs this server">{model}</span></header>'
+    )
+
+
+def _notes(upload_bytes: int) -> str:
+    return (
+        f'<input type="file" id="mm-file" accept="video/*,.mkv,.avi,.ts" hidden '
+        f'data-most="{upload_bytes}" aria-label="Video file, up to {size(upload_bytes)}">'
+        '<p id="mm-note" role="status" hidden></p>'
+        '<p class="mm-no-camera">The camera needs https or localhost: browsers give it to no '
+        "other page.</p>"
+        '<dialog id="mm-large" onclick="this.close()"><img alt="The frame, enlarged"></dialog>'
+    )

@@ -1,0 +1,269 @@
+"""All sessions of a server: who has a place, who waits for one, and who has left."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from mmkv.demos.app.folders import Folders
+from mmkv.demos.app.hosts import AllowedHosts
+from mmkv.demos.app.limits import Limits
+from mmkv.demos.app.session import Session
+from mmkv.demos.app.settings import Settings
+
+if TYPE_CHECKING:
+    from mmkv import VideoLM
+
+log = logging.getLogger("mmkv.demo")
+
+PERIOD = 0.5  # seconds between two rounds of measuring and reaping
+UNSEEN = 180.0  # seconds without any sign of a page; hidden tabs send one a minute
+PAGES = 20  # open pages that one browser may have
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Whose session it is. visitor: the browser's secret cookie. tab: the tab's own secret.
+    user: the name that was logged in with, if any.
+    """
+
+    visitor: str = field(repr=False)
+    tab: str = field(repr=False)
+    user: str | None = None
+
+
+@dataclass(slots=True)
+class Visit:
+    """A session. pages: that show it, and what each was last told. wanted: what it starts when it
+    gets a place. why: it lost its place.
+    """
+
+    key: Key
+    session: Session
+    pages: dict[str, dict[str, object]] = field(default_factory=dict)
+    placed: bool = False
+    left: float | None = None
+    wanted: Callable[[], None] | None = None
+    why: str = ""
+
+
+class Busy(Exception):
+    """All places are taken. position: in the line, from 1 on."""
+
+    def __init__(self, position: int) -> None:
+        super().__init__(f"busy, position {position}")
+        self.position = position
+
+
+class Registry:
+    """Sessions by the secrets of those who made them.
+
+    A visitor gets a place when the first video is chosen and gives it back by leaving, by deleting
+    everything, or by `Limits.idle_seconds` without a sign. Places are given in the order in which
+    they were asked for.
+
+    Args:
+        vlm: the model of all sessions. settings: what a new visitor finds chosen.
+        clock: seconds that only rise.
+    """
+
+    def __init__(
+        self,
+        vlm: VideoLM,
+        folders: Folders,
+        limits: Limits | None = None,
+        hosts: AllowedHosts | None = None,
+        settings: Settings | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.vlm = vlm
+        self.limits = limits or Limits()
+        self.hosts = hosts or AllowedHosts()
+        self.settings = settings or Settings()
+        self._folders = folders
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._visits: dict[Key, Visit] = {}
+        self._pages: dict[str, Visit] = {}
+        self._line: list[Visit] = []
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Measure and reap in the background until `close`."""
+        self._thread = threading.Thread(target=self._run, name="mmkv-demo", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End every session and delete everything."""
+        self._closing.set()
+        if self._thread is not None:
+            self._thread.join(5.0)
+        with self._lock:
+            visits = list(self._visits.values())
+            self._visits, self._pages, self._line = {}, {}, []
+        for visit in visits:
+            end(visit.session)
+        self._folders.close()
+
+    def enter(self, key: Key, page: str) -> Visit:
+        """A page was opened, or loaded again: its session, new or as it was left."""
+        with self._lock:
+            visit = self._visits.get(key)
+            if visit is None:
+                folder = self._folders.new()
+                session = Session(
+                    self.vlm, folder, self.limits, self.hosts, self.settings, self._clock
+                )
+                visit = self._visits[key] = Visit(key, session)
+                self._drop_surplus(key)
+            visit.left = None
+            visit.pages[page] = {}
+            visit.session.seen = self._clock()
+            self._pages[page] = visit
+            return visit
+
+    def of_page(self, page: str, visitor: str) -> Visit | None:
+        """The visit that a page shows, if this visitor opened it."""
+        with self._lock:
+            visit = self._pages.get(page)
+            return visit if visit is not None and visit.key.visitor == visitor else None
+
+    def of_tab(self, visitor: str, tab: str) -> Visit | None:
+        """The visit of a tab."""
+        with self._lock:
+            found = [v for k, v in self._visits.items() if (k.visitor, k.tab) == (visitor, tab)]
+            return found[0] if found else None
+
+    def of_video(self, visitor: str, token: str) -> Visit | None:
+        """The visit whose video has this token, if it is this visitor's."""
+        with self._lock:
+            for key, visit in self._visits.items():
+                watch = visit.session.watch
+                if key.visitor == visitor and watch is not None and watch.video.token == token:
+                    return visit
+            return None
+
+    def leave(self, page: str) -> None:
+        """A page was closed, or is about to be loaded again."""
+        with self._lock:
+            visit = self._pages.pop(page, None)
+            if visit is not None:
+                visit.pages.pop(page, None)
+                if not visit.pages:
+                    visit.left = self._clock()
+
+    def place(self, visit: Visit) -> None:
+        """Have a place.
+
+        Raises:
+            Busy: none is free; the visit now stands in line.
+        """
+        with self._lock:
+            visit.session.touch()
+            visit.why = ""
+            if visit.placed:
+                return
+            if visit not in self._line:
+                self._line.append(visit)
+            self._give()
+            if not visit.placed:
+                raise Busy(self._line.index(visit) + 1)
+
+    def position(self, visit: Visit) -> int:
+        """Of a visit in the line, from 1 on; 0 if it does not wait."""
+        with self._lock:
+            return self._line.index(visit) + 1 if visit in self._line else 0
+
+    def release(self, visit: Visit, why: str = "") -> None:
+        """Give a place back, or leave the line, and delete what the session holds."""
+        with self._lock:
+            if visit in self._line:
+                self._line.remove(visit)
+            visit.wanted = None
+            visit.why = why
+        visit.session.forget()
+        with self._lock:
+            visit.placed = False
+            self._give()
+
+    @property
+    def placed(self) -> int:
+        """How many places are taken."""
+        with self._lock:
+            return sum(visit.placed for visit in self._visits.values())
+
+    def round(self) -> None:
+        """Measure every stream once, and end what has been left."""
+        now = self._clock()
+        with self._lock:
+            visits = list(self._visits.values())
+        for visit in visits:
+            session = visit.session
+            left = visit.left is not None and now - visit.left > self.limits.leave_seconds
+            if left or now - session.seen > UNSEEN:
+                self._end(visit)
+            elif visit.placed and now - session.active > self.limits.idle_seconds:
+                self.release(visit, "idle")
+            elif session.watch is not None:
+                try:
+                    session.watch.measure()
+                except ValueError:  # closed just now
+                    continue
+        with self._lock:
+            self._give()
+
+    def _run(self) -> None:
+        while not self._closing.wait(PERIOD):
+            try:
+                self.round()
+            except Exception:
+                log.exception("a round of measuring failed")
+
+    def _end(self, visit: Visit) -> None:
+        with self._lock:
+            self._visits.pop(visit.key, None)
+            for page in visit.pages:
+                self._pages.pop(page, None)
+            if visit in self._line:
+                self._line.remove(visit)
+        end(visit.session)
+        with self._lock:
+            visit.placed = False
+            self._give()
+
+    def _give(self) -> None:
+        """Free places to those who have waited longest."""
+        while self._line and self.placed < self.limits.sessions:
+            visit = self._line.pop(0)
+            visit.placed = True
+            visit.session.touch()
+            wanted, visit.wanted = visit.wanted, None
+            if wanted is not None:
+                threading.Thread(target=quietly, args=(wanted,), daemon=True).start()
+
+    def _drop_surplus(self, key: Key) -> None:
+        """One browser cannot fill the server with pages: its oldest ones without a place go."""
+        own = [v for k, v in self._visits.items() if k.visitor == key.visitor and not v.placed]
+        for visit in own[: max(0, len(own) - PAGES)]:
+            self._end(visit)
+
+
+def end(session: Session) -> None:
+    """End a session; what goes wrong is logged."""
+    try:
+        session.end()
+    except Exception:
+        log.exception("a session did not end well")
+
+
+def quietly(begin: Callable[[], None]) -> None:
+    """Start a video; the session keeps what went wrong for its page to say."""
+    try:
+        begin()
+    except Exception as error:
+        log.info("a video was not started: %s", error)
