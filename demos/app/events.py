@@ -153,9 +153,7 @@ class Events:
         session = visit.session
         session.message = ""
         try:
-            visit.wanted = lambda: begin(session)
-            self._registry.place(visit)
-            visit.wanted = None
+            self._registry.place(visit, lambda: begin(session))
             begin(session)
         except Busy:
             pass  # it starts when there is a place

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 log = logging.getLogger("mmkv.demo")
 
+BEST = 6  # frames that are shown
 State = Literal["waiting", "answering", "done", "stopped", "failed"]
 
 
@@ -30,8 +31,8 @@ class Exchange:
         ask: gives the engine's reply, once it is the question's turn.
         words: an error as a sentence.
 
-    text: the answer so far. frames: what it is found in, best first. as_of: seconds of the newest
-    frame it may have used. first_token: seconds to the first token. note: what else to know.
+    text: the answer so far. frames: the few that match best, best first. as_of: seconds of the
+    newest frame it may have used. first_token: seconds to the first token. note: what else to know.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class Exchange:
                     self._set(state="failed", note=self._words(error))
 
     def _read(self, reply: Any) -> None:
-        seen = tuple(Seen(f.seconds, f.score, f.thumbnail) for f in reply.frames if f.layers)
+        seen = tuple(Seen(f.seconds, f.score, f.thumbnail) for f in reply.frames[:BEST] if f.layers)
         with self._changed:
             self._reply = reply
             if self._stopping:

@@ -30,7 +30,9 @@ class Folders:
         base = (parent or Path(tempfile.gettempdir())) / f"{PREFIX}-{os.getuid()}"
         base.mkdir(mode=0o700, parents=True, exist_ok=True)
         if base.is_symlink() or base.stat().st_uid != os.getuid():
-            raise PermissionError(f"{base} belongs to somebody else; choose another with --temp DIR")
+            raise PermissionError(
+                f"{base} belongs to somebody else; choose another with --temp DIR"
+            )
         base.chmod(0o700)
         for left in base.iterdir():
             _delete_if_left(left)

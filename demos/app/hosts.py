@@ -38,7 +38,9 @@ class Host:
         except ValueError:
             name, port = None, None
         if not name or parts.path or parts.query or parts.username or "*" in name:
-            raise ValueError(f"--allow-host {text!r} is not a host; write camera.local or 10.0.0.7:8554")
+            raise ValueError(
+                f"--allow-host {text!r} is not a host; write camera.local or 10.0.0.7:8554"
+            )
         return cls(name.lower().rstrip("."), port)
 
     def __str__(self) -> str:

@@ -52,7 +52,7 @@ class Meter:
             self._gap = (self.points[-1].seconds - self.points[0].seconds) / len(self.points)
 
     def point(self, stats: Stats) -> Point:
-        """Where the stream's memory is: the index is on the device, thus on a CPU in host memory."""
+        """Where the stream's memory is; the index is on the device, which may be the host."""
         index = stats.index_bytes
         return Point(
             stats.seconds or 0.0,

@@ -69,6 +69,7 @@
       v.addEventListener(event, moved);
     }
     const failed = () => {
+      if (v !== video()) return;
       broken = true;
       say("This browser cannot play the file; it is watched all the same.");
     };

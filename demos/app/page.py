@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from html import escape
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
@@ -22,7 +24,7 @@ SCOPES = [
 ]
 PACES = [("As it plays", False), ("As fast as possible", True)]
 STATE = "(...all) => { all[0] = window.mmkv.state(); return all; }"
-ONLY_HERE = {"api_visibility": "private", "show_progress": "hidden"}
+ONLY_HERE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
 def theme() -> gr.themes.Base:
@@ -37,6 +39,10 @@ def theme() -> gr.themes.Base:
         body_background_fill_dark="*neutral_950",
         block_border_width="0px",
         block_shadow="none",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_600",
     )
 
 
@@ -77,14 +83,14 @@ def page(registry: Registry) -> gr.Blocks:
                         max_lines=4, max_length=limits.question_chars, scale=5,
                         elem_id="mm-question",
                     )  # fmt: skip
-                    ask = gr.Button("Ask", variant="primary", scale=1, min_width=80, elem_id="mm-go")
+                    ask = gr.Button(
+                        "Ask", variant="primary", scale=1, min_width=80, elem_id="mm-go"
+                    )
                     stop = gr.Button(
                         "Stop", variant="stop", scale=1, min_width=80, visible=False,
                         elem_id="mm-stop",
                     )  # fmt: skip
-                scope = gr.Radio(
-                    SCOPES, value="watched", label="Answer from", elem_id="mm-scope"
-                )
+                scope = gr.Radio(SCOPES, value="watched", label="Answer from", elem_id="mm-scope")
                 with gr.Row(visible=False, elem_id="mm-try") as tries:
                     offered = [gr.Button(text, size="sm") for text in suggestions()]
         with gr.Row(elem_id="mm-below", equal_height=False):
@@ -120,14 +126,14 @@ def page(registry: Registry) -> gr.Blocks:
                 with gr.Column(scale=5, min_width=320):
                     code = gr.Code(
                         language="python", label="The same from Python", interactive=False,
-                        elem_id="mm-code",
+                        buttons=["copy"], wrap_lines=True, elem_id="mm-code",
                     )  # fmt: skip
         timer = gr.Timer(1.0)
 
-        settings = [level, fps, moments, rush, follow_ups]
+        settings: list[Any] = [level, fps, moments, rush, follow_ups]
         shown = [banner, screen, line, gauges, plot, chat, ask, stop, tries]
         answering = [question, banner, line, chat, ask, stop]
-        loads = {"queue": True, "concurrency_limit": None, **ONLY_HERE}
+        loads: dict[str, Any] = {"queue": True, "concurrency_limit": None, **ONLY_HERE}
         blocks.load(
             events.enter, [tab], [*shown, words, code, *settings], js="() => [window.mmkv.tab()]",
             **loads,
@@ -140,8 +146,10 @@ def page(registry: Registry) -> gr.Blocks:
         camera.click(None, js="() => { window.mmkv.camera(); }", api_visibility="private")
         if registry.hosts:
             gr.on([go.click, address.submit], events.address, [address], shown, **loads)
-        asked = {"js": STATE, "trigger_mode": "multiple", **loads}
-        gr.on([ask.click, question.submit], events.ask, [state, question, scope], answering, **asked)
+        asked: dict[str, Any] = {"js": STATE, "trigger_mode": "multiple", **loads}
+        gr.on(
+            [ask.click, question.submit], events.ask, [state, question, scope], answering, **asked
+        )
         for button in offered:
             button.click(events.ask, [state, button, scope], answering, **asked)
         stop.click(events.stop, None, answering, **loads)
@@ -153,8 +161,6 @@ def page(registry: Registry) -> gr.Blocks:
 
 
 def _header(registry: Registry) -> str:
-    from html import escape
-
     model = escape(registry.vlm.name)
     return (
         '<header class="mm-header"><h1>mmkv</h1><p>Ask a video anything, while it plays.</p>'

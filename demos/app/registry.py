@@ -157,8 +157,11 @@ class Registry:
                 if not visit.pages:
                     visit.left = self._clock()
 
-    def place(self, visit: Visit) -> None:
+    def place(self, visit: Visit, wanted: Callable[[], None] | None = None) -> None:
         """Have a place.
+
+        Args:
+            wanted: what to begin, once, when the visit gets a place later.
 
         Raises:
             Busy: none is free; the visit now stands in line.
@@ -166,12 +169,14 @@ class Registry:
         with self._lock:
             visit.session.touch()
             visit.why = ""
+            visit.wanted = None
             if visit.placed:
                 return
             if visit not in self._line:
                 self._line.append(visit)
             self._give()
             if not visit.placed:
+                visit.wanted = wanted
                 raise Busy(self._line.index(visit) + 1)
 
     def position(self, visit: Visit) -> int:

@@ -194,9 +194,7 @@ class Session:
                 raise ValueError("This session has ended; load the page again.")
             self._forget(keep=video.path)
             try:
-                watch = Watch(
-                    self.vlm, video, open_source, self.settings, self.limits, self.folder
-                )
+                watch = Watch(self.vlm, video, open_source, self.settings, self.limits, self.folder)
             except Exception as error:
                 self.message = sentence(error)
                 raise

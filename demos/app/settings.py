@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmkv.cli.text import size
 from mmkv.config import CacheConfig
@@ -68,11 +68,14 @@ class Settings:
     def snippet(self, model: str) -> str:
         """Python that does the same without this page."""
         choices = ", ".join(f"{name}={value}" for name, value in self._choices().items())
-        asking = "chat = stream.chat()\n    print(chat.ask" if self.follow_ups else "print(stream.ask"
+        asking = (
+            "chat = stream.chat()\n    print(chat.ask" if self.follow_ups else "print(stream.ask"
+        )
         return (
             "import mmkv\n\n"
             f'vlm = mmkv.load("{model}")\n'
-            f"with vlm.stream(mmkv.CacheConfig({choices})) as stream:\n"
+            f"config = mmkv.CacheConfig({choices})\n"
+            "with vlm.stream(config) as stream:\n"
             f'    stream.encode("my.mp4", fps={self.fps:g})\n'
             f'    {asking}("What happens?").text)\n'
         )
@@ -86,8 +89,8 @@ class Settings:
         about = "" if level.bits is None else "about "
         return f"{level.words.capitalize()}. An hour of video takes {about}{size(full * share)}."
 
-    def _choices(self) -> dict[str, float | int]:
-        chosen: dict[str, float | int] = {}
+    def _choices(self) -> dict[str, Any]:
+        chosen: dict[str, Any] = {}
         bits = LEVELS[self.level].bits
         if bits is not None:
             chosen |= {"key_bits": bits[0], "value_bits": bits[1]}

@@ -111,7 +111,9 @@ def demo(
     try:
         listening = serving.listen()
         show = session.show_progress(quiet, False)
-        loading = options.given(device=device, dtype=dtype, max_pixels=max_pixels, revision=revision)
+        loading = options.given(
+            device=device, dtype=dtype, max_pixels=max_pixels, revision=revision
+        )
         vlm = session.load(model, show=show, **loading)
         # mmkv-tiny was not taught to follow conversations
         settings = Settings(follow_ups=vlm.name != session.BUNDLED)

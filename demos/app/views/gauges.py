@@ -30,13 +30,15 @@ def _rows(
         rows += [("window", "Window", "–", ""), ("host", "Host memory", "–", "")]
         return [*rows, ("disk", "Disk", "–", ""), ("bits", "Bits per element", "–", "")]
     point = watch.meter.point(stats)
-    rate = watch.meter.frames_per_second if watch.feed.running else 0.0
+    rate, counted = f"{watch.meter.frames_per_second:.1f}", f"frames/s, {stats.frames} so far"
+    if not watch.feed.running:
+        rate, counted = "done", f"{stats.frames} frames"
     packed = "not packed" if stats.codec == "fp16" else f"packed by {stats.codec}"
     bits = "–" if stats.bits_per_element is None else f"{stats.bits_per_element:.3g}"
     return [
-        ("rate", "Encoding", f"{rate:.1f}", f"frames/s, {stats.frames} so far"),
+        ("rate", "Encoding", rate, counted),
         ("dropped", "Dropped", f"{watch.dropped}", "frames the model had no time for"),
-        ("behind", "Behind live", f"{watch.behind:.1f} s", "what is shown to what is known"),
+        ("behind", "Behind live", f"{watch.behind:.1f} s", "the model behind the player"),
         ("first", "First word", answered, "after the question"),
         ("window", "Window", size(point.window), "on the device, always the same"),
         ("host", "Host memory", size(point.host), "earlier frames and their index"),

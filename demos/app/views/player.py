@@ -28,7 +28,7 @@ def player(watch: Watch | None, limits: Limits) -> str:
     if video.kind == "camera":
         screen = (
             f'<video id="mm-video" data-camera="1" data-fps="{watch.settings.fps:g}" autoplay '
-            'muted playsinline></video>'
+            "muted playsinline></video>"
         )
     elif video.path is None:
         screen = '<div class="mm-drop"><p>Watching this address on the server.</p></div>'

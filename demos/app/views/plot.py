@@ -36,10 +36,10 @@ def plot(points: Sequence[Point]) -> str:
         now = size(value(points[-1]))
         legend.append(f'<li class="mm-key-{name}"><i></i>{label}<b>{now}</b></li>')
     return (
-        f'<figure class="mm-plot"><figcaption>Memory over time</figcaption>'
-        f'<div class="mm-axes"><span class="mm-top">{size(top)}</span>'
+        f'<figure class="mm-plot"><figcaption><span>Memory over time</span>'
+        f'<span>up to {size(top)}</span></figcaption><div class="mm-axes">'
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" role="img" '
         f'aria-label="Memory over the time of the stream">{"".join(lines)}</svg>'
         f'<span class="mm-from">{clock(begin)}</span><span class="mm-to">{clock(end)}</span></div>'
-        f'<ul>{"".join(reversed(legend))}</ul></figure>'
+        f"<ul>{''.join(reversed(legend))}</ul></figure>"
     )

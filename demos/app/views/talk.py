@@ -36,5 +36,6 @@ def answer(exchange: Exchange, gap: float) -> str:
         small.append(f"first word after {took(exchange.first_token)}")
     if exchange.state == "stopped":
         small.append("stopped")
-    parts = [text, f"<small>{' · '.join(small)}</small>" if small else "", exchange.note]
+    remarks = " · ".join(part.replace(" ", "\u00a0") for part in small)
+    parts = [text, f"<small>{remarks}</small>" if small else "", exchange.note]
     return "\n\n".join(part for part in parts if part)

@@ -33,7 +33,7 @@ class Found:
 
 
 def found(frames: Sequence[Seen], gap: float) -> list[Found]:
-    """The best moments, at most six, best first; frames at most `gap` seconds apart are one."""
+    """The moments that frames, best first, are in; those at most `gap` seconds apart are one."""
     rank = {frame: place for place, frame in enumerate(frames)}
     runs: list[list[Seen]] = []
     for frame in sorted(frames, key=lambda f: f.seconds):

@@ -1,0 +1,66 @@
+"""What the tests of the demo share: a server's registry with its own clock, and waiting."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mmkv
+from mmkv.demos.app.folders import Folders
+from mmkv.demos.app.limits import Limits
+from mmkv.demos.app.registry import Key, Registry, Visit
+from mmkv.demos.app.settings import Settings
+
+FAST = Settings(rush=True)
+
+
+@functools.cache
+def tiny() -> Any:
+    """The bundled model, loaded once for all tests of a process."""
+    return mmkv.load("mmkv-tiny")
+
+
+class Clock:
+    """Seconds that a test moves on by hand."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Server:
+    """A registry without a page in front of it."""
+
+    def __init__(self, folder: Path, **limits: Any) -> None:
+        self.clock = Clock()
+        self.folders = Folders(folder)
+        self.registry = Registry(
+            tiny(), self.folders, Limits(**limits), settings=FAST, clock=self.clock
+        )
+
+    def visit(self, name: str) -> Visit:
+        """A visitor's page, opened."""
+        return self.registry.enter(Key(f"visitor {name}", f"tab of {name}"), f"page of {name}")
+
+    def close(self) -> None:
+        self.registry.close()
+
+
+def until(what: Callable[[], Any], seconds: float = 60.0) -> Any:
+    """Wait until `what` is true; its value."""
+    end = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < end, f"not within {seconds} s"
+        time.sleep(0.01)
+    return found
+
+
+def answered(exchange: Any) -> Any:
+    """The exchange, once it is over."""
+    until(lambda: exchange.over)
+    return exchange
