@@ -51,7 +51,7 @@ class Server:
         self.registry.close()
 
 
-def until(what: Callable[[], Any], seconds: float = 60.0) -> Any:
+def until(what: Callable[[], Any], seconds: float = 180.0) -> Any:
     """Wait until `what` is true; its value."""
     end = time.monotonic() + seconds
     while not (found := what()):

@@ -90,3 +90,12 @@ def decode(picture: bytes) -> Frame:
             return np.ascontiguousarray(shrink(as_frame(image), MAX_SIDE))
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError):
         raise VideoError("the camera's picture is damaged or none at all") from None
+
+
+def jpeg(frame: Frame) -> bytes:
+    """A frame as JPEG, at most 640 pixels a side."""
+    from PIL import Image
+
+    data = io.BytesIO()
+    Image.fromarray(shrink(frame, 640)).save(data, "JPEG", quality=80)
+    return data.getvalue()

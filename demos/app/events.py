@@ -39,12 +39,13 @@ class Events:
         visitor = request.cookies.get(COOKIE)
         page = request.session_hash
         if not visitor or not page or not isinstance(tab, str) or not 16 <= len(tab) <= 128:
-            return [_line(GONE), *[gr.skip()] * (len(SHOWN) + 6)]
+            return [_line(GONE), *[gr.skip()] * (len(SHOWN) + 7)]
         visit = self._registry.enter(Key(visitor, tab, request.username), page)
         settings = visit.session.settings
         chosen = [settings.level, settings.fps, settings.moments or self.moments]
         return [
             *self._shown(visit, page, anew=True),
+            gr.Timer(active=True),
             settings.in_words(self._registry.vlm),
             settings.snippet(self._registry.vlm.name),
             *chosen,
@@ -187,7 +188,7 @@ class Events:
             told.clear()
         values = self._values(visit)
         watch = visit.session.watch
-        marks = {**values, "screen": None if watch is None else watch.video.token}
+        marks = {**values, "screen": None if watch is None else watch.showing}
         if visit.session.answering is not None and not anew:
             marks["chat"] = told.get("chat")  # the answer's own handler tells it
         changed = [name for name in SHOWN if name not in told or told[name] != marks[name]]

@@ -11,6 +11,7 @@ import json
 import re
 import secrets
 from collections import OrderedDict
+from collections.abc import Callable
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs
 
@@ -45,10 +46,15 @@ POLICY = (
 
 
 class Guard:
-    """ASGI middleware; `visitor_of` then knows the browser of every request that passes."""
+    """ASGI middleware; `visitor_of` then knows the browser of every request that passes.
 
-    def __init__(self, app: ASGIApp) -> None:
+    Args:
+        here: told of each page that opens its connection, or opens it again.
+    """
+
+    def __init__(self, app: ASGIApp, here: Callable[[str], None] = lambda page: None) -> None:
         self._app = app
+        self._here = here
         self._owners: OrderedDict[str, str] = OrderedDict()  # of pages, by hash
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,7 +82,9 @@ class Guard:
         """Let a request pass that speaks of the visitor's own page only."""
         path = scope["path"]
         if path.startswith("/gradio_api/heartbeat/"):
-            self._own(path.rpartition("/")[2], visitor)
+            page = path.rpartition("/")[2]
+            self._own(page, visitor)
+            self._here(page)
         if path == "/gradio_api/queue/data":
             for page in parse_qs(scope["query_string"].decode("latin-1")).get("session_hash", []):
                 self._own(page, visitor)

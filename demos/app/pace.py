@@ -17,11 +17,13 @@ class PacedSource(FrameSource):
     held back any more (`rush`) they come as fast as they can be read.
 
     limit: seconds after which the source ends here; `cut` then says that there was more.
+    newest: the time and frame handed out last.
     """
 
     def __init__(self, source: FrameSource, limit: float, *, rush: bool = False) -> None:
         self.name, self.duration, self.live = source.name, source.duration, source.live
         self.cut = False
+        self.newest: tuple[float, Frame] | None = None
         self._source = source
         self._limit = limit
         self._changed = threading.Condition()
@@ -37,6 +39,7 @@ class PacedSource(FrameSource):
                 self._changed.wait_for(lambda at=seconds: self._may(at))  # type: ignore[misc]
             if self.closed:
                 return
+            self.newest = seconds, frame
             yield seconds, frame
 
     @property

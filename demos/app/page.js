@@ -33,7 +33,11 @@
 
   function state() {
     const v = video();
-    if (!v || v.dataset.camera) return { token, time: 0, furthest: 0, playing: !!v, rush: false };
+    if (!v || v.dataset.camera) {
+      const live = !!find("mm-live") && document.visibilityState === "visible";
+      const shown = document.querySelector("#mm-screen [data-token]")?.dataset.token || "";
+      return { token: shown, time: 0, furthest: 0, playing: live, rush: false };
+    }
     return {
       token, furthest, time: v.currentTime || 0,
       playing: !v.paused && !v.ended, rush: v.ended || broken,

@@ -128,16 +128,16 @@ def page(registry: Registry) -> gr.Blocks:
                         language="python", label="The same from Python", interactive=False,
                         buttons=["copy"], wrap_lines=True, elem_id="mm-code",
                     )  # fmt: skip
-        timer = gr.Timer(1.0)
+        timer = gr.Timer(1.0, active=False)  # until the page is known
 
         settings: list[Any] = [level, fps, moments, rush, follow_ups]
         shown = [banner, screen, line, gauges, plot, chat, ask, stop, tries]
         answering = [question, banner, line, chat, ask, stop]
         loads: dict[str, Any] = {"queue": True, "concurrency_limit": None, **ONLY_HERE}
-        blocks.load(
-            events.enter, [tab], [*shown, words, code, *settings], js="() => [window.mmkv.tab()]",
-            **loads,
-        ).then(events.follow, None, answering, **loads)  # fmt: skip
+        entered = [*shown, timer, words, code, *settings]
+        name_tab = "() => [window.mmkv.tab()]"
+        opened = blocks.load(events.enter, [tab], entered, js=name_tab, **loads)
+        opened.then(events.follow, None, answering, **loads)
         timer.tick(events.tick, [state], shown, js=STATE, **loads)
         blocks.unload(events.leave)
 

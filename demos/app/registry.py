@@ -38,13 +38,14 @@ class Key:
 
 @dataclass(slots=True)
 class Visit:
-    """A session. pages: that show it, and what each was last told. wanted: what it starts when it
-    gets a place. why: it lost its place.
+    """A session. pages: that show it, and what each was last told. gone: those that were closed.
+    left: when the last one was. wanted: what it starts when it gets a place. why: it lost it.
     """
 
     key: Key
     session: Session
     pages: dict[str, dict[str, object]] = field(default_factory=dict)
+    gone: set[str] = field(default_factory=set)
     placed: bool = False
     left: float | None = None
     wanted: Callable[[], None] | None = None
@@ -121,6 +122,10 @@ class Registry:
                 )
                 visit = self._visits[key] = Visit(key, session)
                 self._drop_surplus(key)
+            for closed in visit.gone:
+                visit.pages.pop(closed, None)
+                self._pages.pop(closed, None)
+            visit.gone.clear()
             visit.left = None
             visit.pages[page] = {}
             visit.session.seen = self._clock()
@@ -149,13 +154,21 @@ class Registry:
             return None
 
     def leave(self, page: str) -> None:
-        """A page was closed, or is about to be loaded again."""
+        """A page was closed, is about to be loaded again, or lost its connection for a moment."""
         with self._lock:
-            visit = self._pages.pop(page, None)
+            visit = self._pages.get(page)
             if visit is not None:
-                visit.pages.pop(page, None)
-                if not visit.pages:
+                visit.gone.add(page)
+                if visit.gone >= visit.pages.keys():
                     visit.left = self._clock()
+
+    def here(self, page: str) -> None:
+        """A page has its connection, for the first time or again."""
+        with self._lock:
+            visit = self._pages.get(page)
+            if visit is not None:
+                visit.gone.discard(page)
+                visit.left = None
 
     def place(self, visit: Visit, wanted: Callable[[], None] | None = None) -> None:
         """Have a place.

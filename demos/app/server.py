@@ -91,6 +91,9 @@ def quiet_gradio(folder: Path) -> None:
     os.environ["GRADIO_RUN_HISTORY"] = "False"
     os.environ["GRADIO_SSR_MODE"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    # else the times of the last 10,000 events are summed up again after each of them
+    os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**12)
+    os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "1"
 
 
 def application(registry: Registry, serving: Serving, folder: Path) -> object:
@@ -140,7 +143,7 @@ def application(registry: Registry, serving: Serving, folder: Path) -> object:
         css_paths=[CSS],
         head=HEAD,
     )
-    return Guard(app)
+    return Guard(app, registry.here)
 
 
 def serve(registry: Registry, serving: Serving, folder: Path, listening: socket.socket) -> None:

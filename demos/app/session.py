@@ -111,8 +111,10 @@ class Session:
         watch = self.watch
         if watch is None or watch.camera is None:
             return False
-        self.touch()
-        return watch.camera.put(data)
+        taken = watch.camera.put(data)
+        if taken:
+            self.touch()
+        return taken
 
     def play(self, position: float, furthest: float, *, playing: bool, rush: bool) -> None:
         """Where the player is."""

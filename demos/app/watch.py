@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from mmkv.cli.text import clock
-from mmkv.demos.app.camera import CameraSource
+from mmkv.demos.app.camera import CameraSource, jpeg
 from mmkv.demos.app.folders import delete
 from mmkv.demos.app.limits import Limits
 from mmkv.demos.app.meter import Meter
@@ -19,7 +19,7 @@ from mmkv.demos.app.settings import Settings
 
 if TYPE_CHECKING:
     from mmkv import VideoLM
-    from mmkv.video import FrameSource
+    from mmkv.video import Frame, FrameSource
 
 Kind = Literal["sample", "file", "camera", "address"]
 
@@ -66,7 +66,8 @@ class Watch:
         if isinstance(source, CameraSource):
             self._source = source
         else:
-            self._source = PacedSource(source, limits.stream_seconds, rush=settings.rush)
+            rush = settings.rush or video.path is None  # no player sets the pace
+            self._source = PacedSource(source, limits.stream_seconds, rush=rush)
         try:
             taken = video.path.stat().st_size if video.mine and video.path else 0
             config = settings.config(limits, limits.disk_bytes - taken)
@@ -90,6 +91,23 @@ class Watch:
     def camera(self) -> CameraSource | None:
         """Where the page's pictures go, if it is a camera."""
         return self._source if isinstance(self._source, CameraSource) else None
+
+    @property
+    def showing(self) -> str:
+        """Changes when the player has something else to show."""
+        newest = self._newest
+        return self.video.token if newest is None else f"{self.video.token} {newest[0]}"
+
+    def picture(self) -> bytes | None:
+        """A JPEG of the newest frame, where only the server sees the video."""
+        newest = self._newest
+        return None if newest is None else jpeg(newest[1])
+
+    @property
+    def _newest(self) -> tuple[float, Frame] | None:
+        if isinstance(self._source, PacedSource) and self.video.path is None:
+            return self._source.newest
+        return None
 
     @property
     def duration(self) -> float | None:

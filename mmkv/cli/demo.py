@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -123,6 +124,7 @@ def demo(
             for note in notes(serving, model):
                 say("note", note)
         typer.echo(f"mmkv demo with {vlm.name}: {address} (Ctrl-C ends it)")
+        sys.stdout.flush()  # also where it is read by a program
         if open_browser:
             typer.launch(address)
         serve(registry, serving, folders.root, listening)

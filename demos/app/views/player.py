@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,13 @@ def player(watch: Watch | None, limits: Limits) -> str:
             "muted playsinline></video>"
         )
     elif video.path is None:
-        screen = '<div class="mm-drop"><p>Watching this address on the server.</p></div>'
+        screen = '<div class="mm-drop"><p>Waiting for the first picture.</p></div>'
+        picture = watch.picture()
+        if picture is not None:
+            data = base64.b64encode(picture).decode()
+            screen = (
+                f'<img id="mm-live" alt="The newest frame" src="data:image/jpeg;base64,{data}">'
+            )
     else:
         kind = PLAYABLE.get(video.path.suffix.lower(), "video/mp4")
         screen = (

@@ -88,7 +88,7 @@ def timeline(watch: Watch | None, exchange: Exchange | None) -> str:
         pictures.append(
             f'<button type="button" class="mm-found{best}" data-seek="{at}" '
             f'style="left:{100 * edge:.2f}%" aria-label="Found at {moment}: go there">'
-            f"{_picture(moment.picture)}<span>{moment}</span></button>"
+            f"{_picture(moment.picture)}<span>{clock(moment.seconds)}</span></button>"
         )
         middle = 100 * (edge + width / 2)
         stems.append(f'<path class="mm-stem{best}" d="M{middle:.2f} 0L{100 * place:.2f} 10"/>')

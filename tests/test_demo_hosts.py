@@ -1,0 +1,153 @@
+"""The demo: network addresses are opened on the operator's hosts only, and lead nowhere else."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from video_servers import Camera, jpeg
+
+from mmkv.demos.app.hosts import AllowedHosts, Host, open_address
+from mmkv.video import VideoError
+
+
+def allowed(*hosts: str, number: str = "127.0.0.1") -> AllowedHosts:
+    def resolve(name: str, port: int) -> Sequence[str]:
+        return [number]
+
+    return AllowedHosts(tuple(Host.parse(host) for host in hosts), resolve)
+
+
+def mjpeg(handler: Any, visit: int) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+    handler.end_headers()
+    for index in range(1000):
+        picture = jpeg(index % 50)
+        head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
+        handler.wfile.write(head.encode() + picture + b"\r\n")
+        if handler.server is None or threading.Event().wait(0.02):
+            return
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://other.example/live",
+        "http://cam.local.other.example/live",
+        "http://cam.local@other.example/live",
+        "http://other.example#@cam.local/live",
+        "http://other.example\\@cam.local/live",
+        "rtsp://127.0.0.1/live",
+        "http://cam.local:22/",
+        "file:///etc/passwd",
+        "/etc/passwd",
+        "ftp://cam.local/",
+        "concat:http://cam.local/a|file:/etc/passwd",
+        "http://cam.local:99999/",
+        "http:///live",
+        "",
+    ],
+)
+def test_no_other_address_is_opened(address: str) -> None:
+    with pytest.raises(VideoError):
+        allowed("cam.local:8080").check(address)
+
+
+def test_without_a_list_there_is_no_address_at_all() -> None:
+    assert not AllowedHosts()
+    with pytest.raises(VideoError):
+        AllowedHosts().check("rtsp://cam.local/live")
+
+
+@pytest.mark.parametrize(
+    "address", ["rtsp://cam.local:8554/live", "http://CAM.local/x?y=1", "rtsp://u:p@cam.local/"]
+)
+def test_a_listed_host_without_a_port_takes_any(address: str) -> None:
+    assert allowed("cam.local").check(address).hostname == "cam.local"
+
+
+@pytest.mark.parametrize("text", ["", "*", "*.local", "a/b", "user@host", "host:port", "rtsp://x"])
+def test_the_list_takes_hosts_only(text: str) -> None:
+    with pytest.raises(ValueError, match="--allow-host"):
+        Host.parse(text)
+
+
+def test_the_name_is_looked_up_once_and_the_number_connected_to() -> None:
+    pinned = allowed("cam.local", number="10.1.2.3").pin("rtsp://me:secret@cam.local:8554/live?k=v")
+    assert pinned.address.secret == "rtsp://me:secret@10.1.2.3:8554/live?k=v"
+    assert str(pinned) == "rtsp://***@cam.local:8554/live?k=***"
+    with_six = allowed("cam.local", number="fd00::7").pin("http://cam.local/live")
+    assert with_six.address.secret == "http://[fd00::7]:80/live"
+    assert with_six.options["headers"] == "Host: cam.local\r\n"
+
+
+def test_a_camera_on_a_listed_host_is_watched() -> None:
+    with Camera(mjpeg) as camera:
+        pinned = allowed("cam.local").pin(f"http://cam.local:{camera.port}/live")
+        with open_address(pinned, 5.0) as source:
+            assert source.live
+            assert next(iter(source))[1].ndim == 3
+        assert {visit["Host"] for visit in camera.visits} == {f"cam.local:{camera.port}"}
+
+
+def redirect(location: str) -> Any:
+    def answer(handler: Any, visit: int) -> None:
+        handler.send_response(302)
+        handler.send_header("Location", location)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    return answer
+
+
+def playlist(address: str) -> Any:
+    def answer(handler: Any, visit: int) -> None:
+        body = f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{address}\n".encode()
+        handler.send_response(200)
+        handler.send_header("Content-Type", "application/vnd.apple.mpegurl")
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    return answer
+
+
+@pytest.mark.parametrize("leads", [redirect, playlist])
+def test_an_allowed_host_cannot_lead_to_another_place(leads: Any) -> None:
+    with Camera(mjpeg) as target:
+        elsewhere = f"http://127.0.0.1:{target.port}/secret.ts"
+        with Camera(leads(elsewhere)) as camera:
+            pinned = allowed("cam.local").pin(f"http://cam.local:{camera.port}/live.m3u8")
+            with pytest.raises(VideoError):
+                open_address(pinned, 1.0)
+        assert target.visits == []
+
+
+def rtsp_server(status: str) -> tuple[int, threading.Thread]:
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def answer() -> None:
+        connection, _ = listening.accept()
+        connection.recv(4096)
+        connection.sendall(f"{status}\r\nCSeq: 1\r\nLocation: rtsp://other/\r\n\r\n".encode())
+        connection.close()
+        listening.close()
+
+    thread = threading.Thread(target=answer, daemon=True)
+    thread.start()
+    return listening.getsockname()[1], thread
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [("RTSP/1.0 302 Moved", "leads to another address"), ("HTTP/1.1 200 OK", "not speak RTSP")],
+)
+def test_an_rtsp_server_that_sends_elsewhere_is_not_followed(status: str, words: str) -> None:
+    port, thread = rtsp_server(status)
+    pinned = allowed("cam.local").pin(f"rtsp://cam.local:{port}/live")
+    with pytest.raises(VideoError, match=words):
+        open_address(pinned, 1.0)
+    thread.join(10)
