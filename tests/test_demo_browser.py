@@ -28,7 +28,7 @@ if CHROMIUM is None:
     )
 
 EARLY = ("In which corner was the white ring?", "bottom left", 12.0)
-LATE = ("Where was the cyan star?", "bottom right", 147.0)
+LATE = ("Where did the blue square appear?", "bottom left", 126.0)
 
 
 @pytest.fixture(scope="module")

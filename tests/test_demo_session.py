@@ -55,7 +55,7 @@ def sent(session: Session, content: bytes, name: str = "mine.mp4") -> Path:
     ("question", "answer", "seconds"),
     [
         ("In which corner was the white ring?", "bottom left", 12.0),
-        ("Where was the cyan star?", "bottom right", 147.0),
+        ("Where did the blue square appear?", "bottom left", 126.0),
     ],
 )
 def test_early_and_late_scenes_are_answered_and_shown(
@@ -238,10 +238,10 @@ def test_sessions_side_by_side_answer_about_their_own_video(tmp_path: Path) -> N
     other.picture(jpeg(0))
     until(lambda: other.watch.encoded is not None)  # type: ignore[union-attr]
     one.watch.feed.wait(60)  # type: ignore[union-attr]
-    asked = "Where was the cyan star?"
+    asked = "Where did the blue square appear?"
     exchanges = [one.ask(asked, "encoded"), other.ask(asked, "encoded")]
     mine, theirs = [answered(exchange) for exchange in exchanges]
-    assert mine.text == "bottom right"
+    assert mine.text == "bottom left"
     assert {frame.seconds for frame in theirs.frames} <= {0.0}
     one.end()
     other.end()

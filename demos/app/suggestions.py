@@ -11,7 +11,7 @@ TRIED = (
     "In which corner was the white ring?",
     "What came after the purple star?",
     "Where did you see the yellow triangle?",
-    "Where was the cyan star?",
+    "Where did the blue square appear?",
 )
 
 
