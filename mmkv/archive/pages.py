@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -29,6 +30,9 @@ class Stored(Protocol):
 
     def side(self, name: str, block: int) -> bytes | None:
         """What was kept under this name beside this block."""
+
+
+_NOTHING: Mapping[str, bytes] = MappingProxyType({})  # one for all blocks of a long stream
 
 
 @dataclass(slots=True, eq=False)
@@ -139,7 +143,7 @@ def pack(
 
 def stripped(block: ArchivedBlock) -> ArchivedBlock:
     """The block without what its page holds from now on."""
-    return replace(block, kv=None, sides={}, mass=None, salience=None)
+    return replace(block, kv=None, sides=_NOTHING, mass=None, salience=None)
 
 
 def salience_left(salience: Tensor, kept: np.ndarray) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.lib.recfunctions import repack_fields
 
 from mmkv.archive.blocks import ArchivedBlock
 from mmkv.archive.pages import Page
@@ -17,25 +18,27 @@ from mmkv.store.segment import Group, Segment, around
 
 Buffer = bytes | np.ndarray
 
+_SIDE = ["name", "block", "offset", "length", "count"]  # what is kept of a SIDE record
+
 
 class DiskPage:
-    """A page's bytes in a segment's data file."""
+    """A page's bytes in a segment's data file; one per page stays in memory, so it is small.
 
-    def __init__(self, data: DataFile, group: Group) -> None:
+    Args:
+        sizes: of its slices, where they are in memory already: kept once.
+    """
+
+    __slots__ = ("_checks", "_data", "_payload", "_sides", "_sizes")
+
+    def __init__(self, data: DataFile, group: Group, sizes: np.ndarray | None = None) -> None:
         self._data = data
         self._payload = group.payload
         count = group.blocks
         rows = group.records["parts"][: 1 + count]
-        self._sizes = rows[:, :, 0].copy()
+        self._sizes = rows[:, :, 0].copy() if sizes is None else sizes
         self._checks = rows[:, :, 1].copy()
-        self._sides = {
-            (side["name"].decode(), int(side["block"])): (
-                int(side["offset"]),
-                int(side["length"]),
-                int(side["count"]),
-            )
-            for side in group.records[1 + count :]
-        }
+        sides = group.records[1 + count :]
+        self._sides = repack_fields(sides[_SIDE]) if len(sides) else None
 
     @property
     def sizes(self) -> np.ndarray:
@@ -51,11 +54,13 @@ class DiskPage:
 
     def side(self, name: str, block: int) -> bytes | None:
         """What was kept under this name beside this block, or None."""
-        where = self._sides.get((name, block))
-        if where is None:
+        if self._sides is None:
             return None
-        offset, length, check = where
-        return self._data.array(self._payload + offset, length, check).tobytes()
+        for side in self._sides[self._sides["block"] == block]:
+            if side["name"] == name.encode():
+                offset, length, check = (int(side[f]) for f in ("offset", "length", "count"))
+                return self._data.array(self._payload + offset, length, check).tobytes()
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,7 +116,7 @@ class Writer:
             held.oldest = blocks[0].seconds[0]
         held.nbytes = segment.end + segment.position
         held.stop, held.newest = page.stop, blocks[-1].seconds[1]
-        page.stored = DiskPage(segment.data, group)
+        page.stored = DiskPage(segment.data, group, page.sizes)
         self._unsynced += stop - start
         late = time.monotonic() - self._since > _SYNC_SECONDS
         if self._unsynced >= _SYNC_BYTES or late:
