@@ -11,10 +11,10 @@ from __future__ import annotations
 import argparse
 
 import mmkv
-from benchmarks import codecs, needles, question, sinks, steady, stock, store
+from benchmarks import codecs, eviction, needles, question, sinks, steady, stock, store
 from benchmarks.common import machine, save
 
-PARTS = ("steady", "stock", "sinks", "store", "codecs", "question", "needles")
+PARTS = ("steady", "stock", "sinks", "store", "codecs", "eviction", "question", "needles")
 
 
 def main() -> None:
@@ -37,6 +37,8 @@ def main() -> None:
         store.run(vlm)
     if "codecs" in parts:
         codecs.run(vlm)
+    if "eviction" in parts and vlm.name == "mmkv-tiny":
+        eviction.short(vlm)
     if "question" in parts:
         question.run(vlm)
     if "needles" in parts and vlm.name == "mmkv-tiny":

@@ -102,12 +102,15 @@ def temporal_text(
 
 
 def diverse(key: np.ndarray, value: np.ndarray, mass: np.ndarray | None, total: int) -> np.ndarray:
-    """The order of farthest point sampling over standardised keys and values."""
+    """The order of farthest point sampling over keys and values, each less its mean over the page
+    and over its root mean square.
+    """
     heads, frames, tokens, _ = key.shape
     found = np.zeros(key.shape[:3])
     for h in range(heads):
-        x = np.concatenate([key[h], value[h]], axis=2).reshape(frames * tokens, -1)
-        x = (x - x.mean(axis=0)) / x.std(axis=0)
+        sides = [states[h].reshape(frames * tokens, -1) for states in (key, value)]
+        sides = [side - side.mean(axis=0) for side in sides]
+        x = np.concatenate([side / np.sqrt((side**2).mean()) for side in sides], axis=1)
         size = (x**2).sum(axis=1)
         taken = [f * tokens + int(size[f * tokens : (f + 1) * tokens].argmax())
                  for f in range(frames)]  # fmt: skip

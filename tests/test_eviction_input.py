@@ -67,4 +67,4 @@ def test_a_budget_under_one_token_per_frame_is_one_and_is_told() -> None:
 def test_a_standing_instruction_that_no_prompt_can_hold_is_refused() -> None:
     vlm = small_vlm("llava_onevision")
     with pytest.raises(ValueError, match=r"the focus has .* tokens; at most 4096 are allowed"):
-        vlm.stream(mmkv.CacheConfig(keep_ratio=0.5, focus="door " * 2000))
+        vlm.stream(mmkv.CacheConfig(keep_ratio=0.5, eviction="text-prior", focus="door " * 2000))

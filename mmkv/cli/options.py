@@ -98,7 +98,9 @@ KeepRatio = Annotated[
 ]
 Eviction = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Which: text-prior, temporal, snapkv, temporal+snapkv, ..."),
+    typer.Option(
+        metavar="NAME", help="Which: diverse, text-prior, snapkv, temporal, temporal+snapkv, ..."
+    ),
 ]
 Merging = Annotated[
     str | None,

@@ -24,13 +24,15 @@ class Diverse(Eviction):
 
 
 def points(frames: Frames) -> Tensor:
-    """Keys and values side by side, float32 `[H, F, T, 2 D]`, every channel's mean taken off and
-    its spread over the page made 1.
+    """Keys and values side by side, float32 `[H, F, T, 2 D]`: every channel's mean over the page
+    taken off, then keys and values each of mean square 1, so that neither outweighs the other.
     """
-    both = torch.cat([frames.key, frames.value], dim=3).float()
-    both = both - both.mean(dim=(1, 2), keepdim=True)
-    spread = both.square().mean(dim=(1, 2), keepdim=True).sqrt()
-    return both / spread.clamp_min(1e-6 * spread.amax(dim=3, keepdim=True).clamp_min(1e-30))
+    parts = []
+    for states in (frames.key.float(), frames.value.float()):
+        apart = states - states.mean(dim=(1, 2), keepdim=True)
+        size = apart.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+        parts.append(apart / size.clamp_min(1e-30))
+    return torch.cat(parts, dim=3)
 
 
 def farthest_first(points: Tensor, count: int) -> Tensor:

@@ -13,7 +13,7 @@ from mmkv.eviction.text_prior import TextPrior
 EVICTIONS: dict[str, type[Eviction]] = {
     e.name: e for e in (TextPrior, Temporal, SnapKV, Diverse, Random, Nothing)
 }
-DEFAULT = TextPrior.name
+DEFAULT = Diverse.name
 _FIRST = Temporal.name + "+"  # what another policy may follow
 
 
