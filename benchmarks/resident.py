@@ -33,7 +33,7 @@ def measure(vlm: mmkv.VideoLM) -> dict[str, Any]:
             stream.encode(str(folder.joinpath("sample.mp4")), fps=1.0)
             stream.ask(questions[0]["question"], max_new_tokens=1)  # brings the past over
             answers = [stream.ask(q["question"], max_new_tokens=8) for q in questions]
-            losses = [loss(vlm, stream, q["question"], q["answer"]) for q in questions]
+            losses = [judged(vlm, stream, q["question"], q["answer"])[1] for q in questions]
             right = [a.text == q["answer"] for a, q in zip(answers, questions, strict=True)]
             stats = stream.stats()
             result[label] = {
@@ -48,18 +48,23 @@ def measure(vlm: mmkv.VideoLM) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def loss(vlm: mmkv.VideoLM, stream: mmkv.Stream, question: str, answer: str) -> float:
-    """How unlikely an answer is, in nats per token, its end included."""
+def judged(
+    vlm: mmkv.VideoLM, stream: mmkv.Stream, question: str, answer: str
+) -> tuple[bool, float]:
+    """Whether an answer is what greedy decoding gives, and how unlikely it is, in nats per token,
+    its end included.
+    """
     ids = vlm.tokenizer(answer, add_special_tokens=False)["input_ids"]
-    total = 0.0
+    total, exact = 0.0, True
     targets = [*ids, vlm.tokenizer.eos_token_id]
     with stream.ask_iter(question, max_new_tokens=len(targets)) as reply:
         logits = reply._logits
         for token in targets:
             total -= float(logits.float().log_softmax(-1)[token])
+            exact &= int(logits.argmax()) == token
             with vlm.turns.turn():
                 logits = reply._decoding.step(token)
-    return total / len(targets)
+    return exact, total / len(targets)
 
 
 def report(found: dict[str, Any]) -> None:

@@ -12,9 +12,11 @@ from benchmarks.gpu import cases
 from benchmarks.gpu.report import Row, Step
 from benchmarks.gpu.setup import Sizes, rmse_ratio
 from mmkv.kernels.attention_mass import naive as mass_naive
+from mmkv.kernels.buffer_attention import naive as buffer_naive
 from mmkv.kernels.merge import naive as merge_naive
 from mmkv.kernels.pack import naive as pack_naive
 from mmkv.kernels.packed_attention import naive as packed_naive
+from mmkv.kernels.rotate_write import naive as write_naive
 from mmkv.kernels.score import naive as score_naive
 from mmkv.kernels.summarize import naive as summarize_naive
 from mmkv.kernels.unpack_rotate import naive as unpack_naive
@@ -25,7 +27,7 @@ HALF, BRAIN = 2e-3, 8e-3  # root mean square error over signal, by dtype
 
 def steps(sizes: Sizes) -> list[Step]:
     """What is checked, by name."""
-    checks = (window, packed, packing, unpacking, summaries, mass, merging)
+    checks = (window, writing, buffers, packed, packing, unpacking, summaries, mass, merging)
     return [(f"right: {check.__name__}", 20.0, lambda c=check: c(sizes)) for check in checks]
 
 
@@ -52,6 +54,49 @@ def window(sizes: Sizes) -> Iterator[Row]:
         want = window_naive.window_attention(*doubles, exact, _double(sinks), sizes.dim**-0.5)
         bar = BRAIN if dtype == torch.bfloat16 else HALF
         yield check(f"window_attention {dtype}", rmse_ratio(got, want), bar)
+
+
+def writing(sizes: Sizes) -> Iterator[Row]:
+    from mmkv.kernels.rotate_write import triton
+
+    n, slots = 60, 100
+    key, value = (sizes.random(1, n, sizes.kv_heads, sizes.dim).transpose(1, 2) for _ in "kv")
+    turn = cases.angles(sizes, n)
+    for name, at in (("a ring", 70), ("a buffer", torch.tensor(30, device=sizes.device))):
+        got = [key.new_zeros(1, sizes.kv_heads, slots, sizes.dim) for _ in "kv"]
+        want = [held.double() for held in got]
+        triton.rotate_write(key, value, turn, *got, at)
+        write_naive.rotate_write(key.double(), value.double(), _double(turn), *want, at)
+        bar = BRAIN if sizes.dtype == torch.bfloat16 else HALF
+        yield check(f"rotate_write into {name}, keys", rmse_ratio(got[0], want[0]), bar)
+        unequal = float((got[1].double() != want[1]).sum())
+        yield check(f"rotate_write into {name}, values", unequal, 0, "numbers differ")
+
+
+def buffers(sizes: Sizes) -> Iterator[Row]:
+    from mmkv.kernels.buffer_attention import triton
+
+    slots = 90 if sizes.dry else 7000
+    for dtype in (torch.float16,) if sizes.dry else (torch.float16, torch.bfloat16):
+        bar = BRAIN if dtype == torch.bfloat16 else HALF
+        key, value = (sizes.random(1, sizes.kv_heads, slots, sizes.dim, dtype=dtype) for _ in "kv")
+        for name, n, before in (("a token", 1, slots - 20), ("a prompt", 40, slots - 60)):
+            query = sizes.random(1, n, sizes.heads, sizes.dim, dtype=dtype).transpose(1, 2)
+            turn = cases.angles(sizes, n)
+            at = torch.tensor(before, device=sizes.device)
+            key[:, :, before + n :] = value[:, :, before + n :] = float("nan")
+            given = (query, key, value, at, 0.1, turn)
+            out, lse = triton.buffer_attention_lse(*given)
+            doubles = [t.double() for t in (query, key, value)]
+            want = buffer_naive.buffer_attention_lse(*doubles, before, 0.1, _double(turn))
+            yield check(f"buffer_attention of {name} {dtype}", rmse_ratio(out, want[0]), bar)
+            gap = float((lse - want[1]).abs().max())
+            yield check(f"buffer_attention of {name} {dtype}, lse", gap, 2e-2)
+            plain = triton.buffer_attention(*given).transpose(1, 2)
+            yield check(
+                f"buffer_attention of {name} {dtype}, 16 bit", rmse_ratio(plain, want[0]), bar
+            )
+            key.nan_to_num_(), value.nan_to_num_()
 
 
 def packed(sizes: Sizes) -> Iterator[Row]:

@@ -73,6 +73,15 @@ class Report:
         return f"{kind}{about}\n\n| what | measured | bar | |\n|---|---|---|---|\n{rows}\n"
 
 
+def row(name: str, value: float, unit: str, bar: float | None = None, least: bool = True) -> Row:
+    """A measured row; `bar` is the least it should be, or the most."""
+    if bar is None:
+        return {"name": name, "value": float(value), "unit": unit}
+    ok = value >= bar if least else value <= bar
+    sign = ">=" if least else "<="
+    return {"name": name, "value": float(value), "unit": unit, "bar": f"{sign} {bar:g}", "ok": ok}
+
+
 def cells(row: Row) -> tuple[str, str, str, str]:
     """Name, value with unit, bar, and whether it holds."""
     value = row["value"]

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+ROTATED = 8  # layers whose buffers are used in turn, so that none stays in the L2 cache
+
 
 @dataclass(frozen=True)
 class Sizes:

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import functools
-import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.gpu import cases
 from benchmarks.gpu.correctness import packed_blocks
-from benchmarks.gpu.report import Row, Step
-from benchmarks.gpu.setup import Sizes, rmse_ratio, seconds
+from benchmarks.gpu.decode import decode
+from benchmarks.gpu.report import Row, Step, row
+from benchmarks.gpu.setup import ROTATED, Sizes, seconds
 from mmkv.kernels.attention_mass import naive as mass_naive
-
-ROTATED = 8  # layers whose buffers are used in turn, so that none stays in the L2 cache
-BARS = {32 << 10: 1.8, 128 << 10: 4.5, 1 << 20: 5.0}
 
 
 def steps(sizes: Sizes) -> list[Step]:
@@ -27,20 +22,11 @@ def steps(sizes: Sizes) -> list[Step]:
     found: list[Step] = [("copy bandwidth", 5.0, lambda: copy(sizes, state))]
     for tokens in sizes.lengths:
         found.append((f"decode over {tokens}", 40.0, lambda t=tokens: decode(sizes, t, state)))
-    for step in (packing, unpacking):
+    for step in (packing, unpacking, writing):
         found.append((step.__name__, 15.0, lambda s=step: s(sizes, state)))
-    for step in (window, mass, index):
+    for step in (window, buffers, mass, index):
         found.append((step.__name__, 15.0, lambda s=step: s(sizes)))
     return found
-
-
-def row(name: str, value: float, unit: str, bar: float | None = None, least: bool = True) -> Row:
-    """A measured row; `bar` is the least it should be, or the most."""
-    if bar is None:
-        return {"name": name, "value": float(value), "unit": unit}
-    ok = value >= bar if least else value <= bar
-    sign = ">=" if least else "<="
-    return {"name": name, "value": float(value), "unit": unit, "bar": f"{sign} {bar:g}", "ok": ok}
 
 
 def copy(sizes: Sizes, state: dict[str, float]) -> Iterator[Row]:
@@ -49,102 +35,6 @@ def copy(sizes: Sizes, state: dict[str, float]) -> Iterator[Row]:
     taken = seconds(sizes, [lambda: into.copy_(source)])
     state["copy"] = 2 * source.numel() / taken  # read and written
     yield row("copy bandwidth", state["copy"] / 1e12, "TB/s")
-
-
-def decode(sizes: Sizes, tokens: int, state: dict[str, float]) -> Iterator[Row]:
-    """One token's attention over so much history, all layers."""
-    from mmkv.kernels.packed_attention import triton
-
-    query = sizes.random(1, sizes.heads, 1, sizes.dim)
-    scale = sizes.dim**-0.5
-    best = None
-    for name, taken in _baselines(sizes, query, tokens, scale):
-        if isinstance(taken, str):
-            yield {"name": f"decode {tokens}, {name}", "value": None, "unit": taken}
-            continue
-        best = taken if best is None else min(best, taken)
-        yield row(
-            f"decode {tokens}, {name}, {sizes.layers} layers", 1e3 * taken * sizes.layers, "ms"
-        )
-    for name, pair in cases.forms(sizes).items():
-        held = [cases.history(sizes, tokens, *pair) for _ in range(1 if sizes.dry else ROTATED)]
-        ends = cases.visible(sizes, held[0])
-        for layer in held:
-            assert layer.compact
-        calls = [
-            lambda h=h, e=ends: triton.packed_attention(query, h, *e, scale, asm=not sizes.dry)
-            for h in held
-        ]
-        taken = seconds(sizes, calls)
-        moved = held[0].keys.nbytes + held[0].values.nbytes
-        yield row(f"decode {tokens}, packed {name}, {sizes.layers} layers",
-                  1e3 * taken * sizes.layers, "ms")  # fmt: skip
-        yield row(f"decode {tokens}, packed {name}, share of copy bandwidth",
-                  moved / taken / state["copy"], "")  # fmt: skip
-        if best is not None:
-            bar = BARS.get(tokens) if name != "K4 V4" else None
-            yield row(f"decode {tokens}, packed {name}, times the fastest", best / taken, "x", bar)
-
-
-def _baselines(
-    sizes: Sizes, query: Tensor, tokens: int, scale: float
-) -> Iterator[tuple[str, float | str]]:
-    """Seconds of one layer's attention in full precision, by every way there is, or why not."""
-    count = ROTATED if tokens <= 128 << 10 else 2  # 1 M tokens of one layer are 2 GB
-    held = [
-        tuple(sizes.random(1, sizes.kv_heads, tokens, sizes.dim) for _ in "kv")
-        for _ in range(count)
-    ]
-    key, value = held[0]
-    short = min(tokens, 1 << 15)
-    grouped = query.view(1, sizes.kv_heads, -1, sizes.dim)  # a key head's queries as rows
-    scores = grouped.float() @ key[:, :, :short].float().transpose(2, 3) * scale
-    want = (scores.softmax(-1) @ value[:, :, :short].float()).view(query.shape)
-    for name, attend in _ways(sizes, grouped, scale).items():
-        try:
-            error = rmse_ratio(
-                attend(key[:, :, :short], value[:, :, :short]).view(want.shape), want
-            )
-            if not error <= 2e-2:
-                yield name, f"wrong: error {error:.2g}"
-                continue
-            yield name, seconds(sizes, [lambda p=p, a=attend: a(*p) for p in held])
-        except Exception as error:
-            yield name, f"not here: {type(error).__name__}: {str(error).splitlines()[0][:80]}"
-
-
-def _ways(
-    sizes: Sizes, grouped: Tensor, scale: float
-) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
-    def backend(which: SDPBackend) -> Callable[[Tensor, Tensor], Tensor]:
-        def attend(key: Tensor, value: Tensor) -> Tensor:
-            with sdpa_kernel(which):
-                return F.scaled_dot_product_attention(grouped, key, value, scale=scale)
-
-        return attend
-
-    ways = {f"sdpa {which.name.lower()}": backend(which) for which in (
-        SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION,
-        SDPBackend.MATH)}  # fmt: skip
-    query = grouped.reshape(1, sizes.heads, 1, sizes.dim)
-
-    def flash(key: Tensor, value: Tensor) -> Tensor:
-        module = importlib.import_module("flash_attn")
-        parts = [t.transpose(1, 2) for t in (query, key, value)]
-        return module.flash_attn_with_kvcache(*parts, softmax_scale=scale).transpose(1, 2)
-
-    def flex(key: Tensor, value: Tensor) -> Tensor:
-        return _compiled()(query, key, value, scale=scale, enable_gqa=True)
-
-    return ways if sizes.dry else ways | {"flash_attn": flash, "flex_attention": flex}
-
-
-@functools.cache
-def _compiled() -> Callable[..., Tensor]:
-    from torch.nn.attention.flex_attention import flex_attention
-
-    compiled: Callable[..., Tensor] = torch.compile(flex_attention, dynamic=False)
-    return compiled
 
 
 def packing(sizes: Sizes, state: dict[str, float]) -> Iterator[Row]:
@@ -174,6 +64,48 @@ def unpacking(sizes: Sizes, state: dict[str, float]) -> Iterator[Row]:
         taken = seconds(sizes, [call])
         share = out.nbytes / taken / state["copy"]
         yield row(f"unpack_rotate keys {name}, share of copy bandwidth", share, "", 0.6)
+
+
+def writing(sizes: Sizes, state: dict[str, float]) -> Iterator[Row]:
+    from mmkv.kernels.rotate_write import triton
+
+    n, slots = sizes.chunk, 2 * sizes.chunk
+    turn = cases.angles(sizes, n)
+    key, value = (sizes.random(1, n, sizes.kv_heads, sizes.dim).transpose(1, 2) for _ in "kv")
+    rings = [
+        [sizes.random(1, sizes.kv_heads, slots, sizes.dim) for _ in "kv"] for _ in range(ROTATED)
+    ]
+    calls = [lambda r=r: triton.rotate_write(key, value, turn, *r, n // 2 + n) for r in rings]
+    share = 2 * (key.nbytes + value.nbytes) / seconds(sizes, calls) / state["copy"]
+    yield row(f"rotate_write of {n} tokens, share of copy bandwidth", share, "")
+
+
+def buffers(sizes: Sizes) -> Iterator[Row]:
+    """An answer's attention, against the fastest SDPA over exactly what is filled."""
+    from mmkv.kernels.buffer_attention import triton
+
+    filled = 100 if sizes.dry else 34 * 196
+    at = torch.tensor(filled, device=sizes.device)
+    for name, n in (("a token", 1), ("a prompt of 60", 60)):
+        held = [
+            tuple(sizes.random(1, sizes.kv_heads, filled + 300, sizes.dim) for _ in "kv")
+            for _ in range(ROTATED)
+        ]
+        query, turn = sizes.random(1, sizes.heads, n, sizes.dim), cases.angles(sizes, n)
+        calls = [lambda p=p, q=query, t=turn: triton.buffer_attention(q, *p, at, 0.1, t)
+                 for p in held]  # fmt: skip
+        own = seconds(sizes, calls)
+        yield row(f"buffer_attention of {name} over {filled}", 1e6 * own, "us")
+        seen = torch.ones(n, filled + n, dtype=torch.bool, device=sizes.device).tril(filled)
+
+        def stock(key: Tensor, value: Tensor, q: Tensor = query, mask: Tensor = seen) -> Tensor:
+            end, only = mask.shape[1], mask if mask.shape[0] > 1 else None
+            return F.scaled_dot_product_attention(
+                q, key[:, :, :end], value[:, :, :end], attn_mask=only, scale=0.1, enable_gqa=True
+            )
+
+        taken = seconds(sizes, [lambda p=p, s=stock: s(*p) for p in held])
+        yield row(f"buffer_attention of {name}, times SDPA", taken / own, "x")
 
 
 def window(sizes: Sizes) -> Iterator[Row]:

@@ -22,13 +22,16 @@ class Recorder(Protocol):
 
 
 class CudaGraphs:
-    """Records steps as CUDA graphs, until one cannot be recorded: that is said once."""
+    """Records steps as CUDA graphs, until one cannot be recorded: that is said once.
+
+    works: whether none has failed.
+    """
 
     def __init__(self) -> None:
-        self._works = True
+        self.works = True
 
     def __call__(self, step: Callable[[], Tensor]) -> Callable[[], Tensor] | None:
-        if not self._works:
+        if not self.works:
             return None
         graph = torch.cuda.CUDAGraph()
         try:
@@ -36,7 +39,7 @@ class CudaGraphs:
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 out = step()
         except Exception as error:
-            self._works = False
+            self.works = False
             reason = (str(error).splitlines() or [""])[0][:200]
             log.warning(
                 "answers are generated without CUDA graphs, which is slower: %s: %s",
