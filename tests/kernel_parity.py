@@ -22,7 +22,7 @@ from mmkv.kernels.merge import naive as merge_naive
 from mmkv.kernels.merge import triton as merge_triton
 from mmkv.kernels.pack import naive as pack_naive
 from mmkv.kernels.pack import triton as pack_triton
-from mmkv.kernels.pack.naive import Form
+from mmkv.kernels.pack.form import Form
 from mmkv.kernels.packed_attention import naive as packed_naive
 from mmkv.kernels.packed_attention import triton as packed_triton
 from mmkv.kernels.rotate_write import naive as write_naive

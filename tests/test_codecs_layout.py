@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmkv.kernels.pack import Form, pack, pack_bits
-from mmkv.kernels.pack.naive import orthonormal, quantize, tables
+from mmkv.kernels.pack.form import orthonormal, tables
+from mmkv.kernels.pack.naive import quantize
 from mmkv.kernels.unpack_rotate import unpack_bits, unpack_rotate
 from mmkv.rotary import rotate
 

@@ -15,9 +15,9 @@ from kernel_builds import ARCHITECTURES, SHARED, Launch, launches, loops
 from mmkv.kernels.attention_mass import triton as mass
 from mmkv.kernels.buffer_attention import triton as buffer
 from mmkv.kernels.merge import triton as merge
-from mmkv.kernels.pack import naive as packing
+from mmkv.kernels.pack import form as packing
 from mmkv.kernels.pack import triton as pack
-from mmkv.kernels.pack.naive import Form
+from mmkv.kernels.pack.form import Form
 from mmkv.kernels.packed_attention import naive as packed
 from mmkv.kernels.packed_attention import triton as packed_attention
 from mmkv.kernels.rotate_write import triton as rotate_write

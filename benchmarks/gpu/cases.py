@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu.setup import Sizes
-from mmkv.kernels.pack.naive import FINEST, ZERO, Form, Params
+from mmkv.kernels.pack.form import FINEST, ZERO, Form, Params
 from mmkv.kernels.packed_attention.naive import PackedHistory, slot_bits
 from mmkv.kernels.window_attention.naive import Chunk
 

@@ -15,6 +15,7 @@ from mmkv.kernels.attention_mass import naive as mass_naive
 from mmkv.kernels.buffer_attention import naive as buffer_naive
 from mmkv.kernels.merge import naive as merge_naive
 from mmkv.kernels.pack import naive as pack_naive
+from mmkv.kernels.pack.form import Form, slot_order
 from mmkv.kernels.packed_attention import naive as packed_naive
 from mmkv.kernels.rotate_write import naive as write_naive
 from mmkv.kernels.score import naive as score_naive
@@ -127,7 +128,7 @@ def packing(sizes: Sizes) -> Iterator[Row]:
             states = sizes.random(2, sizes.kv_heads, sizes.group, sizes.dim) * 2 + 3
             params, _ = pack_naive.pack(states, part)
             slots = states.float().gather(
-                3, pack_naive.slot_order(params.wide)[:, :, None].expand(states.shape)
+                3, slot_order(params.wide)[:, :, None].expand(states.shape)
             )
             got = triton.quantize(states, params, part)
             unequal = float((got != pack_naive.quantize(slots, params, part)).float().mean())
@@ -189,7 +190,7 @@ def merging(sizes: Sizes) -> Iterator[Row]:
 
 
 def packed_blocks(
-    sizes: Sizes, form: pack_naive.Form, blocks: int, tokens: int
+    sizes: Sizes, form: Form, blocks: int, tokens: int
 ) -> tuple[tuple[object, ...], tuple[int, int, int]]:
     """Arguments of `unpack_rotate` but the last, for keys, and the shape of that one."""
     total = blocks * tokens

@@ -73,11 +73,17 @@ def writing(sizes: Sizes, state: dict[str, float]) -> Iterator[Row]:
     turn = cases.angles(sizes, n)
     key, value = (sizes.random(1, n, sizes.kv_heads, sizes.dim).transpose(1, 2) for _ in "kv")
     rings = [
-        [sizes.random(1, sizes.kv_heads, slots, sizes.dim) for _ in "kv"] for _ in range(ROTATED)
+        [sizes.random(1, sizes.kv_heads, slots, sizes.dim) for _ in "kv"]
+        for _ in range(_layers(sizes))
     ]
     calls = [lambda r=r: triton.rotate_write(key, value, turn, *r, n // 2 + n) for r in rings]
     share = 2 * (key.nbytes + value.nbytes) / seconds(sizes, calls) / state["copy"]
     yield row(f"rotate_write of {n} tokens, share of copy bandwidth", share, "")
+
+
+def _layers(sizes: Sizes) -> int:
+    """Layers whose buffers are used in turn."""
+    return 1 if sizes.dry else ROTATED
 
 
 def buffers(sizes: Sizes) -> Iterator[Row]:
@@ -86,10 +92,10 @@ def buffers(sizes: Sizes) -> Iterator[Row]:
 
     filled = 100 if sizes.dry else 34 * 196
     at = torch.tensor(filled, device=sizes.device)
-    for name, n in (("a token", 1), ("a prompt of 60", 60)):
+    for name, n in (("a token", 1), ("a prompt", 4 if sizes.dry else 60)):
         held = [
             tuple(sizes.random(1, sizes.kv_heads, filled + 300, sizes.dim) for _ in "kv")
-            for _ in range(ROTATED)
+            for _ in range(_layers(sizes))
         ]
         query, turn = sizes.random(1, sizes.heads, n, sizes.dim), cases.angles(sizes, n)
         calls = [lambda p=p, q=query, t=turn: triton.buffer_attention(q, *p, at, 0.1, t)

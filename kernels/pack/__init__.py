@@ -6,7 +6,7 @@ from torch import Tensor
 
 from mmkv.kernels.dispatch import on_device, runs_triton, why_not
 from mmkv.kernels.pack import naive
-from mmkv.kernels.pack.naive import Form, Params
+from mmkv.kernels.pack.form import Form, Params
 
 __all__ = ["Form", "Params", "pack", "pack_bits"]
 

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mmkv.kernels.pack.naive import WIDE_LEVELS, Form
+from mmkv.kernels.pack.form import WIDE_LEVELS, Form
 
 
 def pack_bits(codes: Tensor, form: Form) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mmkv.kernels.pack import naive
 from mmkv.kernels.pack.bits import pack_bits
-from mmkv.kernels.pack.naive import WIDE_LEVELS, Form, Params
+from mmkv.kernels.pack.form import WIDE_LEVELS, Form, Params, slot_order, tables
 
 __all__ = ["pack", "pack_bits", "quantize", "supports"]
 
@@ -39,7 +39,7 @@ def pack(states: Tensor, form: Form) -> tuple[Params, Tensor]:
         states = states.contiguous()
     groups, heads, tokens, dim = states.shape
     wide = _choose_wide(states, form)
-    order = naive.slot_order(wide)
+    order = slot_order(wide)
     first, scale, centre = (torch.empty(groups, heads, dim, device=states.device) for _ in range(3))
     constant = torch.empty(groups, heads, dim, dtype=torch.bool, device=states.device)
     matrix = form.matrix(dim, states.device)
@@ -60,7 +60,7 @@ def pack(states: Tensor, form: Form) -> tuple[Params, Tensor]:
 def quantize(states: Tensor, params: Params, form: Form) -> Tensor:
     """Codes uint8 `[G, H, T, D]` by slot of states by channel, given their parameters."""
     groups, heads, tokens, dim = states.shape
-    table = naive.tables(params)
+    table = tables(params)
     centre = table.centre.gather(2, table.order)
     inverse = torch.where(table.scale > 0, 1 / table.scale, 0.0)
     codes = torch.empty(groups, heads, tokens, dim, dtype=torch.uint8, device=states.device)

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mmkv.kernels.pack.naive import WIDE_LEVELS, Form
+from mmkv.kernels.pack.form import WIDE_LEVELS, Form
 from mmkv.kernels.packed_attention.naive import Compact, slot_bits
 
 _GROUPS = 8  # in one program: the transform's matrix is read once for all of them

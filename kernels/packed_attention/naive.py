@@ -7,7 +7,7 @@ folded into the query once per group, and only small integers are multiplied per
 
 Layout of a group of T tokens, T a multiple of 16; `bits` is 4 for 16 levels, otherwise 2
     keys    `[H_kv, T, D * bits / 8]`, byte b of a row, slot j of 8 / bits, bits from the low end
-            <-> channel slot j * (D * bits / 8) + b, as in `kernels/pack/naive.py`.
+            <-> channel slot j * (D * bits / 8) + b, as in `kernels/pack/form.py`.
     values  `[H_kv, D, T * bits / 8]`, byte b of a row, slot j <-> token j * (T * bits / 8) + b:
             both are rows along what their product sums over.
 """
@@ -20,7 +20,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from mmkv.kernels.pack.naive import WIDE_LEVELS, Form, Params, Tables, tables, transformed
+from mmkv.kernels.pack.form import WIDE_LEVELS, Form, Params, Tables, tables, transformed
 
 # numbers of a group unpacked at a time, over all groups at hand
 _MAX_NUMBERS = 1 << 23

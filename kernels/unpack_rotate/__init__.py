@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from mmkv.kernels.dispatch import on_device, runs_triton
-from mmkv.kernels.pack.naive import Form, Params
+from mmkv.kernels.pack.form import Form, Params
 from mmkv.kernels.unpack_rotate import naive
 from mmkv.kernels.unpack_rotate.naive import unpack_bits
 

@@ -1,6 +1,6 @@
 """Packed blocks back to full precision in torch, rotated to new positions: the specification.
 
-The layout of codes and words is that of `kernels/pack/naive.py`.
+The layout of codes and words is that of `kernels/pack/form.py`.
 """
 
 from __future__ import annotations
@@ -11,14 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mmkv.kernels.pack.naive import (
-    WIDE_LEVELS,
-    Form,
-    Params,
-    Tables,
-    tables,
-    transformed,
-)
+from mmkv.kernels.pack.form import WIDE_LEVELS, Form, Params, Tables, tables, transformed
 from mmkv.rotary import rotate
 
 

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mmkv.kernels.pack.naive import WIDE_LEVELS, Form, Params, tables
+from mmkv.kernels.pack.form import WIDE_LEVELS, Form, Params, tables
 
 _HALF_WIDE = tl.constexpr((WIDE_LEVELS - 1) / 2)
 

@@ -3,7 +3,7 @@
 Bytes of a page: per group of tokens a row of parameters (per head the largest scale, float32; a bit
 per channel where some are wide; a word per channel), then the list of exact centres. Bytes of a
 block: its codes; where groups are shorter than the page, first its place among the page's tokens,
-uint16. The rest of the layout is in `kernels/pack/naive.py`.
+uint16. The rest of the layout is in `kernels/pack/form.py`.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
-from mmkv.kernels.pack.naive import TRANSFORMS
+from mmkv.kernels.pack.form import TRANSFORMS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
