@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmkv.archive import ArchivedBlock, Snapshot
 from mmkv.ingest import Ingest
-from mmkv.rotary import Rotary, rotate
+from mmkv.rotary import Rotary
 from mmkv.thumbnails import SIDE
 
 
@@ -109,22 +109,17 @@ def _recent_kv(
     if gapless and window.holds(every[0].start):
         return window.read(layer, every[0].start, every[-1].start + every[-1].tokens)
     # asked about an earlier moment: the archive's copy, rotated to the same place
-    kv, left = past.read(layer, every, ring.device)
     table = rotary(block_positions(every, [b.origin for b in every]), ring.device, ring.dtype)
-    return rotate(kv[None, 0], rows_of(table, left)), kv[None, 1]
+    size = (1, ring.shape[1], past.tokens(every), ring.shape[3])
+    key, value = ring.new_empty(size), ring.new_empty(size)
+    past.fill(layer, every, key[0], value[0], table)
+    return key, value
 
 
 def block_positions(blocks: list[ArchivedBlock], origins: list[np.ndarray]) -> np.ndarray:
     """Positions int64 `[A, n]` of these blocks' tokens when they start at these origins."""
     parts = [b.layout.offsets + o[:, None] for b, o in zip(blocks, origins, strict=True)]
     return np.concatenate(parts, axis=1)
-
-
-def rows_of(table: tuple[Tensor, Tensor], left: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Cosines and sines `[H_kv, n, R]` of the tokens that are left in each head, int64 `[H_kv, n]`;
-    the whole table where none is missing.
-    """
-    return table if left is None else (table[0][left], table[1][left])
 
 
 def _end(block: ArchivedBlock) -> float:

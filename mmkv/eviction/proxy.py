@@ -18,6 +18,7 @@ from torch import Tensor
 from mmkv import seam
 from mmkv.eviction.base import ALL_TEXT
 from mmkv.kernels.attention_mass import attention_mass
+from mmkv.kernels.buffer_attention import buffer_attention
 from mmkv.models.base import VideoModel
 from mmkv.models.prompt import Prompt
 from mmkv.rotary import rotate
@@ -89,14 +90,10 @@ class WatchedPass:
         last = max(rows, text)
         asks = rotate(query[:, :, -last:], (table[0][-last:], table[1][-last:]))
         before = key.shape[2] - text
-        mask = torch.ones(text, before + text, dtype=torch.bool, device=key.device).tril(before)
-        said = F.scaled_dot_product_attention(
-            asks[:, :, -text:], key, value, attn_mask=mask, scale=scaling,
-            enable_gqa=query.shape[1] != key.shape[1],
-        )  # fmt: skip
+        said = buffer_attention(asks[:, :, -text:], key, value, before, scaling)
         mass = attention_mass(asks[0, :, -rows:], key[0], scaling, key.shape[2] - rows)
         self.masses.append(mass[:, before - n : before])
-        return torch.cat([out, said.transpose(1, 2)], dim=1)
+        return torch.cat([out, said], dim=1)
 
     def _table(self, like: Tensor) -> tuple[Tensor, Tensor]:
         if like.device not in self._tables:
