@@ -87,7 +87,7 @@ def test_training_gives_each_question_what_the_stock_model_gives_it_alone(
     batch, frames = held_out(encoder, bank, clips=2, questions=5)
     tokens = visual(model, frames, 2)
     past = streaming.watch(model, forward.opening(model, tokens, encoder), len(encoder.prefix))
-    everything = torch.arange(FRAMES).expand(2, 5, FRAMES)
+    everything = streaming.whole_clips(2, 5, FRAMES)
     states, _ = streaming.answer(model, batch, past, encoder, lambda *_: everything)
     ours = model.lm_head(states)
     video = [encoder.ids[VIDEO]] * (FRAMES * TOKENS + 1)

@@ -15,9 +15,10 @@ from mmkv.models.tiny import forward, recall, streaming
 from mmkv.models.tiny.batches import Batch, Encoder, make_batch
 from mmkv.models.tiny.questions import KINDS
 from mmkv.models.tiny.streaming import WINDOW
-from mmkv.models.tiny.world import draw, make_bank
+from mmkv.models.tiny.world import N_OBJECTS, draw, make_bank, object_name
 
 FRAMES, QUESTIONS = 40, 6
+OBJECTS = [object_name(n) for n in range(N_OBJECTS)]
 
 
 @pytest.fixture(scope="module")
@@ -67,13 +68,16 @@ def test_helped_questions_are_shown_what_they_need(vlm: mmkv.VideoLM, encoder: E
     past = watched(vlm, encoder, frames, 3)
     helped = torch.zeros(3, QUESTIONS, dtype=torch.bool)
     helped[:, ::2] = True
-    choice = recall.Choice(batch, 6, neighbours=True, helped=helped)
+    choice = recall.Choice(batch, 6, neighbours=True, helped=helped, crowded=~helped)
     _, passed = streaming.answer(vlm.model, batch, past, encoder, choice)
+    newest = torch.arange(FRAMES - recall.RECENT, FRAMES)
     for layer, asked in enumerate(passed):
         assert asked.shown.shape == (3, QUESTIONS, 6 + recall.RECENT)
-        assert bool((asked.shown.diff(dim=-1) > 0).all())
-        assert bool((asked.shown[..., -recall.RECENT :] >= FRAMES - recall.RECENT).all())
-        seen = torch.zeros_like(batch.required).scatter(-1, asked.shown, True)
+        own = streaming.within(asked.shown, FRAMES)
+        assert bool((asked.shown[..., : -recall.RECENT].diff(dim=-1) > 0).all())
+        assert bool((own[..., -recall.RECENT :] == newest).all())
+        assert bool((own[helped] >= 0).all())
+        seen = streaming.were_shown(asked.shown, FRAMES)
         if layer:
             assert bool((seen | ~batch.required)[helped].all())
     assert bool(choice.answerable(passed)[helped].all())
@@ -92,6 +96,64 @@ def test_a_question_sees_only_what_it_is_shown(vlm: mmkv.VideoLM, encoder: Encod
         states[:, prefix:].unflatten(1, (FRAMES, -1))[:, ~kept] = float("nan")
     after, _ = streaming.answer(vlm.model, batch, past, encoder, lambda *_: shown)
     torch.testing.assert_close(before, after, atol=0, rtol=0)
+
+
+@torch.no_grad()
+def test_a_question_in_a_crowd_is_shown_frames_of_other_clips(
+    vlm: mmkv.VideoLM, encoder: Encoder
+) -> None:
+    batch, frames = long_batch(encoder, clips=3)
+    past = watched(vlm, encoder, frames, 3)
+    everyone = torch.ones(3, QUESTIONS, dtype=torch.bool)
+    choice = recall.Choice(batch, 6, neighbours=False, helped=everyone, crowded=everyone)
+    _, passed = streaming.answer(vlm.model, batch, past, encoder, choice)
+    own = torch.stack([streaming.within(asked.shown, FRAMES) for asked in passed])
+    assert bool((own < 0).any())
+    assert bool(choice.answerable(passed).all())
+
+
+def test_no_frame_of_another_clip_gives_another_answer(encoder: Encoder) -> None:
+    bank = make_bank(4, seed=3)
+    kinds = {"colour": 3.0, "shape": 3.0, "place": 1.0, "follow": 1.0, "exists": 1.0}
+    batch = make_batch(
+        Random("crowd"), encoder, clips=6, frames=20, questions=12, weights=kinds,
+        variants=bank.variants,
+    )  # fmt: skip
+    crowded = torch.ones(6, 12, dtype=torch.bool)
+    fine = recall.candidates(batch, crowded).unflatten(-1, (6, 20))
+    shown_of_others = 0
+    for b, questions in enumerate(batch.questions):
+        for k, q in enumerate(questions):
+            said = " ".join([*(text for text, _ in q.turns), q.text]).replace("?", "")
+            words = set(said.split())
+            for c in range(6):
+                for t in range(20):
+                    held = [object_name(n) for n in batch.scenes[c, t].tolist() if n >= 0]
+                    if c == b:
+                        assert bool(fine[b, k, c, t]) == (t < 20 - recall.RECENT)
+                    elif bool(fine[b, k, c, t]):
+                        shown_of_others += 1
+                        assert not any(name in said for name in held), (q, held)
+                        if not any(name in said for name in OBJECTS):
+                            assert not any(words & set(name.split()) for name in held), (q, held)
+    assert shown_of_others > 0
+
+
+def test_the_quadrant_sought_holds_the_answer(encoder: Encoder) -> None:
+    bank = make_bank(4, seed=3)
+    batch = make_batch(
+        Random("sought"), encoder, clips=8, frames=6, questions=12,
+        weights={"colour": 1.0, "shape": 1.0, "place": 0.3}, variants=bank.variants,
+    )  # fmt: skip
+    for b, questions in enumerate(batch.questions):
+        for k, q in enumerate(questions):
+            place = int(batch.sought[b, k])
+            assert (place >= 0) == (q.kind != "place")
+            if place >= 0:
+                name = object_name(int(batch.scenes[b, q.scenes[0], place]))
+                assert q.answer in name.split()
+                assert set(name.split()) - {q.answer} <= set(q.text.replace("?", "").split())
+                assert name not in q.text
 
 
 def test_neighbours_of_the_best_frames_come_before_other_good_ones() -> None:

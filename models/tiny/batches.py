@@ -11,7 +11,14 @@ from transformers import PreTrainedTokenizerFast
 
 from mmkv.models.tiny.questions import Clip, Question, ask, random_clip
 from mmkv.models.tiny.tokenizer import END, START, SYSTEM
-from mmkv.models.tiny.world import COLOUR_NAMES, EMPTY, SHAPES, object_name, object_number
+from mmkv.models.tiny.world import (
+    COLOUR_NAMES,
+    EMPTY,
+    N_OBJECTS,
+    SHAPES,
+    object_name,
+    object_number,
+)
 
 TOKENS = 16  # visual tokens per frame
 IGNORE = -100
@@ -62,6 +69,8 @@ class Batch:
     pointed: torch.Tensor  # bool [B, Q, F, 4], quadrants where that object is
     told: torch.Tensor  # bool [B, Q, F], frames whose last tokens know the answer
     asked: torch.Tensor  # int64 [B, Q], the object named by colour and shape, -1: none
+    sought: torch.Tensor  # int64 [B, Q], quadrant of the answer to colour and shape, -1: others
+    shunned: torch.Tensor  # bool [B, Q, O], objects that frames of other clips may not hold
     questions: list[list[Question]]
 
 
@@ -77,6 +86,29 @@ def named(q: Question, clip: Clip) -> tuple[int, int, int] | None:
             hits = [s for o, spots in clip.found.items() if word in name_words(o) for s in spots]
             return (i, *hits[0]) if len(hits) == 1 else None
     return None
+
+
+def sought(q: Question, clip: Clip) -> int:
+    """The quadrant of the object whose colour or shape is the answer, -1 for other kinds."""
+    if q.kind not in ("colour", "shape"):
+        return EMPTY
+    known = [w for w in q.text.replace("?", "").split() if w in (*COLOUR_NAMES, *SHAPES)]
+    for place, number in enumerate(clip.scenes[q.scenes[0]]):
+        words = [] if number == EMPTY else name_words(number)
+        if q.answer in words and {*words} - {q.answer} <= {*known} and object_name(
+            number
+        ) not in q.text:
+            return place
+    return EMPTY
+
+
+def shunned(q: Question, clip: Clip) -> list[int]:
+    """Objects that would make the question ambiguous if they were seen in another frame too."""
+    words = " ".join([t for t, _ in q.turns] + [q.text]).replace("?", "").split()
+    named = [n for n in range(N_OBJECTS) if name_words(n) in map(list, pairwise(words))]
+    if named or q.kind not in ("colour", "shape"):
+        return named
+    return [n for n in range(N_OBJECTS) if {*name_words(n)} & {*words}]
 
 
 def name_words(number: int) -> list[str]:
@@ -123,6 +155,8 @@ def make_batch(
     pointed = torch.zeros(clips, questions, frames, 4, dtype=torch.bool)
     asked = torch.full((clips, questions), EMPTY)
     told = torch.zeros(clips, questions, frames, dtype=torch.bool)
+    place_sought = torch.full((clips, questions), EMPTY)
+    shun = torch.zeros(clips, questions, N_OBJECTS, dtype=torch.bool)
     for b, es in enumerate(encoded):
         ids[b, : sum(len(e[0]) for e in es)] = torch.tensor([i for e in es for i in e[0]])
         at = 0
@@ -142,12 +176,14 @@ def make_batch(
                 answers = scene + (q.kind == "after")
                 told[b, k] = torch.tensor([t == answers for t in range(frames)])
             at = end
+            place_sought[b, k] = sought(q, all_clips[b])
+            shun[b, k, shunned(q, all_clips[b])] = True
             required[b, k] = torch.tensor([t in q.scenes for t in range(frames)])
             if q.kind in IN_RETRIEVAL_LOSS and " now" not in q.text:
                 needed[b, k] = required[b, k]
     return Batch(
         scenes, base, ids, labels, block, place, probe, required, needed, pointer, pointed, told,
-        asked, all_questions,
+        asked, place_sought, shun, all_questions,
     )  # fmt: skip
 
 

@@ -79,7 +79,7 @@ def exact_answers(
             kept.append(keep_random((rows, heads), frames, generator))
         else:
             kept.append(kept[0])
-    everything = torch.arange(frames).expand(rows, count, frames)
+    everything = streaming.whole_clips(rows, count, frames)
     states, _ = streaming.answer(
         model, batch, past, encoder, lambda *_: everything, kept if keep != "all" else None
     )

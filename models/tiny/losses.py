@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mmkv.models.tiny.batches import TOKENS, Batch
-from mmkv.models.tiny.streaming import Asked, Past
+from mmkv.models.tiny.streaming import Asked, Past, were_shown
 from mmkv.models.tiny.world import COLOUR_NAMES, SHAPES
 
 THING, FRAME, TOLD = 1, 2, 3  # layers that look from a name to its object, frame, answer
@@ -39,6 +39,8 @@ class Company(nn.Module):
         self.looked = nn.ModuleDict(
             {str(layer): nn.Linear(width, 4 * sum(self.kinds)) for layer in (FRAME, TOLD)}
         )
+        self.where = nn.ModuleDict({str(layer): nn.Linear(width, 4) for layer in (FRAME, TOLD)})
+        self.sought = nn.Linear(width, sum(self.kinds))
 
     def forward(self, past: Past, batch: Batch, prefix: int) -> torch.Tensor:
         """Cross entropy of colour and shape in every quadrant seen so far."""
@@ -63,19 +65,29 @@ class Company(nn.Module):
 
     def questions(self, batch: Batch, passed: list[Asked]) -> torch.Tensor:
         """The same of the frame with the named object, and of the one that knows the answer, read
-        from the name once its heads have looked there."""
-        losses = []
+        from the name once its heads have looked there. Where a colour or shape is asked for, also
+        in which quadrant the object is, and then its colour and shape."""
+        losses, picks = [], []
         for layer, frames in ((FRAME, batch.pointed.any(-1)), (TOLD, batch.told)):
             asked = passed[layer]
             number = frames.int().argmax(-1)  # [B, Q]
-            seen = (asked.shown == number[..., None]).any(-1)
-            row, ask = (frames.any(-1) & seen & (batch.pointer >= 0)).nonzero(as_tuple=True)
-            if len(row):
-                states = asked.output[row, batch.pointer[row, ask]].float()
-                logits = self.looked[str(layer)](states).unflatten(-1, (4, -1)).flatten(0, 1)
-                target = batch.scenes[row, number[row, ask]].flatten()
-                losses.append(self._loss(logits, target))
-        return torch.stack(losses).mean()
+            seen = (were_shown(asked.shown, frames.shape[-1]) & frames).any(-1)
+            row, ask = (seen & (batch.pointer >= 0)).nonzero(as_tuple=True)
+            if not len(row):
+                continue
+            states = asked.output[row, batch.pointer[row, ask]].float()
+            logits = self.looked[str(layer)](states).unflatten(-1, (4, -1)).flatten(0, 1)
+            scene = batch.scenes[row, number[row, ask]]  # [n, 4]
+            losses.append(self._loss(logits, scene.flatten()))
+            corner = batch.sought[row, ask]
+            picked = corner >= 0
+            if bool(picked.any()):
+                states, scene, corner = states[picked], scene[picked], corner[picked]
+                picks.append(F.cross_entropy(self.where[str(layer)](states), corner))
+                if layer == TOLD:
+                    target = scene.gather(1, corner[:, None])[:, 0]
+                    picks.append(self._loss(self.sought(states), target))
+        return torch.stack(losses).mean() + (torch.stack(picks).mean() if picks else 0.0)
 
     def _loss(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Cross entropy of colour and shape, -1 is an empty quadrant."""

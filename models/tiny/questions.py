@@ -244,7 +244,8 @@ def random_clip(rng: Random, scenes: int, *, repeat: float = 0.12, alike: float 
     """A clip whose objects are mostly different; `repeat` of them are drawn anew.
 
     A share `alike` of short clips has few colours and shapes, so that only both together tell
-    objects apart.
+    objects apart. The same share of those of more than 16 scenes draws every other object from
+    half of all, so that neighbouring scenes often have one in common.
     """
     deck = list(range(N_OBJECTS))
     if scenes <= 6 and rng.random() < alike:
@@ -253,6 +254,9 @@ def random_clip(rng: Random, scenes: int, *, repeat: float = 0.12, alike: float 
         deck = [c * len(SHAPES) + s for c in colours for s in shapes]
     rng.shuffle(deck)
     every = tuple(deck)
+    if scenes > 16 and rng.random() < alike:
+        repeat, every = 0.5, every[: len(deck) // 2]
+        deck = deck[len(deck) // 2 :]
     result = []
     for _ in range(scenes):
         scene = [EMPTY] * 4

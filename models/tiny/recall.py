@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmkv.models.tiny import streaming
 from mmkv.models.tiny.batches import IGNORE, TOKENS, Batch
 from mmkv.models.tiny.forward import QUADRANT_OF_TOKEN, token_cover
 from mmkv.models.tiny.losses import ANSWERING, ENDS, FRAME, HEADS, THING, TOLD, attention_loss
-from mmkv.models.tiny.streaming import Asked, Past
+from mmkv.models.tiny.streaming import Asked, Past, were_shown, within
 from mmkv.models.tiny.world import Bank
 
 RECENT = 4  # newest frames, shown to every question
@@ -23,37 +24,56 @@ class Choice:
 
     retrieve: frames chosen besides the recent ones. neighbours: whether the frames around a hit
     are shown too. helped: bool `[B, Q]`, questions that are shown the frames they need in all
-    layers but the first. Clips with no more than `retrieve + RECENT` frames are shown whole.
+    layers but the first. crowded: bool `[B, Q]`, questions for which the batch's other clips are
+    part of the past too, as in a stream of many more frames; only frames that would give another
+    answer are left out. Clips with no more than `retrieve + RECENT` frames are shown whole.
     """
 
     batch: Batch
     retrieve: int
     neighbours: bool
     helped: Tensor
-    hits: list[Tensor] = field(default_factory=list)
+    crowded: Tensor
+    _candidates: Tensor | None = None
 
     def __call__(self, layer: int, probe: Tensor, summaries: Tensor) -> Tensor:
         batch = self.batch
         rows, count, frames = batch.required.shape
+        every = streaming.whole_clips(rows, count, frames)
         if frames <= self.retrieve + RECENT:
-            return torch.arange(frames).expand(rows, count, frames)
+            return every
         with torch.no_grad():
-            score = torch.einsum("bqhd,bfmhd->bqfm", probe, summaries).amax(-1)
-            old = frames - RECENT
-            wish = best(score[..., :old], self.retrieve, self.neighbours)
+            if self._candidates is None:
+                self._candidates = candidates(batch, self.crowded)
+            score = torch.einsum("bqhd,cfmhd->bqcfm", probe, summaries).amax(-1).flatten(2)
+            score = score.masked_fill(~self._candidates, float("-inf"))
+            wish = best(score, self.retrieve, self.neighbours)
+            wish = wish.masked_fill(~self._candidates, float("-inf"))
             if layer:
-                wish[self.helped] += 1e4 * batch.required[self.helped][:, :old]
-            chosen = wish.topk(self.retrieve, dim=-1).indices
-            newest = torch.arange(old, frames).expand(rows, count, RECENT)
-            return torch.cat([chosen, newest], -1).sort(-1).values
+                own = torch.eye(rows, dtype=torch.bool)[:, None, :, None]
+                needed = (own & batch.required[:, :, None]).flatten(2)
+                wish[self.helped] += 1e5 * needed[self.helped]
+            chosen = wish.topk(self.retrieve, dim=-1).indices.sort(-1).values
+            return torch.cat([chosen, every[..., -RECENT:]], -1)
 
     def answerable(self, passed: list[Asked]) -> Tensor:
         """Questions whose frames every layer that looks for them was shown, bool `[B, Q]`."""
         fine = torch.ones(self.batch.required.shape[:2], dtype=torch.bool)
         for layer in (THING, FRAME, TOLD):
-            seen = torch.zeros_like(self.batch.required).scatter(-1, passed[layer].shown, True)
+            seen = were_shown(passed[layer].shown, self.batch.required.shape[2])
             fine &= (seen | ~self.batch.required).all(-1)
         return fine
+
+
+def candidates(batch: Batch, crowded: Tensor) -> Tensor:
+    """Which frames of all clips a question may be shown as old ones, bool `[B, Q, B*F]`."""
+    rows, _, frames = batch.required.shape
+    flat = batch.scenes.flatten()
+    held = batch.shunned[..., flat.clamp(min=0)] & (flat >= 0)  # [B, Q, B*F*4]
+    fine = ~held.unflatten(-1, (rows, frames, 4)).any(-1) & crowded[..., None, None]
+    own = torch.eye(rows, dtype=torch.bool)[:, None, :, None]
+    old = torch.arange(frames) < frames - RECENT
+    return torch.where(own, old, fine).flatten(2)
 
 
 def best(score: Tensor, retrieve: int, neighbours: bool) -> Tensor:
@@ -107,8 +127,9 @@ def pointer_loss(batch: Batch, passed: list[Asked], bank: Bank, prefix: int) -> 
     losses = []
     for layer, aim in aims.items():
         asked = passed[layer]
-        index = asked.shown[..., None].expand(-1, -1, -1, TOKENS)
-        target = aim.gather(2, index).flatten(2).flatten(0, 1)  # [BQ, K*16]
+        frame = within(asked.shown, batch.required.shape[2])[..., None]  # [B, Q, K, 1]
+        index = frame.clamp(min=0).expand(-1, -1, -1, TOKENS)
+        target = (aim.gather(2, index) & (frame >= 0)).flatten(2).flatten(0, 1)  # [BQ, K*16]
         good = target.any(-1) & named.flatten()
         if not bool(good.any()):
             continue
@@ -138,6 +159,6 @@ def found(batch: Batch, passed: list[Asked]) -> list[float]:
     wanted[..., -RECENT:] = False
     shares = []
     for asked in passed:
-        seen = torch.zeros_like(wanted).scatter(-1, asked.shown, True)
+        seen = were_shown(asked.shown, wanted.shape[2])
         shares.append((seen & wanted).sum().item() / max(1, wanted.sum().item()))
     return shares

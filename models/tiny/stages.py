@@ -31,6 +31,7 @@ class Stage:
     looked: float = 0.0  # weight of what names should know of the frames they looked at
     retrieve: tuple[int, ...] = (12,)  # frames chosen in clips longer than this and the recent
     helped: float = 0.5  # share of questions that are shown what they need all the same
+    crowded: float = 0.0  # share of questions whose past holds the batch's other clips too
     leave_out: tuple[str, ...] = ()
     twice: tuple[str, ...] = ()  # kinds asked twice as often
     train_words: bool = False  # whether word embeddings move
@@ -71,6 +72,11 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "stream-32c", "frames", (3, 4, 8, 16, 16, 32), 900, 1.5e-3, clips=16, pointer=0.3,
         company=0.05, looked=0.2, retrieval=0.5, retrieve=(8, 12, 12), helped=0.3,
+        twice=("colour", "shape", "caption"),
+    ),
+    Stage(
+        "stream-32d", "frames", (3, 4, 4, 8, 16, 16, 32, 32), 1200, 1.5e-3, clips=16, pointer=0.3,
+        company=0.05, looked=0.3, retrieval=0.5, retrieve=(8, 8, 12), helped=0.4, crowded=0.6,
         twice=("colour", "shape", "caption"),
     ),
 )  # fmt: skip

@@ -51,7 +51,8 @@ class Asked:
 
     queries: rotated `[BQ, L, 4, 64]`. own: rotated keys `[BQ, L, 2, 64]`. probe: mean query
     of the words before RoPE, summed per kv head, float32 `[B, Q, 2, 64]`. seen: rotated keys of
-    the prefix and the shown frames `[BQ, P + K*16, 2, 64]`. shown: int64 `[B, Q, K]`.
+    the prefix and the shown frames `[BQ, P + K*16, 2, 64]`. shown: int64 `[B, Q, K]`, numbers
+    of frames through all clips.
     output: states of the batch's tokens after the layer, `[B, L, D]`.
     """
 
@@ -182,7 +183,8 @@ def answer(
     choose: Choose,
     kept: list[Tensor] | None = None,
 ) -> tuple[Tensor, list[Asked]]:
-    """The questions over what `choose(layer, probe, summaries)` shows them, int64 `[B, Q, K]`.
+    """The questions over what `choose(layer, probe, summaries)` shows them: int64 `[B, Q, K]`,
+    frames numbered through all clips, `clip * F + frame`.
 
     `kept`: per layer bool `[B, 1 or 2 (kv heads), K*16]`, tokens of the shown frames that are
     not hidden. Returns states `[B, L, D]` of the questions' tokens, and what happened in each
@@ -227,12 +229,29 @@ def answer(
     return model.model.language_model.norm(hidden)[:, count:], passed
 
 
+def whole_clips(rows: int, count: int, frames: int) -> Tensor:
+    """Every clip's own frames for each of its questions, int64 `[B, Q, F]`."""
+    return torch.arange(rows * frames).view(rows, 1, frames).expand(rows, count, frames)
+
+
+def within(shown: Tensor, frames: int) -> Tensor:
+    """Numbers through all clips as numbers in the question's own, -1 in another, `[B, Q, K]`."""
+    own = shown - frames * torch.arange(len(shown))[:, None, None]
+    return torch.where((own >= 0) & (own < frames), own, -1)
+
+
+def were_shown(shown: Tensor, frames: int) -> Tensor:
+    """Which frames of its own clip a question was shown, bool `[B, Q, F]`."""
+    own = within(shown, frames)
+    seen = torch.zeros(*own.shape[:2], frames + 1, dtype=torch.bool)
+    return seen.scatter(-1, own % (frames + 1), True)[..., :frames]
+
+
 def recall(states: Tensor, shown: Tensor, prefix: int) -> Tensor:
-    """Prefix and shown frames, `[BQ, P + K*16, 2, 64]`, of a stream's `[B, n, 2, 64]`."""
+    """Prefix and shown frames, `[BQ, P + K*16, 2, 64]`, of streams' `[B, n, 2, 64]`."""
     rows, count, many = shown.shape
     frames = states[:, prefix:].unflatten(1, (-1, TOKENS))  # [B, F, 16, 2, 64]
-    index = shown + torch.arange(rows)[:, None, None] * frames.shape[1]
-    chosen = frames.flatten(0, 1).flatten(1).index_select(0, index.flatten())
+    chosen = frames.flatten(0, 1).flatten(1).index_select(0, shown.flatten())
     chosen = chosen.view(rows * count, many * TOKENS, *states.shape[2:])
     opening = states[:, :prefix].repeat_interleave(count, 0)
     return torch.cat([opening, chosen], 1)

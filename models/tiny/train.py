@@ -116,6 +116,7 @@ def train_stage(
             rng.choice(stage.retrieve),
             neighbours=rng.random() < 0.5,
             helped=torch.rand(batch.required.shape[:2], generator=generator) < stage.helped,
+            crowded=torch.rand(batch.required.shape[:2], generator=generator) < stage.crowded,
         )
         with torch.autocast("cpu", torch.bfloat16):
             tokens = visual_tokens(model, stage, batch, bank, encoder, generator)
