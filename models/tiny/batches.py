@@ -95,9 +95,11 @@ def sought(q: Question, clip: Clip) -> int:
     known = [w for w in q.text.replace("?", "").split() if w in (*COLOUR_NAMES, *SHAPES)]
     for place, number in enumerate(clip.scenes[q.scenes[0]]):
         words = [] if number == EMPTY else name_words(number)
-        if q.answer in words and {*words} - {q.answer} <= {*known} and object_name(
-            number
-        ) not in q.text:
+        if (
+            q.answer in words
+            and {*words} - {q.answer} <= {*known}
+            and object_name(number) not in q.text
+        ):
             return place
     return EMPTY
 
