@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -11,7 +14,7 @@ from engine_reference import archived_kv
 from torch import Tensor
 
 import mmkv
-from mmkv.models.tiny import forward, recall, streaming
+from mmkv.models.tiny import forward, recall, stages, streaming, train
 from mmkv.models.tiny.batches import Batch, Encoder, make_batch
 from mmkv.models.tiny.questions import KINDS
 from mmkv.models.tiny.streaming import WINDOW
@@ -154,6 +157,45 @@ def test_the_quadrant_sought_holds_the_answer(encoder: Encoder) -> None:
                 assert q.answer in name.split()
                 assert set(name.split()) - {q.answer} <= set(q.text.replace("?", "").split())
                 assert name not in q.text
+
+
+def test_the_known_word_is_told_apart_from_the_company(encoder: Encoder) -> None:
+    bank = make_bank(4, seed=3)
+    batch = make_batch(
+        Random("known"), encoder, clips=8, frames=12, questions=12,
+        weights={"colour": 1.0, "shape": 1.0, "place": 0.3}, variants=bank.variants,
+    )  # fmt: skip
+    words = {number: word for word, number in encoder.ids.items()}
+    told = 0
+    for b, questions in enumerate(batch.questions):
+        for k, q in enumerate(questions):
+            at = int(batch.known[b, k])
+            assert (at >= 0) == (q.kind != "place" and any(name in q.text for name in OBJECTS))
+            if at >= 0:
+                told += 1
+                number = int(batch.scenes[b, q.scenes[0], batch.sought[b, k]])
+                assert words[int(batch.ids[b, at])] in object_name(number).split()
+                assert int(batch.block[b, at]) == k
+    assert told > 0
+
+
+@pytest.mark.parametrize("frames", [4, 20])
+def test_a_training_step_of_the_last_stage_changes_the_language_model(
+    vlm: mmkv.VideoLM, encoder: Encoder, frames: int, tmp_path: Path
+) -> None:
+    model = copy.deepcopy(vlm.model)
+    before = copy.deepcopy(model.state_dict())
+    stage = replace(stages.STAGES[-1], frames=(frames,), steps=2, clips=2, retrieve=(8,))
+    train.train_stage(
+        model, stage, make_bank(4, seed=3), encoder, seed=0, summary="mean",
+        log=tmp_path / "log.jsonl",
+    )  # fmt: skip
+    changed = {
+        name for name, new in model.state_dict().items() if not torch.equal(new, before[name])
+    }
+    assert any("language_model.layers" in name for name in changed)
+    assert not any("vision_tower" in name for name in changed)
+    assert all(bool(new.isfinite().all()) for new in model.state_dict().values())
 
 
 def test_neighbours_of_the_best_frames_come_before_other_good_ones() -> None:

@@ -70,6 +70,7 @@ class Batch:
     told: torch.Tensor  # bool [B, Q, F], frames whose last tokens know the answer
     asked: torch.Tensor  # int64 [B, Q], the object named by colour and shape, -1: none
     sought: torch.Tensor  # int64 [B, Q], quadrant of the answer to colour and shape, -1: others
+    known: torch.Tensor  # int64 [B, Q], token (of L) with the known half of that object, -1: none
     shunned: torch.Tensor  # bool [B, Q, O], objects that frames of other clips may not hold
     questions: list[list[Question]]
 
@@ -88,18 +89,28 @@ def named(q: Question, clip: Clip) -> tuple[int, int, int] | None:
     return None
 
 
+def known_word(q: Question) -> int | None:
+    """Index of the word that tells a colour or shape question's object from its company."""
+    words = q.text.replace("?", "").split()
+    names = [i for i, (a, b) in enumerate(pairwise(words)) if a in COLOUR_NAMES and b in SHAPES]
+    if q.kind not in ("colour", "shape") or not names:
+        return None
+    rest = [
+        i
+        for i, word in enumerate(words)
+        if word in (*COLOUR_NAMES, *SHAPES) and i not in (names[0], names[0] + 1)
+    ]
+    return rest[0] if rest else None
+
+
 def sought(q: Question, clip: Clip) -> int:
     """The quadrant of the object whose colour or shape is the answer, -1 for other kinds."""
     if q.kind not in ("colour", "shape"):
         return EMPTY
-    known = [w for w in q.text.replace("?", "").split() if w in (*COLOUR_NAMES, *SHAPES)]
+    words, at = q.text.replace("?", "").split(), known_word(q)
+    told = [w for w in words if w in (*COLOUR_NAMES, *SHAPES)] if at is None else [words[at]]
     for place, number in enumerate(clip.scenes[q.scenes[0]]):
-        words = [] if number == EMPTY else name_words(number)
-        if (
-            q.answer in words
-            and {*words} - {q.answer} <= {*known}
-            and object_name(number) not in q.text
-        ):
+        if number != EMPTY and {*name_words(number)} == {q.answer, *told}:
             return place
     return EMPTY
 
@@ -158,6 +169,7 @@ def make_batch(
     asked = torch.full((clips, questions), EMPTY)
     told = torch.zeros(clips, questions, frames, dtype=torch.bool)
     place_sought = torch.full((clips, questions), EMPTY)
+    known = torch.full((clips, questions), -1)
     shun = torch.zeros(clips, questions, N_OBJECTS, dtype=torch.bool)
     for b, es in enumerate(encoded):
         ids[b, : sum(len(e[0]) for e in es)] = torch.tensor([i for e in es for i in e[0]])
@@ -169,14 +181,17 @@ def make_batch(
             place[b, at:end] = torch.arange(len(tokens))
             probe[b, at:end] = torch.tensor(own, dtype=torch.bool)
             q = all_questions[b][k]
+            spots = [i for i, mine in enumerate(own) if mine]  # of the user's words
             if (found := named(q, all_clips[b])) is not None:
                 word, scene, corner = found
-                pointer[b, k] = at + [i for i, mine in enumerate(own) if mine][word]
+                pointer[b, k] = at + spots[word]
                 pointed[b, k, :, corner] = torch.tensor([t == scene for t in range(frames)])
                 number = all_clips[b].scenes[scene][corner]
                 asked[b, k] = number if object_name(number) in q.text else EMPTY
                 answers = scene + (q.kind == "after")
                 told[b, k] = torch.tensor([t == answers for t in range(frames)])
+            if (other := known_word(q)) is not None:
+                known[b, k] = at + spots[other]
             at = end
             place_sought[b, k] = sought(q, all_clips[b])
             shun[b, k, shunned(q, all_clips[b])] = True
@@ -185,7 +200,7 @@ def make_batch(
                 needed[b, k] = required[b, k]
     return Batch(
         scenes, base, ids, labels, block, place, probe, required, needed, pointer, pointed, told,
-        asked, place_sought, shun, all_questions,
+        asked, place_sought, known, shun, all_questions,
     )  # fmt: skip
 
 

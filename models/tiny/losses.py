@@ -12,6 +12,11 @@ from mmkv.models.tiny.world import COLOUR_NAMES, SHAPES
 
 THING, FRAME, TOLD = 1, 2, 3  # layers that look from a name to its object, frame, answer
 HEADS = (0, 2)  # the heads that learn it, one of each kv head
+KNOWN = (
+    (0, 1),
+    (0, 3),
+    (1, 1),
+)  # that look from a name to what else is known of the object asked for
 ANSWERING = ((3, 0), (4, 0), (4, 2))  # (layer, head) that look from the answer to the name
 OWN, PREVIOUS = 1, 2  # layers after which a visual token knows its frame, and the one before
 ENDS = (14, 15)  # tokens that have seen their whole frame

@@ -28,7 +28,11 @@ def average(parameters: list[nn.Parameter], number: float) -> float:
     """Average the gradients in place, and a number, over the processes."""
     if workers() == 1:
         return number
-    grads = [p.grad for p in parameters if p.grad is not None]
+    trained = [p for p in parameters if p.requires_grad]
+    for p in trained:  # a loss may have had nothing to say in one process alone
+        if p.grad is None:
+            p.grad = torch.zeros_like(p)
+    grads = [p.grad for p in trained if p.grad is not None]
     flat = torch.cat([*(g.flatten() for g in grads), torch.tensor([number])])
     dist.all_reduce(flat)
     flat /= workers()

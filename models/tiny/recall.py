@@ -11,7 +11,16 @@ from torch.nn import functional as F
 from mmkv.models.tiny import streaming
 from mmkv.models.tiny.batches import IGNORE, TOKENS, Batch
 from mmkv.models.tiny.forward import QUADRANT_OF_TOKEN, token_cover
-from mmkv.models.tiny.losses import ANSWERING, ENDS, FRAME, HEADS, THING, TOLD, attention_loss
+from mmkv.models.tiny.losses import (
+    ANSWERING,
+    ENDS,
+    FRAME,
+    HEADS,
+    KNOWN,
+    THING,
+    TOLD,
+    attention_loss,
+)
 from mmkv.models.tiny.streaming import Asked, Past, were_shown, within
 from mmkv.models.tiny.world import Bank
 
@@ -109,8 +118,9 @@ def retrieval_loss(batch: Batch, past: Past, passed: list[Asked], prefix: int) -
 
 
 def pointer_loss(batch: Batch, passed: list[Asked], bank: Bank, prefix: int) -> Tensor:
-    """Teach some heads where to look: from an object's name to its tokens, then to the last tokens
-    of its frame, then of the frame that knows the answer, and from the answer to the name."""
+    """Teach some heads where to look: from an object's name to what else is known of the object
+    asked for, to its own tokens, then to the last tokens of its frame, then of the frame that
+    knows the answer, and from the answer to the name."""
     word = batch.place + 1  # within the question, after the newline
     rows, count = batch.required.shape[:2]
     shown = token_cover(batch.scenes.flatten(0, 1), batch.variant.flatten(0, 1), bank) > 0.3
@@ -138,6 +148,7 @@ def pointer_loss(batch: Batch, passed: list[Asked], bank: Bank, prefix: int) -> 
             query = asked.queries[good, at, head].float()
             keys = asked.seen[good][:, prefix:, head // 2].float()
             losses.append(attention_loss(query, keys, torch.ones_like(target), target))
+    losses += known_losses(batch, passed, name)
     spot = name.view(rows, count).gather(1, batch.block.clamp(min=0))  # [B, L]
     says = F.pad(batch.labels[:, 1:] != IGNORE, (0, 1)) & (batch.block >= 0)
     says &= named.gather(1, batch.block.clamp(min=0))
@@ -151,6 +162,26 @@ def pointer_loss(batch: Batch, passed: list[Asked], bank: Bank, prefix: int) -> 
         keys = asked.own[question][:, :, head // 2].float()
         losses.append(attention_loss(query, keys, allowed, target))
     return torch.stack(losses).mean()
+
+
+def known_losses(batch: Batch, passed: list[Asked], name: Tensor) -> list[Tensor]:
+    """From a name to the other word of a colour or shape question; `name` int64 `[BQ]`."""
+    known = batch.known.flatten()
+    good = (known >= 0) & (batch.pointer.flatten() >= 0)
+    if not bool(good.any()):
+        return []
+    word = (batch.place + 1).gather(1, batch.known.clamp(min=0)).flatten()[good]
+    at, losses = name[good], []
+    width = torch.arange(passed[0].own.shape[1])
+    for layer, head in KNOWN:
+        asked = passed[layer]
+        query = asked.queries[good, at, head].float()
+        seen, own = (k[good][:, :, head // 2].float() for k in (asked.seen, asked.own))
+        before = torch.ones(len(seen), seen.shape[1], dtype=torch.bool)
+        allowed = torch.cat([before, width <= at[:, None]], 1)
+        target = torch.cat([~before, width == word[:, None]], 1)
+        losses.append(attention_loss(query, torch.cat([seen, own], 1), allowed, target))
+    return losses
 
 
 def found(batch: Batch, passed: list[Asked]) -> list[float]:

@@ -75,8 +75,13 @@ STAGES: tuple[Stage, ...] = (
         twice=("colour", "shape", "caption"),
     ),
     Stage(
-        "stream-32d", "frames", (3, 4, 4, 8, 16, 16, 32, 32), 1200, 1.5e-3, clips=16, pointer=0.3,
+        "stream-32d", "frames", (3, 4, 4, 8, 16, 16, 32, 32), 900, 1.5e-3, clips=16, pointer=0.3,
         company=0.05, looked=0.3, retrieval=0.5, retrieve=(8, 8, 12), helped=0.4, crowded=0.6,
+        twice=("colour", "shape", "caption"),
+    ),
+    Stage(
+        "stream-32e", "frames", (3, 4, 4, 8, 16, 16, 32, 32), 700, 1.5e-3, clips=16, pointer=0.3,
+        company=0.05, looked=0.4, retrieval=0.5, retrieve=(8, 8, 12), helped=0.4, crowded=0.6,
         twice=("colour", "shape", "caption"),
     ),
 )  # fmt: skip
