@@ -44,6 +44,6 @@ class Scores:
                 continue
             if kind in ("before", "after") and frames == 1:
                 continue
-            often = BASE_WEIGHT.get(kind, 1.0) * (2 if kind in self._twice else 1)
+            often = BASE_WEIGHT.get(kind, 1.0) * 2 ** self._twice.count(kind)
             chosen[kind] = often * (0.2 + 1 - right)
         return chosen

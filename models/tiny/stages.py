@@ -33,7 +33,7 @@ class Stage:
     helped: float = 0.5  # share of questions that are shown what they need all the same
     crowded: float = 0.0  # share of questions whose past holds the batch's other clips too
     leave_out: tuple[str, ...] = ()
-    twice: tuple[str, ...] = ()  # kinds asked twice as often
+    twice: tuple[str, ...] = ()  # kinds asked twice as often, for each time they are named
     train_words: bool = False  # whether word embeddings move
 
 
@@ -83,5 +83,10 @@ STAGES: tuple[Stage, ...] = (
         "stream-32e", "frames", (3, 4, 4, 8, 16, 16, 32, 32), 700, 1.5e-3, clips=16, pointer=0.3,
         company=0.05, looked=0.4, retrieval=0.5, retrieve=(8, 8, 12), helped=0.4, crowded=0.6,
         twice=("colour", "shape", "caption"),
+    ),
+    Stage(
+        "stream-32f", "frames", (4, 4, 8, 16, 16, 32), 400, 1e-3, clips=16, pointer=0.3,
+        company=0.05, looked=0.5, retrieval=0.5, retrieve=(8, 8, 12), helped=0.4, crowded=0.6,
+        twice=("shape", "shape", "caption", "caption"),
     ),
 )  # fmt: skip
