@@ -77,7 +77,7 @@ def test_plain_generate_gives_the_right_answers(
             out = model.generate(input_ids=ids, pixel_values_videos=pixels, max_new_tokens=12)
             said = encoder.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
             right += said == q.answer
-    assert right >= 0.88 * 48
+    assert right >= 0.95 * 48
 
 
 @torch.no_grad()

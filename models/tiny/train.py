@@ -3,7 +3,9 @@
 1. The language model learns the questions on scenes written in words (`words-*` stages): what a
    visual token shows is the sum of its words' embeddings, so no frame has to be drawn or seen.
 2. The vision tower and projector learn to say those same sums for drawn frames (`vision.py`).
-3. The language model goes on with the tokens that the tower delivers, clips growing (`video-*`).
+3. The language model goes on with the tokens that the tower delivers, clips growing (`video-*`),
+   then streams (`stream-*`).
+4. The tower once more, with many more drawings of every shape.
 
 Every finished stage lies in the work folder and is not repeated; the seeds are fixed.
 """
@@ -200,6 +202,11 @@ def run(args: argparse.Namespace) -> None:
         saved = torch.load(done)
         model.load_state_dict(saved["model"])
         seconds[stage.name] = saved["seconds"]
+    drawings = make_bank(vision.AGAIN_VARIANTS, seed=args.seed)
+    seconds |= vision.fit_or_load(
+        model, drawings, encoder, args.work, log, args.seed, name="vision-2",
+        steps=vision.AGAIN_STEPS,
+    )  # fmt: skip
     if args.out and parallel.rank() == 0:
         save_checkpoint(model, tokenizer, args.out)
         (args.work / "seconds.json").write_text(json.dumps(seconds, indent=2))

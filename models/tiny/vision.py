@@ -16,6 +16,7 @@ from mmkv.models.tiny.questions import random_clip
 from mmkv.models.tiny.world import Bank, draw
 
 STEPS = 1300
+AGAIN_STEPS, AGAIN_VARIANTS = 2000, 4096  # the last stage: more ways to draw a shape than before
 FRAMES = 96
 RATE = 2e-3
 
@@ -38,9 +39,10 @@ def fit(
     log: Path,
     seed: int,
     steps: int = STEPS,
+    name: str = "vision",
 ) -> None:
     """Regress every visual token onto the words of what it shows (word embeddings stay)."""
-    rng = Random(f"{seed} vision {parallel.rank()}")
+    rng = Random(f"{seed} {name} {parallel.rank()}")
     generator = torch_generator(rng)
     table = forward.word_table(model).detach()
     parts = [model.model.vision_tower, model.model.multi_modal_projector]
@@ -63,7 +65,7 @@ def fit(
         optimiser.step()
         schedule.step()
         if step % 50 == 49 and parallel.rank() == 0:
-            line = {"stage": "vision", "step": step + 1, "loss": round(loss.item(), 4)}
+            line = {"stage": name, "step": step + 1, "loss": round(loss.item(), 4)}
             line["seconds"] = round(time.time() - started)
             with log.open("a") as out:
                 out.write(json.dumps(line) + "\n")
@@ -76,12 +78,15 @@ def fit_or_load(
     work: Path,
     log: Path,
     seed: int,
+    *,
+    name: str = "vision",
+    steps: int = STEPS,
 ) -> dict[str, float]:
     """Fit once per work folder; only the vision parts of the saved weights are loaded."""
-    done = work / "vision.pt"
+    done = work / f"{name}.pt"
     if not done.exists():
         started = time.time()
-        fit(model, bank, encoder, log, seed)
+        fit(model, bank, encoder, log, seed, steps, name)
         parts = {
             k: v
             for k, v in model.state_dict().items()
@@ -92,4 +97,4 @@ def fit_or_load(
         parallel.barrier()
     saved = torch.load(done)
     model.load_state_dict(saved["model"], strict=False)
-    return {"vision": saved["seconds"]}
+    return {name: saved["seconds"]}
