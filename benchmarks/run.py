@@ -11,10 +11,12 @@ from __future__ import annotations
 import argparse
 
 import mmkv
-from benchmarks import codecs, eviction, needles, question, sinks, steady, stock, store
+from benchmarks import captioning, codecs, eviction, needles, question, sinks, steady, stock, store
 from benchmarks.common import machine, save
 
-PARTS = ("steady", "stock", "sinks", "store", "codecs", "eviction", "question", "needles")
+PARTS = (
+    "steady", "stock", "sinks", "store", "codecs", "eviction", "question", "captioning", "needles"
+)  # fmt: skip
 
 
 def main() -> None:
@@ -41,6 +43,8 @@ def main() -> None:
         eviction.short(vlm)
     if "question" in parts:
         question.run(vlm)
+    if "captioning" in parts and vlm.name == "mmkv-tiny":
+        captioning.run(vlm)
     if "needles" in parts and vlm.name == "mmkv-tiny":
         save("needles", needles.run(vlm, 200, [*needles.DELAYS], [*needles.METHODS]))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -138,7 +139,7 @@ def test_help_loads_nothing_heavy() -> None:
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("command", [(), ("ask",), ("encode",), ("info",)])
+@pytest.mark.parametrize("command", [(), ("ask",), ("caption",), ("encode",), ("info",)])
 def test_every_help_shows_one_example(run: Run, command: tuple[str, ...]) -> None:
     code, out, _ = run(*command, "--help")
     assert code == 0
@@ -470,3 +471,50 @@ def test_a_full_disk_is_one_line() -> None:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
+
+
+def test_info_says_what_is_missing_and_how_to_get_it(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mmkv.cli import info
+
+    monkeypatch.setattr(info, "find_spec", lambda name: None)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    code, out, _ = run("info")
+    assert code == 0
+    for name in ("GPU", "gradio", "ray", "scenedetect-headless", "pyarrow", "triton"):
+        assert re.search(rf"missing +{name}: .*install", out), name
+    assert re.search(r"kernels .*window attention", out)
+
+
+COMMANDS = (
+    ("ask", "gone.mp4", "q"),
+    ("encode", "gone.mp4"),
+    ("find", "gone.mp4", "text"),
+    ("caption", "gone.mp4"),
+    ("info", "gone.kv"),
+    ("rm", "gone.kv"),
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=[name for name, *_ in COMMANDS])
+def test_every_command_tells_an_error_in_one_line_and_debug_shows_where(
+    run: Run, engine: Engine, command: tuple[str, ...]
+) -> None:
+    code, out, err = run(*command)
+    assert (code, out) == (1, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    _, _, err = run(*command, "--debug")
+    assert "Traceback" in err
+    assert err.splitlines()[-1].startswith("error: ")
+
+
+def test_every_command_has_debug() -> None:
+    import typer.main
+
+    from mmkv.cli.app import app
+
+    group = typer.main.get_command(app)
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
+        assert "--debug" in [flag for option in command.params for flag in option.opts], name

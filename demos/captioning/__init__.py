@@ -11,9 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmkv.demos.captioning.on_ray import caption_on_ray
-
     from mmkv.demos.captioning.captions import Captions, Segment
+    from mmkv.demos.captioning.on_ray import caption_on_ray
     from mmkv.demos.captioning.one_video import caption
     from mmkv.demos.captioning.run import caption_videos
     from mmkv.demos.captioning.settings import Captioning

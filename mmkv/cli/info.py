@@ -6,6 +6,8 @@ import json as jsonlib
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,11 +22,24 @@ if TYPE_CHECKING:
 
 PACKAGES = ("mmkv-video", "torch", "transformers", "accelerate", "triton", "av")
 PACKED = ((4, 4), (2, 2), (1.5, 2), (1.5, 1.58))  # key and value bits that are shown
-OPTIONAL = {  # package: what is missing without it
-    "decord": "reading files with decord (pip install 'mmkv-video[decord]')",
-    "gradio": "the browser demo (pip install 'mmkv-video[demo]')",
-    "opencv-python-headless": "webcams (pip install opencv-python-headless)",
+OPTIONAL = {  # package: the module it brings, and what is missing without it
+    "decord": ("decord", "reading files with decord (pip install 'mmkv-video[decord]')"),
+    "gradio": ("gradio", "the browser demo (pip install 'mmkv-video[demo]')"),
+    "opencv-python-headless": ("cv2", "webcams (pip install opencv-python-headless)"),
+    "scenedetect-headless": (
+        "scenedetect",
+        "`mmkv caption --scenes` (pip install 'mmkv-video[scenes]')",
+    ),
+    "ray": ("ray", "`mmkv caption --ray`: several machines (pip install 'mmkv-video[ray]')"),
+    "pyarrow": ("pyarrow", "`mmkv caption --format parquet` (pip install pyarrow)"),
 }
+NO_GPU = {
+    True: "torch sees none, so everything runs on the CPU; if this machine has one, its driver "
+    "is missing or too old",
+    False: "this build of torch is for CPUs only; if this machine has an NVIDIA GPU, install a "
+    "CUDA build (https://pytorch.org/get-started/locally)",
+}
+NO_TRITON = "the cache kernels run in torch on every device (pip install triton)"
 
 
 def info(
@@ -61,8 +76,9 @@ def info(
     found: dict[str, Any] = {
         "python": platform.python_version(),
         "packages": {name: installed(name) for name in PACKAGES},
-        "missing": {name: what for name, what in OPTIONAL.items() if installed(name) is None},
+        "missing": missing(),
         "devices": devices(),
+        "kernels": operations(),
         "families": families(),
     }
     if model is not None:
@@ -77,6 +93,29 @@ def installed(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def missing() -> dict[str, str]:
+    """What is not on this machine, and what to do where that matters."""
+    import torch
+
+    found = {}
+    if not torch.cuda.is_available():
+        found["GPU"] = NO_GPU[torch.version.cuda is not None or torch.version.hip is not None]
+    if platform.system() == "Linux" and find_spec("triton") is None:
+        found["triton"] = NO_TRITON
+    for name, (module, what) in OPTIONAL.items():
+        if find_spec(module) is None:
+            found[name] = what
+    return found
+
+
+def operations() -> list[str]:
+    """The steps over the cache that have a Triton kernel beside the one in torch."""
+    from mmkv.kernels import dispatch
+
+    folder = Path(str(dispatch.__file__)).parent
+    return sorted(part.parent.name for part in folder.glob("*/triton.py"))
 
 
 def devices() -> list[dict[str, Any]]:
@@ -204,6 +243,7 @@ def report(found: dict[str, Any]) -> str:
         memory = f", {size(device['memory'])}" if device["memory"] else ""
         runs = f"{device['runs']}; dtype auto: {device['dtype']}"
         rows.append((device["name"], f"{device['what']}{memory}; {runs}"))
+    rows.append(("kernels", ", ".join(name.replace("_", " ") for name in found["kernels"])))
     rows += [("models", f"{name} ({', '.join(of)})") for name, of in found["families"].items()]
     rows += [("missing", f"{name}: {what}") for name, what in found["missing"].items()]
     if cost := found.get("model"):

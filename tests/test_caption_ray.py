@@ -1,0 +1,77 @@
+"""Captioning on Ray: a local one with two actors."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from caption_clips import scenes, write_clip
+
+from mmkv.demos.captioning.job import CaptioningError, Job
+from mmkv.demos.captioning.listing import Video, listed
+from mmkv.demos.captioning.output import Output
+from mmkv.demos.captioning.progress import Tally
+from mmkv.demos.captioning.settings import Captioning
+
+ray = pytest.importorskip("ray", reason="Ray is not installed (pip install 'mmkv-video[ray]')")
+pytest.importorskip("ray.data")
+JOB = Job(Captioning(max_new_tokens=16, summary=""))
+
+
+@pytest.fixture(scope="module")
+def local() -> Iterator[None]:
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - else a busy machine starves them
+    ray.init(
+        address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,
+        object_store_memory=100 * 2**20,
+    )  # fmt: skip
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four videos, and a file that is none."""
+    path = tmp_path_factory.mktemp("videos")
+    for number in range(4):
+        write_clip(path / f"{number}.mp4", scenes(20 * number, 2))
+    (path / "text.mp4").write_text("no video")
+    return path
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def caption(videos: list[Video], out: Path, job: Job = JOB) -> Tally:
+    from mmkv.demos.captioning.on_ray import caption_on_ray
+
+    with Output(out) as output:
+        return caption_on_ray(videos, job, output, actors=2)
+
+
+def test_two_actors_caption_what_an_earlier_run_left(
+    local: None, folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "captions.jsonl"
+    videos = listed([str(folder)], None)
+    with Output(out) as output:
+        output.add({"id": videos[0].id, "path": videos[0].path, "config_hash": JOB.digest})
+    tally = caption(videos, out)
+    assert (tally.before, tally.done, tally.failed) == (1, 3, 1)
+    rows = lines(out)
+    assert sorted(Path(row["path"]).name for row in rows) == [f"{n}.mp4" for n in range(4)]
+    assert all([s["start"] for s in row["segments"]] == [0.0, 1.0] for row in rows[1:])
+    (error,) = lines(out.with_name("errors.jsonl"))
+    assert error["kind"] == "video"
+    assert Path(error["path"]).name == "text.mp4"
+
+
+def test_a_model_that_is_not_there_ends_the_run(local: None, folder: Path, tmp_path: Path) -> None:
+    job = Job(Captioning(), model=str(tmp_path / "no-model"))
+    with pytest.raises(CaptioningError, match="no-model"):
+        caption(listed([str(folder)], None)[:1], tmp_path / "c.jsonl", job)
