@@ -22,13 +22,21 @@ pytest.importorskip("ray.data")
 JOB = Job(Captioning(max_new_tokens=16, summary=""))
 
 
-@pytest.fixture(scope="module")
-def local() -> Iterator[None]:
-    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - else a busy machine starves them
+def start() -> None:
     ray.init(
         address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,
         object_store_memory=100 * 2**20,
     )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def local() -> Iterator[None]:
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - else a busy machine starves them
+    try:
+        start()
+    except Exception:  # a node that is not there within Ray's 30 seconds, on a busy machine
+        ray.shutdown()
+        start()
     yield
     ray.shutdown()
 

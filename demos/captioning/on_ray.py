@@ -72,15 +72,15 @@ def caption_on_ray(
     Raises:
         OutputError, CaptioningError: as `caption_videos`; Ray is not installed, or not there.
     """
-    try:
-        import ray.data
-    except ImportError:
-        raise CaptioningError("Ray is not installed: pip install 'mmkv-video[ray]'") from None
     todo = resumed(videos, job, output, old)
 
     def results(tally: Tally) -> Iterator[Result]:
         if not todo:
             return
+        try:
+            import ray.data
+        except ImportError:
+            raise CaptioningError("Ray is not installed: pip install 'mmkv-video[ray]'") from None
         ours = not ray.is_initialized()
         if ours:
             _connect(address, actors, options or {})
@@ -105,10 +105,12 @@ def _connect(address: str, actors: int | None, options: dict[str, Any]) -> None:
             given = {"num_cpus": actors + 1, **given}
     try:
         ray.init(address=address, **given)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises bare ones too
+        ray.shutdown()
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CaptioningError(
-            f"no Ray cluster at {address!r} ({str(error).splitlines()[0]}); start one with "
-            "`ray start --head`, or use --ray local"
+            f"no Ray at {address!r} ({reason}); `ray start --head` starts a cluster on this "
+            "machine, --ray local uses this machine alone"
         ) from None
 
 
@@ -122,14 +124,14 @@ def _results(
     context.enable_progress_bars = False
     gpus = int(ray.cluster_resources().get("GPU", 0))
     size = min(actors or gpus or 1, len(todo))
-    needs = {"num_gpus": 1} if gpus else {"num_cpus": 1}
+    needs: dict[str, Any] = {"num_gpus": 1} if gpus else {"num_cpus": 1}
     known = {video.id: video for video in todo}
     items = ray.data.from_items(
         [{"id": video.id, "path": video.path} for video in todo],
         override_num_blocks=min(len(todo), _MOST_BLOCKS),
     )
     captioned = items.map_batches(
-        Captioner,  # type: ignore[arg-type]
+        Captioner,
         fn_constructor_args=(job, timeout, stall),
         batch_size=1,
         compute=ActorPoolStrategy(size=size),

@@ -87,7 +87,7 @@ class Supervisor:
             self._connection.close()
         if self._process is not None:
             try:
-                self._process.wait(_READY if self._process.poll() is not None else 0.2)
+                self._process.wait(0.2)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()

@@ -11,6 +11,8 @@ import sys
 import threading
 import time
 import traceback
+import warnings
+from logging import ERROR, getLogger
 from multiprocessing.connection import Connection
 
 from mmkv.demos.captioning.ahead import Ahead
@@ -58,7 +60,10 @@ def _load(job: Job, connection: Connection) -> VideoLM | None:
         elif job.model == TINY:  # so small that threads only cost
             torch.set_num_threads(1)
         vlm = load(job.model, **job.loading)
-        memory_for(vlm, job.settings)
+        memory_for(vlm, job.settings)  # said once what is wrong with it, not for each video
+        if not job.debug:
+            getLogger("mmkv").setLevel(ERROR)
+            warnings.simplefilter("ignore")
     except Exception as error:
         if job.debug:
             traceback.print_exc()

@@ -1,4 +1,4 @@
-"""The `mmkv` command: ask, encode, info, rm.
+"""The `mmkv` command: ask, caption, encode, find, info, rm and others, a file each.
 
 Nothing heavy is imported until a command needs it, so that `mmkv --help` answers at once.
 Results go to stdout; notes, warnings, progress and errors go to stderr. Exit codes: 0 done,

@@ -241,9 +241,7 @@ class Line:
     ) -> None:
         now = time.monotonic()
         gap = 0.2 if self._terminal else _TOLD
-        if not self._show or (now - self._last < gap and tally.left):
-            return
-        if not self._terminal and video is not None and not (tally.done + tally.failed):
+        if not self._show or now - self._last < gap:
             return
         self._last = now
         name = ""
