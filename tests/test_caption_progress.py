@@ -28,16 +28,17 @@ def test_at_the_end_there_is_nothing_to_wait_for() -> None:
     assert tally(3600, total=2, done=2).line() == "2/2 videos, 2 videos/h"
 
 
-@pytest.fixture
-def terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    monkeypatch.setenv("COLUMNS", "60")
+def on_a_terminal(show: bool) -> Line:
+    line = Line(show=show)
+    line._terminal, line._last = True, 0.0
+    return line
 
 
 def test_a_terminal_shows_one_line_and_no_password(
-    terminal: None, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    line = Line(show=True)
+    monkeypatch.setenv("COLUMNS", "80")
+    line = on_a_terminal(True)
     line(tally(1, total=2), Video.of("http://me:secret@host/long-name.mp4?key=abc"), 61.0, 3600.0)
     line.clear()
     shown = capsys.readouterr().err
@@ -49,8 +50,8 @@ def test_a_terminal_shows_one_line_and_no_password(
     assert shown.endswith("\r\x1b[2K")
 
 
-def test_quiet_shows_nothing(terminal: None, capsys: pytest.CaptureFixture[str]) -> None:
-    line = Line(show=False)
+def test_quiet_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    line = on_a_terminal(False)
     line(tally(1, total=2, done=1), None, 0.0, None)
     line.clear()
     assert capsys.readouterr().err == ""
