@@ -67,7 +67,8 @@ def layer_devices(adapter: VideoModel) -> list[torch.device]:
     for layer in adapter.language_model.layers:
         weight = layer.self_attn.k_proj.weight
         device = weight.device
-        if device.type == "meta":
-            device = torch.device(layer._hf_hook.execution_device)
+        hook = getattr(layer, "_hf_hook", None)  # none where a model has no weights at all
+        if device.type == "meta" and hook is not None:
+            device = torch.device(hook.execution_device)
         devices.append(device)
     return devices
