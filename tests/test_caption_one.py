@@ -33,7 +33,7 @@ def test_the_sample_videos_scenes_are_captioned_rightly(tiny: mmkv.VideoLM) -> N
     found = caption(tiny, Beginning())
     wanted = right(scenes(0, 40))
     exact = sum(s.caption == text for s, text in zip(found.segments, wanted, strict=True))
-    assert exact >= 34  # 138 of all 150
+    assert exact >= 38  # 149 of all 150
 
 
 def test_segments_follow_each_other_to_the_end_of_the_video(
