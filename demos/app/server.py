@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import ssl
@@ -155,6 +156,12 @@ def server(registry: Registry, serving: Serving, folder: Path):  # type: ignore[
     """The uvicorn server, not running yet."""
     import uvicorn
 
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            # open pages are cut off, which is no error worth a traceback each
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+            await super().shutdown(sockets)
+
     config = uvicorn.Config(
         application(registry, serving, folder),  # type: ignore[arg-type]
         log_level="warning",
@@ -165,4 +172,4 @@ def server(registry: Registry, serving: Serving, folder: Path):  # type: ignore[
         timeout_graceful_shutdown=1,  # pages hold connections open as long as they are shown
         lifespan="on",
     )
-    return uvicorn.Server(config)
+    return Server(config)
