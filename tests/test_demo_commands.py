@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -85,6 +86,27 @@ def test_without_gradio_it_says_how_to_get_it(
     code, err = run(monkeypatch, capsys)
     assert code == 1
     assert err == "error: the demo needs Gradio: pip install 'mmkv-video[demo]'\n"
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make certificates")
+def test_a_certificate_needs_its_own_key(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from mmkv.demos.app.server import Serving
+
+    for name in "ab":
+        making = f"openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={name}"
+        files = ["-keyout", str(tmp_path / f"{name}.key"), "-out", str(tmp_path / f"{name}.pem")]
+        subprocess.run([*making.split(), *files], check=True, capture_output=True)
+    own = Serving(certificate=tmp_path / "a.pem", key=tmp_path / "a.key", port=0)
+    own.check_certificate()
+    with own.listen() as listening:
+        assert own.address(listening).startswith("https://127.0.0.1:")
+    words = ["--ssl-certfile", str(tmp_path / "a.pem"), "--ssl-keyfile", str(tmp_path / "b.key")]
+    code, err = run(monkeypatch, capsys, *words)
+    assert code == 1
+    assert "cannot be used for https" in err
+    assert err.count("\n") == 1
 
 
 def test_help_names_what_an_operator_decides(

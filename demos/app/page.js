@@ -226,6 +226,8 @@
     });
   }
 
+  document.documentElement.classList.toggle("mm-insecure", !window.isSecureContext);
+
   let shown = null;
   new MutationObserver(() => {
     const v = video();
@@ -233,7 +235,6 @@
     shown = v;
     if (v) adopt(v);
     else { token = ""; stopCamera(); }
-    document.body.classList.toggle("mm-insecure", !window.isSecureContext);
   }).observe(document.documentElement, { childList: true, subtree: true });
 
   window.mmkv = { tab, state, upload, camera };

@@ -63,6 +63,7 @@ def page(registry: Registry) -> gr.Blocks:
                 if registry.hosts:
                     with gr.Row(elem_id="mm-address"):
                         address = gr.Textbox(
+                            label="Address",
                             placeholder=f"rtsp:// or http:// address on {registry.hosts}",
                             show_label=False, container=False, scale=4, max_lines=1,
                             elem_id="mm-address-box",
@@ -79,8 +80,8 @@ def page(registry: Registry) -> gr.Blocks:
                 )  # fmt: skip
                 with gr.Row(elem_id="mm-ask"):
                     question = gr.Textbox(
-                        placeholder="Ask about the video", show_label=False, container=False,
-                        max_lines=4, max_length=limits.question_chars, scale=5,
+                        label="Question", placeholder="Ask about the video", show_label=False,
+                        container=False, max_lines=4, max_length=limits.question_chars, scale=5,
                         elem_id="mm-question",
                     )  # fmt: skip
                     ask = gr.Button(
