@@ -13,7 +13,7 @@ from torch import Tensor
 from mmkv.archive import ArchivedBlock
 from mmkv.models.base import Layout
 
-Scores = Callable[[np.ndarray, np.ndarray, np.ndarray | None, int], np.ndarray]
+Scores = Callable[[np.ndarray, np.ndarray, np.ndarray | None], np.ndarray]
 
 
 def budget(keep_ratio: float, frames: int, tokens: int) -> int:
@@ -49,15 +49,13 @@ def kept(scores: np.ndarray, per_frame: Sequence[int]) -> np.ndarray:
     return found
 
 
-def text_prior(
-    key: np.ndarray, value: np.ndarray, mass: np.ndarray | None, total: int
-) -> np.ndarray:
+def text_prior(key: np.ndarray, value: np.ndarray, mass: np.ndarray | None) -> np.ndarray:
     """A token's attention as a share of its frame's."""
     assert mass is not None
     return mass / mass.sum(axis=2, keepdims=True)
 
 
-def snapkv(key: np.ndarray, value: np.ndarray, mass: np.ndarray | None, total: int) -> np.ndarray:
+def snapkv(key: np.ndarray, value: np.ndarray, mass: np.ndarray | None) -> np.ndarray:
     """The largest attention within two tokens on either side, in the frame."""
     assert mass is not None
     found = np.zeros(mass.shape)
@@ -83,7 +81,7 @@ def change(key: np.ndarray, value: np.ndarray) -> np.ndarray:
     return found
 
 
-def temporal(key: np.ndarray, value: np.ndarray, mass: np.ndarray | None, total: int) -> np.ndarray:
+def temporal(key: np.ndarray, value: np.ndarray, mass: np.ndarray | None) -> np.ndarray:
     """Any order in which what changed by less than a quarter comes last; in each part by change."""
     moved = change(key, value)
     unique = moved >= 0.25
@@ -91,39 +89,34 @@ def temporal(key: np.ndarray, value: np.ndarray, mass: np.ndarray | None, total:
     return np.where(unique, 1e6 + moved, moved)
 
 
-def temporal_text(
-    key: np.ndarray, value: np.ndarray, mass: np.ndarray | None, total: int
-) -> np.ndarray:
+def temporal_text(key: np.ndarray, value: np.ndarray, mass: np.ndarray | None) -> np.ndarray:
     """The same, what is new by the text's attention."""
     moved = change(key, value)
     unique = moved >= 0.25
     unique[:, 0] = True
-    return np.where(unique, 1e6 + 1e3 * text_prior(key, value, mass, total), moved)
+    return np.where(unique, 1e6 + 1e3 * text_prior(key, value, mass), moved)
 
 
-def diverse(key: np.ndarray, value: np.ndarray, mass: np.ndarray | None, total: int) -> np.ndarray:
-    """The order of farthest point sampling over keys and values, each less its mean over the page
-    and over its root mean square.
+def diverse(key: np.ndarray, value: np.ndarray, mass: np.ndarray | None) -> np.ndarray:
+    """In each frame farthest point sampling over keys and values, each less its mean over the page
+    and over its root mean square: how far a token was from the mean and from all taken before it.
     """
     heads, frames, tokens, _ = key.shape
     found = np.zeros(key.shape[:3])
     for h in range(heads):
         sides = [states[h].reshape(frames * tokens, -1) for states in (key, value)]
         sides = [side - side.mean(axis=0) for side in sides]
-        x = np.concatenate([side / np.sqrt((side**2).mean()) for side in sides], axis=1)
-        size = (x**2).sum(axis=1)
-        taken = [f * tokens + int(size[f * tokens : (f + 1) * tokens].argmax())
-                 for f in range(frames)]  # fmt: skip
-        taken.sort(key=lambda place: -size[place])
-        while len(taken) < total:
-            far = ((x[:, None] - x[taken][None]) ** 2).sum(axis=2).min(axis=1)
-            far[taken] = -1
-            taken.append(int(far.argmax()))
-        order = np.zeros(frames * tokens)
-        order[taken] = np.arange(len(taken), 0, -1)
-        rest = ((x[:, None] - x[taken][None]) ** 2).sum(axis=2).min(axis=1)
-        order = np.where(order > 0, order, rest / (1 + rest.max()))
-        found[h] = order.reshape(frames, tokens)
+        sides = [side / np.sqrt((side**2).mean()) for side in sides]
+        page = np.concatenate(sides, axis=1).reshape(frames, tokens, -1)
+        for f, x in enumerate(page):
+            taken = [np.zeros(x.shape[1])]
+            left = set(range(tokens))
+            while left:
+                far = {t: min(((x[t] - y) ** 2).sum() for y in taken) for t in left}
+                best = max(left, key=lambda t: far[t])
+                found[h, f, best] = far[best]
+                taken.append(x[best])
+                left.discard(best)
     return found
 
 

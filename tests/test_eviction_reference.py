@@ -33,7 +33,7 @@ def test_a_policy_keeps_what_its_description_says(
     page = (layers * heads, frames, tokens)
     key, value = (states[:, i].double().numpy().reshape(*page, -1) for i in (0, 1))
     policy = make_eviction(name)
-    scores = REFERENCES[name](key, value, mass.double().numpy().reshape(page), total)
+    scores = REFERENCES[name](key, value, mass.double().numpy().reshape(page))
     want = kept(scores, counts(scores, total, policy.across))
     held = blocks(states, frames, mass=mass)
     thinned = Thinning(policy, make_merge("none"), ratio).thin(held, list(states))

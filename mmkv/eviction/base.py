@@ -18,14 +18,12 @@ class Frames:
     layer, F the page's blocks in time order, T the visual tokens of each.
     mass: float32 `[H, F, T]`, the attention that each token got; see `Eviction.observes`.
     None where nothing was observed.
-    budget: tokens that each head keeps of the page, at least F.
     first: number of the page's first block in the stream.
     """
 
     key: Tensor
     value: Tensor
     mass: Tensor | None
-    budget: int
     first: int
 
 

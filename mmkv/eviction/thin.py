@@ -68,7 +68,7 @@ class Thinning:
         visual = torch.from_numpy(_visual(blocks))  # int64 [F * T]
         groups = list(_groups(states))
         scores = torch.cat(
-            [self._scores(blocks, group, at * heads, visual, total) for at, group in groups]
+            [self._scores(blocks, group, at * heads, visual) for at, group in groups]
         )
         per_block = allocate(scores, total, across=self.policy.across)
         kept = keep(scores, per_block).flatten(1)  # [L * H_kv, F * T]
@@ -92,7 +92,6 @@ class Thinning:
         group: Tensor,
         row: int,
         visual: Tensor,
-        total: int,
     ) -> Tensor:
         """The policy's scores of some layers, float32 `[l * H_kv, F, T]` on the CPU."""
         key, value = _heads(group)
@@ -108,7 +107,6 @@ class Thinning:
             key[:, where].unflatten(1, frames),
             value[:, where].unflatten(1, frames),
             mass,
-            total,
             blocks[0].index,
         )
         scores = self.policy.scores(page)
