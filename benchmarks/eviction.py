@@ -47,13 +47,16 @@ _SEED = 90_000  # far from those of training; those of `needles.py` in the READM
 
 @dataclass(frozen=True, order=True)
 class Cell:
-    """One configuration. packed: key and value bits, or None for unpacked."""
+    """One configuration. packed: key and value bits, or None for unpacked. protected: layers packed
+    at 4 bits instead.
+    """
 
     policy: str
     keep: float
     merge: str = "none"
     focus: bool = False
     packed: tuple[float, float] | None = None
+    protected: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
@@ -62,6 +65,7 @@ class Cell:
         parts += [self.merge] if self.merge != "none" else []
         parts += ["focus"] if self.focus else []
         parts += [f"K{self.packed[0]:g}/V{self.packed[1]:g}"] if self.packed else []
+        parts += [f"layers {', '.join(map(str, self.protected))} K4/V4"] if self.protected else []
         return " ".join(parts)
 
     @property
@@ -75,6 +79,7 @@ class Cell:
         options: dict[str, Any] = {}
         if self.packed:
             options = {"key_bits": self.packed[0], "value_bits": self.packed[1]}
+            options["protected_layers"] = self.protected
         if self.keep < 1:
             options |= {"keep_ratio": self.keep, "eviction": self.policy, "merging": self.merge}
         if self.focus:
@@ -88,8 +93,15 @@ WHOLE = Cell("none", 1.0)
 PACKED = (1.5, 1.58)
 
 
+def bar_cells() -> list[Cell]:
+    """What the bars are about: nothing evicted, the control, the best policy, and all of it packed
+    in a store.
+    """
+    return [WHOLE, Cell("diverse", 0.2), Cell("random", 0.2), Cell("diverse", 0.5), *packed_cells()]
+
+
 def main_cells() -> list[Cell]:
-    """What the bars are about: the control, each policy at half and at a fifth."""
+    """The control, and each policy at half and at a fifth."""
     return [WHOLE] + [Cell(policy, keep) for keep in (0.2, 0.5) for policy in POLICIES]
 
 
@@ -104,18 +116,21 @@ def focus_cells() -> list[Cell]:
 
 def packed_cells() -> list[Cell]:
     """Everything at once: evicted, packed and in a store."""
-    return [Cell("none", 1.0, packed=PACKED)] + [
-        Cell("diverse", keep, packed=PACKED) for keep in (0.5, 0.2)
+    return [
+        Cell("none", 1.0, packed=PACKED),
+        *(Cell("diverse", keep, packed=PACKED) for keep in (0.5, 0.2)),
+        Cell("diverse", 0.2, packed=PACKED, protected=(1, 2)),
+        Cell("diverse", 0.2, packed=(4, 4)),
     ]
 
 
 def all_cells() -> list[Cell]:
     """Every policy, ratio and merge, most important first."""
     rest = [Cell(policy, keep, merge) for merge in MERGES for keep in RATIOS for policy in POLICIES]
-    return list(dict.fromkeys([*main_cells(), *packed_cells(), *focus_cells(), *rest]))
+    return list(dict.fromkeys([*bar_cells(), *main_cells(), *focus_cells(), *rest]))
 
 
-SETS = {"main": main_cells, "focus": focus_cells, "packed": packed_cells, "all": all_cells}
+SETS = {"bars": bar_cells, "main": main_cells, "focus": focus_cells, "all": all_cells}
 
 
 @dataclass(frozen=True)
@@ -250,7 +265,7 @@ def to_dict(asked: Asked) -> dict[str, Any]:
     """For a line of the work file."""
     cell = asked.cell
     return {
-        "cell": [cell.policy, cell.keep, cell.merge, cell.focus, cell.packed],
+        "cell": [cell.policy, cell.keep, cell.merge, cell.focus, cell.packed, cell.protected],
         "world": asked.world,
         "exact": "".join(map(str, asked.exact)),
         "kept": asked.kept,
@@ -264,8 +279,9 @@ def read_work(work: Path | None) -> Iterator[Asked]:
         return
     for line in work.read_text().splitlines():
         found = json.loads(line)
-        policy, keep, merge, focus, packed = found["cell"]
-        cell = Cell(policy, keep, merge, focus, tuple(packed) if packed else None)
+        policy, keep, merge, focus, packed, *protected = found["cell"]
+        bits = tuple(packed) if packed else None
+        cell = Cell(policy, keep, merge, focus, bits, tuple(*protected))
         exact = [int(x) for x in found["exact"]]
         yield Asked(cell, found["world"], exact, found["kept"], found["bytes"])
 

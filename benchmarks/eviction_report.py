@@ -45,6 +45,7 @@ def _row(
         "merging": cell.merge,
         "focus": cell.focus,
         "bits": cell.packed,
+        "protected": list(cell.protected),
         "questions": len(exact),
         "exact": _percent(exact),
         "lost": _percent(lost),
@@ -76,6 +77,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row in order:
         packed = "" if row["bits"] is None else " K{:g}/V{:g}".format(*row["bits"])
+        if row["protected"]:
+            packed += f", layers {' and '.join(map(str, row['protected']))} K4/V4"
         cells = [
             f"`{row['policy']}`{packed}",
             "" if row["merging"] == "none" else row["merging"],

@@ -107,7 +107,7 @@ def test_losses_are_those_of_the_same_questions(tmp_path: Path) -> None:
     assert rows["diverse 20%"]["by_kind"] == {"place": 100.0, "with": 0.0, "count": 0.0}
     assert rows["diverse 20%"]["by_delay"] == {"8": 50.0, "20": 0.0}
     assert rows["diverse 50% K1.5/V1.58"]["lost"] == -25.0
-    assert to_dict(asked[3])["cell"] == ["diverse", 0.5, "none", False, PACKED]
+    assert to_dict(asked[3])["cell"] == ["diverse", 0.5, "none", False, PACKED, ()]
     text = table(list(rows.values()))
     assert "| `diverse` K1.5/V1.58 |" in text
     assert text.count("\n") == 4
