@@ -226,11 +226,10 @@
     });
   }
 
-  document.documentElement.classList.toggle("mm-insecure", !window.isSecureContext);
-
   let shown = null;
   new MutationObserver(() => {
-    const v = video();
+    const v = video(), hint = find("mm-no-camera");
+    if (hint?.hidden && !window.isSecureContext) hint.hidden = false;
     if (v === shown) return;
     shown = v;
     if (v) adopt(v);

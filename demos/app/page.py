@@ -174,7 +174,7 @@ def _notes(upload_bytes: int) -> str:
         f'<input type="file" id="mm-file" accept="video/*,.mkv,.avi,.ts" hidden '
         f'data-most="{upload_bytes}" aria-label="Video file, up to {size(upload_bytes)}">'
         '<p id="mm-note" role="status" hidden></p>'
-        '<p class="mm-no-camera">The camera needs https or localhost: browsers give it to no '
+        '<p id="mm-no-camera" hidden>The camera needs https or localhost: browsers give it to no '
         "other page.</p>"
         '<dialog id="mm-large" onclick="this.close()"><img alt="The frame, enlarged"></dialog>'
     )
