@@ -71,7 +71,10 @@ def weights(similarity: Tensor, mode: Mode) -> tuple[Tensor, float]:
 
 
 def _rows(states: Tensor, tokens: Tensor) -> Tensor:
-    return states.gather(1, tokens[..., None].expand(-1, -1, states.shape[2])).float()
+    heads, count, dim = states.shape
+    first = count * torch.arange(heads, device=tokens.device)[:, None]
+    rows = states.reshape(-1, dim).index_select(0, (tokens + first).flatten())
+    return rows.view(heads, -1, dim).float()
 
 
 def _mean(

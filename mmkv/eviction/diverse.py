@@ -31,8 +31,8 @@ def points(frames: Frames) -> Tensor:
     parts = []
     for states in (frames.key.float(), frames.value.float()):
         apart = states - states.mean(dim=(1, 2), keepdim=True)
-        size = apart.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
-        parts.append(apart / size.clamp_min(1e-30))
+        size = apart.flatten(1).norm(dim=1) / apart[0].numel() ** 0.5  # [H]
+        parts.append(apart / size.clamp_min(1e-30)[:, None, None, None])
     return torch.cat(parts, dim=3)
 
 
@@ -42,10 +42,11 @@ def apart_from_better(points: Tensor) -> Tensor:
     """
     heads, frames, tokens, _ = points.shape
     flat = points.flatten(0, 1)  # [H * F, T, C]
-    norms = flat.square().sum(dim=2)
-    apart = norms[:, :, None] + norms[:, None] - 2 * flat @ flat.transpose(1, 2)
+    products = flat @ flat.transpose(1, 2)
+    norms = products.diagonal(dim1=1, dim2=2)
+    apart = norms[:, :, None] + norms[:, None] - 2 * products
     rows = torch.arange(len(flat), device=flat.device)
-    scores, left = torch.empty_like(norms), norms.clone()
+    scores, left = norms.clone(), norms.clone()
     for _ in range(tokens):
         far, place = left.max(dim=1)
         scores[rows, place] = far

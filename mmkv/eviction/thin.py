@@ -103,9 +103,11 @@ class Thinning:
             whole = torch.cat([b.mass for b in blocks if b.mass is not None], dim=2)
             rows = whole.flatten(0, 1)[row : row + len(key)]
             mass = rows[:, visual].unflatten(1, frames).to(device)
+        if len(visual) < key.shape[1]:
+            key, value = key[:, where], value[:, where]
         page = Frames(
-            key[:, where].unflatten(1, frames),
-            value[:, where].unflatten(1, frames),
+            key.unflatten(1, frames),
+            value.unflatten(1, frames),
             mass,
             blocks[0].index,
         )
@@ -126,17 +128,21 @@ class Thinning:
         """Keys and values `[2, H_kv, K, D]` of some layers."""
         key, value = _heads(group)
         device = key.device
-        place = _places(every).to(device)[..., None].expand(-1, -1, key.shape[2])
-        left = torch.stack([key.gather(1, place), value.gather(1, place)])  # [2, l * H_kv, K, D]
+        if self.merge.name == "none" or len(visual) < key.shape[1]:
+            place = _places(every).to(device)
+            left = torch.stack([_rows(key, place), _rows(value, place)])  # [2, l * H_kv, K, D]
         if self.merge.name != "none":
             where = visual.to(device)
             chosen, gone = _places(kept).to(device), _places(~kept).to(device)
-            folded = self.merge.fold(key[:, where], value[:, where], chosen, gone)
-            spot = torch.zeros(every.shape[1], dtype=torch.bool)
-            spot[visual] = True
-            # equally many of each block in every head, so text lies at the same places in all
-            seen = spot[_places(every)[0]].to(device)
-            left[:, :, seen] = torch.stack(folded)
+            if len(visual) == key.shape[1]:
+                left = torch.stack(self.merge.fold(key, value, chosen, gone))
+            else:
+                spot = torch.zeros(every.shape[1], dtype=torch.bool)
+                spot[visual] = True
+                # equally many of each block in every head: text lies at the same places in all
+                seen = spot[_places(every)[0]].to(device)
+                folded = self.merge.fold(key[:, where], value[:, where], chosen, gone)
+                left[:, :, seen] = torch.stack(folded)
         return list(left.unflatten(1, (len(group), -1)).unbind(1))
 
 
@@ -172,6 +178,13 @@ def _heads(group: Tensor) -> tuple[Tensor, Tensor]:
     """Keys and values `[l * H_kv, T, D]` of layers `[l, 2, H_kv, T, D]`."""
     key, value = group.unbind(1)
     return key.flatten(0, 1), value.flatten(0, 1)
+
+
+def _rows(states: Tensor, places: Tensor) -> Tensor:
+    """Tokens int64 `[H, k]` of `[H, n, D]`, `[H, k, D]`."""
+    heads, count, dim = states.shape
+    first = count * torch.arange(heads, device=places.device)[:, None]
+    return states.reshape(-1, dim).index_select(0, (places + first).flatten()).view(heads, -1, dim)
 
 
 def _places(mask: Tensor) -> Tensor:
