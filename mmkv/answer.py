@@ -112,7 +112,10 @@ def rank(
     hits: int,
     thumbnail: Callable[[ArchivedBlock], bytes | None] = lambda block: None,
 ) -> tuple[FrameRef, ...]:
-    """The blocks in an answer's context as frames: most layers first, then the higher score.
+    """The blocks in an answer's context as frames: the higher score first, then the more layers.
+
+    The score, standardised in each layer and averaged, says by how much a layer preferred a block;
+    a count of layers alone gives the first layer, which knows single words only, the casting vote.
 
     A recent block is shown in every layer; it counts as a layer's match where its score is among
     the layer's `hits` best, which are retrieved for their score (or among the best half, when
@@ -141,7 +144,7 @@ def rank(
         )
         for i, layers in matches.items()
     ]
-    frames.sort(key=lambda f: (-len(f.layers), -f.score))
+    frames.sort(key=lambda f: (-f.score, -len(f.layers)))
     frames += [
         FrameRef(b.frame, b.seconds[0], 0.0, (), recent=True, thumbnail=thumbnail(b))
         for b in unscored

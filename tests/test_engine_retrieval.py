@@ -133,7 +133,7 @@ def test_best_frames_come_first() -> None:
     with small_vlm("llava_onevision").stream(config) as stream:
         stream.feed(clip(24), np.arange(24.0))
         frames = stream.ask("Which?", max_new_tokens=1).frames
-    ranks = [(-len(f.layers), -f.score) for f in frames]
+    ranks = [(-f.score, -len(f.layers)) for f in frames]
     assert ranks == sorted(ranks)
 
 
