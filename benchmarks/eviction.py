@@ -42,7 +42,7 @@ RATIOS = (0.5, 0.2, 0.1, 0.05)
 POLICIES = ("random", "text-prior", "snapkv", "temporal", "temporal+text-prior", "diverse")
 MERGES = ("none", "average", "pivot", "weighted")
 FOCUS = "red circle green square blue triangle yellow star orange cross purple ring cyan white"
-_SEED = 90_000  # far from those of training; those of `needles.py` in the README are the same
+_SEED = 90_000  # far from those of training
 
 
 @dataclass(frozen=True, order=True)
@@ -119,7 +119,7 @@ def packed_cells() -> list[Cell]:
     return [
         Cell("none", 1.0, packed=PACKED),
         *(Cell("diverse", keep, packed=PACKED) for keep in (0.5, 0.2)),
-        Cell("diverse", 0.2, packed=PACKED, protected=(1, 2)),
+        Cell("diverse", 0.2, packed=PACKED, protected=(1, 2, 3)),
         Cell("diverse", 0.2, packed=(4, 4)),
     ]
 
