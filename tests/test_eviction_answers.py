@@ -123,6 +123,19 @@ def test_a_keyframe_before_since_is_not_shown() -> None:
         assert past.with_keyframes(among[1:2], past.blocks)[0].index == 0
 
 
+def test_a_keyframe_is_found_behind_frames_that_a_store_lost() -> None:
+    with opened(eviction="temporal", retrieve_frames=1, neighbours=0, page_tokens=16) as stream:
+        past = stream._ingest.archive.snapshot()
+        first, lost, later = past.pages[0], past.pages[1], past.pages[2]
+        among = [b for b in past.blocks if not lost.first <= b.index < lost.stop]
+        chosen = [block for block in among if block.index == later.first + 1]
+        shown = [block.index for block in past.with_keyframes(chosen, among)]
+        assert shown == [later.keyframe, later.first + 1]
+        chosen = [block for block in past.blocks if block.index == lost.first + 1]
+        among = [b for b in past.blocks if b.index not in (first.first, lost.keyframe)]
+        assert past.with_keyframes(chosen, among) == chosen
+
+
 @pytest.mark.parametrize("eviction", ["text-prior", "temporal", "snapkv", "diverse"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_policy_answers_and_follows_up(family: str, eviction: str) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mmkv.archive.behind import BACKLOG_BYTES, Job, WriteBehind
-from mmkv.archive.blocks import ArchivedBlock
+from mmkv.archive.blocks import ArchivedBlock, index_of
 from mmkv.archive.page_list import PageList, PageSize
 from mmkv.archive.pages import pack, stripped
 from mmkv.archive.reads import PageMemory, ReadCounts
@@ -212,7 +212,7 @@ class Archive:
         last = len(self._blocks)
         if last and self._blocks[-1].index - self._blocks[0].index == last - 1:  # nothing is lost
             return min(max(0, index - self._blocks[0].index), last)
-        return bisect_left(self._blocks, index, key=_index)
+        return bisect_left(self._blocks, index, key=index_of)
 
     def _close_page(self) -> None:
         blocks = self._open()
@@ -277,10 +277,6 @@ class Archive:
         del self._blocks[:drop]
         self.first = first
         self._summaries.forget(first)
-
-
-def _index(block: ArchivedBlock) -> int:
-    return block.index
 
 
 def _end(block: ArchivedBlock) -> int:

@@ -48,3 +48,8 @@ class ArchivedBlock:
         parts = (self.kv, self.mass, self.salience)
         held = sum(part.nbytes for part in parts if part is not None)
         return held + sum(len(data) for data in self.sides.values())
+
+
+def index_of(block: ArchivedBlock) -> int:
+    """Its number in the stream, to search and sort by."""
+    return block.index

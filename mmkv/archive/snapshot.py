@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from mmkv.archive.blocks import ArchivedBlock
+from mmkv.archive.blocks import ArchivedBlock, index_of
 from mmkv.archive.page_list import page_of
 from mmkv.archive.pages import Page, part_of
 from mmkv.archive.pieces import Piece, pieces
@@ -153,17 +154,19 @@ class Snapshot:
         """Blocks with those beside which their tokens are understood, in time order.
 
         Args:
-            among: blocks that may be shown, numbered without gaps.
+            among: blocks that may be shown, in time order.
         """
         pages = [page_of(self._pages, block.index) for block in chosen]
         more = {page.keyframe for page in pages if page is not None} - {None}
         more -= {block.index for block in chosen}
-        if not more or not among:
+        brought = []
+        for number in more:
+            place = bisect_left(among, number or 0, key=index_of)
+            if place < len(among) and among[place].index == number:  # else it is lost, or too old
+                brought.append(among[place])
+        if not brought:
             return list(chosen)
-        first = among[0].index
-        wanted = [number - first for number in more if number is not None]
-        brought = [among[place] for place in wanted if 0 <= place < len(among)]
-        return sorted([*chosen, *brought], key=lambda block: block.index)
+        return sorted([*chosen, *brought], key=index_of)
 
     @property
     def codec(self) -> Codec:
