@@ -85,3 +85,12 @@ def test_repr_says_what_it_is() -> None:
     assert repr(captions("x" * 100)).startswith("<Captions of <i>.mp4: 1 segments, 1.0 s, 'xxx")
     assert len(repr(captions("x" * 100))) < 120
     assert str(captions("all")) == "all\n0:00-0:01  all"
+
+
+def test_a_list_may_give_any_id(tmp_path: Path) -> None:
+    ids = ("camera-01/a", "camera-01/b", "../../x", "", "0123456789abcdef")
+    rows = [{"id": id, "path": "/x.mp4", "segments": SEGMENTS} for id in ids]
+    files = {write_subtitles(row, tmp_path / "out", "srt") for row in rows}
+    assert set((tmp_path / "out").iterdir()) == files
+    assert len(files) == len(ids)
+    assert tmp_path / "out" / "x.01234567.srt" in files

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from mmkv.demos.captioning.job import Job
 from mmkv.demos.captioning.listing import Video
 from mmkv.demos.captioning.output import Output, OutputError
-from mmkv.demos.captioning.run import part_of, resumed
+from mmkv.demos.captioning.progress import Tally
+from mmkv.demos.captioning.run import Result, part_of, resumed, written
 from mmkv.demos.captioning.settings import Captioning
 
 
@@ -135,6 +136,30 @@ def test_rows_of_other_settings_are_made_anew_on_request(out: Path) -> None:
     with Output(out) as output:
         assert resumed(VIDEOS, job, output, "redo") == VIDEOS[1:]
     assert [r["config_hash"] for r in lines(out)] == [digest]
+
+
+def spoken(number: int, words: str, digest: str) -> dict[str, Any]:
+    segments = [{"start": 0.0, "end": 2.0, "caption": words}]
+    return {**row(number, digest), "segments": segments, "duration": 2.0}
+
+
+def test_captions_made_anew_get_new_subtitles(out: Path) -> None:
+    job, folder = Job(Captioning(every=2)), out.with_name("captions-subtitles")
+
+    def old(tally: Tally) -> Iterator[Result]:
+        yield VIDEOS[0], spoken(0, "as it was", job.digest)
+        yield VIDEOS[1], spoken(1, "old words", "other")
+
+    def new(tally: Tally) -> Iterator[Result]:
+        assert [file.read_text().count("as it was") for file in folder.iterdir()] == [1]
+        yield VIDEOS[1], spoken(1, "new words", job.digest)
+
+    with Output(out) as output:
+        written(old, VIDEOS[:2], VIDEOS[:2], job, output, ["srt"], None)
+        todo = resumed(VIDEOS[:2], job, output, "redo")
+        written(new, VIDEOS[:2], todo, job, output, ["srt"], None)
+    told = " ".join(file.read_text() for file in folder.iterdir())
+    assert ("as it was" in told, "new words" in told, "old words" in told) == (True, True, False)
 
 
 def test_rows_of_videos_that_are_not_asked_for_do_not_matter(out: Path) -> None:

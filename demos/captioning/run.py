@@ -10,7 +10,7 @@ from mmkv.demos.captioning.job import Failure, Job
 from mmkv.demos.captioning.listing import Video
 from mmkv.demos.captioning.output import Output, OutputError
 from mmkv.demos.captioning.progress import Tally
-from mmkv.demos.captioning.subtitles import FORMATS, write_subtitles
+from mmkv.demos.captioning.subtitles import FORMATS, delete_subtitles, write_subtitles
 from mmkv.demos.captioning.supervisor import STALL, Supervisor
 
 OLD = ("refuse", "keep", "redo")
@@ -81,6 +81,9 @@ def resumed(videos: Sequence[Video], job: Job, output: Output, old: str) -> list
             "them anew"
         )
     if others and old == "redo":
+        for row in output.read():  # before the rows: a run that is killed here does this again
+            if row["id"] in others:
+                delete_subtitles(row, _subtitles_of(output))
         output.drop(set(others))
     return [video for video in videos if video.id not in output.rows]
 
@@ -97,10 +100,10 @@ def written(
     """Write results as they come, and what else is wanted of all rows."""
     tally = Tally(total=len(videos), before=len(videos) - len(todo))
     subtitled = [name for name in formats if name in FORMATS]
-    folder = output.path.with_name(f"{output.path.stem}-subtitles")
+    folder = _subtitles_of(output)
     if subtitled and tally.before:  # a run may have been killed between a row and its subtitles
         for row in output.read():
-            _subtitle(row, folder, subtitled)
+            _subtitle(row, folder, subtitled, anew=False)
     for video, found in results(tally):
         if isinstance(found, Failure):
             output.fail(job.failure(video, found))
@@ -119,9 +122,15 @@ def written(
     return tally
 
 
-def _subtitle(row: dict[str, Any], folder: Path, formats: Sequence[str]) -> None:
+def _subtitle(
+    row: dict[str, Any], folder: Path, formats: Sequence[str], *, anew: bool = True
+) -> None:
     for name in formats:
-        write_subtitles(row, folder, name)
+        write_subtitles(row, folder, name, anew=anew)
+
+
+def _subtitles_of(output: Output) -> Path:
+    return output.path.with_name(f"{output.path.stem}-subtitles")
 
 
 def part_of(path: Path, count: int, index: int) -> Path:

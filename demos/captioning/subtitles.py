@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +27,37 @@ def subtitles(segments: Sequence[dict[str, Any]], format: str) -> str:
     return head + "\n".join(cues)
 
 
-def write_subtitles(row: dict[str, Any], folder: Path, format: str) -> Path:
-    """Write a row's subtitles, unless they are there; the file appears whole or not at all."""
-    stem = re.sub(r"[^\w.-]+", "_", Path(row["path"]).stem)[:80] or "video"
-    target = folder / f"{stem}.{row['id'][:8]}.{format}"
-    if target.exists():
+def write_subtitles(row: dict[str, Any], folder: Path, format: str, *, anew: bool = True) -> Path:
+    """Write a row's subtitles; the file appears whole or not at all.
+
+    Args:
+        anew: also where they are there already.
+    """
+    target = target_of(row, folder, format)
+    if target.exists() and not anew:
         return target
     folder.mkdir(parents=True, exist_ok=True)
     spare = target.with_name(f".{target.name}.new")
     spare.write_text(subtitles(row["segments"], format), encoding="utf-8")
     os.replace(spare, target)
     return target
+
+
+def delete_subtitles(row: dict[str, Any], folder: Path) -> None:
+    """Remove a row's subtitles, where there are any."""
+    for format in FORMATS:
+        target_of(row, folder, format).unlink(missing_ok=True)
+
+
+def target_of(row: dict[str, Any], folder: Path, format: str) -> Path:
+    """The file of a row's subtitles: the video's name, and what tells it from others of that name.
+
+    An id of a list's own may be anything, also a path, or like others in its first letters.
+    """
+    stem = re.sub(r"[^\w.-]+", "_", Path(row["path"]).stem)[:80] or "video"
+    id = row["id"]
+    mark = id if re.fullmatch(r"[0-9a-f]{16}", id) else sha256(id.encode()).hexdigest()
+    return folder / f"{stem}.{mark[:8]}.{format}"
 
 
 def _clock(seconds: float, mark: str) -> str:
