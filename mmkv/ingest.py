@@ -176,13 +176,15 @@ class Ingest:
         if self.window is None:
             self._open(begun.block_tokens)
         assert self.window is not None
-        keeping.refill(self.window, self.archive, begun.far_distance)
-        self._tell_losses(store)
+        damage = keeping.refill(self.window, self.archive, begun.far_distance)
+        self._tell_losses(store, damage)
         # what waits is encoded behind the window
         self.pending = keeping.waiting(store, len(self.archive)) if self.window.gapless else []
 
-    def _tell_losses(self, store: Store) -> None:
+    def _tell_losses(self, store: Store, damage: StoreError | None) -> None:
         lost = [str(loss) for loss in store.losses]
+        if damage is not None:
+            lost.append(f"some of the newest frames: {damage}")
         new = [loss for loss in lost if loss not in self._told]
         if new:
             log.warning("the store %s has lost %s", store.folder, "; ".join(new))

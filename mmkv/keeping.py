@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmkv.archive import Archive, ArchivedBlock
+from mmkv.archive import Archive, ArchivedBlock, Snapshot
 from mmkv.archive.kept import nearest
 from mmkv.models.base import Grid
-from mmkv.store import Store
+from mmkv.store import DamageError, Store
 from mmkv.window import Window
 
 Frame = tuple[float, Tensor]  # seconds, uint8 [H, W, 3]
@@ -64,25 +64,41 @@ def waiting(store: Store, after: int) -> list[Frame]:
     return [(seconds, torch.from_numpy(frame)) for seconds, frame in store.waiting(after)]
 
 
-def refill(window: Window, archive: Archive, far_distance: int | None) -> None:
+def refill(window: Window, archive: Archive, far_distance: int | None) -> DamageError | None:
     """Bring the archive's newest blocks into the ring, at their own positions. Where tokens were
     evicted, the nearest kept ones of their block stand in for them; what a store lost of the
     blocks leaves a hole.
+
+    Returns:
+        what is wrong with them where they are damaged: all of the window is then a hole, and
+        questions read from the archive.
 
     Raises:
         StoreError: they cannot be read.
     """
     last = archive.last
     if last is None:
-        return
+        return None
     end = last.start + last.tokens
     low = max(window.seen, end - window.local)
     past = archive.snapshot()
     blocks = [b for b in past.blocks[-window.local :] if b.start + b.tokens > low]
     if not blocks:
-        return
+        return None
     window.far_distance = far_distance
-    expected = low
+    damage = None
+    try:
+        _restore(window, past, blocks, low)
+    except DamageError as error:
+        window.hole = window.whole = end
+        damage = error
+    window.seen = end
+    return damage
+
+
+def _restore(window: Window, past: Snapshot, blocks: Sequence[ArchivedBlock], low: int) -> None:
+    """Write blocks, from token `low` on, into the rings."""
+    expected, end = low, blocks[-1].start + blocks[-1].tokens
     for run in _runs(blocks):
         begin, stop = max(low, run[0].start), run[-1].start + run[-1].tokens
         if begin > expected:
@@ -97,7 +113,6 @@ def refill(window: Window, archive: Archive, far_distance: int | None) -> None:
                 window.whole = end
             kv = kv[:, None, :, skip:]
             window.restore(layer, stop, kv[0], kv[1], positions[:, skip:])
-    window.seen = end
 
 
 def _runs(blocks: Sequence[ArchivedBlock]) -> list[list[ArchivedBlock]]:

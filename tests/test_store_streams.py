@@ -352,3 +352,26 @@ def test_a_store_that_lost_frames_of_its_window_is_read_but_not_gone_on_with(
     without_segment(path, 2)
     with pytest.raises(StoreError, match=r"newest frames are lost: frames from 8 on .*mode='r'"):
         vlm.open(path, mode="a")
+
+
+def test_damage_in_the_newest_frames_leaves_the_others_to_questions(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    vlm = small_vlm("llava_onevision")
+    config = replace(CONFIG, page_tokens=20)
+    with vlm.stream(config, store=tmp_path / "s") as stream:
+        stream.feed(clip(14), [float(i) for i in range(14)])
+        stream.flush()
+        want = logits(stream, until=5.0)
+        stored = stream._ingest.archive.snapshot().pages[-1].stored
+        begin, size = stored._payload, int(stored.sizes.sum())
+    data = bytearray((tmp_path / "s" / "000000.data").read_bytes())
+    data[begin + size - 3] ^= 255
+    (tmp_path / "s" / "000000.data").write_bytes(data)
+    with vlm.open(tmp_path / "s") as again:
+        assert "some of the newest frames" in caplog.text
+        torch.testing.assert_close(logits(again, until=5.0), want, rtol=1e-4, atol=1e-4)
+        with pytest.raises(StoreError, match="damaged"):
+            again.ask("Which?", max_new_tokens=1)
+    with pytest.raises(StoreError, match=r"gone on with.*some of the newest frames.*mode='r'"):
+        vlm.open(tmp_path / "s", mode="a")
