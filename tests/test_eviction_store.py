@@ -145,3 +145,14 @@ def test_heads_that_keep_different_numbers_are_told_apart_from_damage() -> None:
 def test_the_nearest_kept_token_is_the_earlier_of_two() -> None:
     kept = np.array([[False, True, False, True, False]])
     assert nearest(kept).tolist() == [[1, 1, 1, 3, 3]]
+
+
+def test_a_stream_that_goes_on_may_keep_everything_again(tmp_path: Path) -> None:
+    with opened(store=tmp_path / "kv"):
+        pass
+    config = mmkv.CacheConfig(eviction="none")
+    with small_vlm("llava_onevision").open(tmp_path / "kv", "a", config=config) as again:
+        assert again.config.keep_ratio == 1.0
+        again.feed(clip(FRAMES), [FRAMES + float(i) for i in range(FRAMES)])
+        again.flush()
+        assert again.stats().keep_ratio == pytest.approx(0.65, abs=0.02)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from mmkv.eviction.none import Nothing
 from mmkv.eviction.registry import DEFAULT, make_eviction
 from mmkv.merging.registry import make_merge
 
@@ -32,6 +33,8 @@ def stored_thinning(
     for name, default in _BEGAN.items():
         given = default if config is None else getattr(config, name)
         found[name] = stored.get(name, default) if given == default else given
+    if config is not None and make_eviction(config.eviction).name == Nothing.name:
+        found["keep_ratio"] = 1.0  # from now on
     for name, make in (("eviction", make_eviction), ("merging", make_merge)):
         try:
             make(found[name])
