@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mmkv.stream import Stream
 
 _LOOK = 0.05  # seconds between looks at the stream
+_NEAR = 1e-6  # seconds that times may be off by, since they are sums
 
 
 class AskEvery:
@@ -109,7 +110,7 @@ class AskEvery:
         if self._begin is None:
             firsts = [feed.first for feed in feeds if feed.first is not None]
             self._begin = min(firsts, default=newest)
-        passed = int((newest - self._begin) / self._seconds + 1e-6)
+        passed = int((newest - self._begin) / self._seconds + _NEAR)
         if passed >= self._next:
             if not feeds or any(feed.live for feed in feeds):
                 self.skipped += passed - self._next
@@ -117,7 +118,7 @@ class AskEvery:
             self._tried = min(self._begin + self._next * self._seconds, newest)
             self._next += 1
             return self._tried
-        if over and (self._tried is None or newest > self._tried + 1e-6):
+        if over and (self._tried is None or newest > self._tried + _NEAR):
             self._tried = newest  # what came after the last whole interval
             return newest
         return None
@@ -127,7 +128,7 @@ class AskEvery:
         since = None if self._span is None else due - self._span
         try:
             self._reply = self._stream.ask_iter(
-                self._question, since=since, until=due, **self._options
+                self._question, since=since, until=due + _NEAR, **self._options
             )
         except NoFramesError:  # nothing came for as long as `span`
             return None

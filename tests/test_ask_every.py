@@ -145,3 +145,13 @@ def test_repr_says_where_it_is(stream: mmkv.Stream) -> None:
     assert "no answer yet" in repr(asking)
     next(asking)
     assert "answered at 2.0 s" in repr(asking)
+
+
+def test_a_moment_has_the_frame_at_it_whatever_sums_of_seconds_are_off_by(
+    stream: mmkv.Stream,
+) -> None:
+    stream.feed(BLACK, 0.0)
+    answers = stream.ask_every(**ASK, seconds=0.29)
+    assert 100 * 0.29 < 29.0
+    stream.feed(BLACK, 29.0)
+    assert next(answers).as_of == 29.0
