@@ -13,11 +13,13 @@ import pytest
 from demo_visitors import FAST, answered, tiny, until
 from video_servers import jpeg
 
+from mmkv.demos.app.files import open_file
 from mmkv.demos.app.limits import Limits
 from mmkv.demos.app.session import Session
 from mmkv.demos.app.settings import LEVELS, Settings
 from mmkv.demos.app.views.talk import talk
 from mmkv.demos.app.views.timeline import timeline
+from mmkv.demos.app.watch import Video
 from mmkv.models.tiny import SAMPLE_VIDEO
 
 
@@ -104,6 +106,15 @@ def test_a_question_right_after_a_jump_waits_for_the_frames(tmp_path: Path) -> N
     exchange = answered(session.ask("What is at the top left now?"))
     assert exchange.as_of == pytest.approx(30.0, abs=1.0)
     session.end()
+
+
+def test_a_recording_that_no_player_shows_is_asked_about_as_far_as_it_was_seen(
+    session: Session,
+) -> None:
+    session._begin(Video("address", "film"), lambda: open_file(SAMPLE_VIDEO, "film", 1.0))
+    assert session.watch is not None
+    until(lambda: (session.watch.encoded or 0.0) >= 20.0)  # type: ignore[union-attr]
+    assert answered(session.ask("What is at the top left now?")).as_of >= 20.0
 
 
 def test_an_own_file_is_deleted_with_its_stream(session: Session) -> None:

@@ -204,7 +204,7 @@ class Session:
                 self.watch = watch
 
     def _until(self, watch: Watch, scope: Scope) -> float | None:
-        if watch.live or scope == "encoded":
+        if watch.video.path is None or scope == "encoded":  # without a file there is no player
             return None
         return watch.position if scope == "position" else watch.furthest
 
