@@ -175,6 +175,25 @@ def test_a_third_visitor_is_told_the_position_and_cannot_send(
         web.registry.release(visit)
 
 
+@pytest.mark.parametrize("what", ["file", "camera"])
+def test_a_place_that_is_given_back_meanwhile_starts_nothing(
+    web: Web, mine: tuple[TestClient, Any], what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser, visit = mine
+    begin = getattr(visit.session, what)
+
+    def late(*arguments: Any) -> None:
+        web.registry.release(visit)
+        begin(*arguments)
+
+    monkeypatch.setattr(visit.session, what, late)
+    sent = SAMPLE_VIDEO.read_bytes()
+    answer = upload(browser, sent) if what == "file" else browser.post("/mmkv/camera")
+    assert answer.status_code == 422
+    assert visit.session.watch is None
+    assert not list(visit.session.folder.iterdir())
+
+
 def test_requests_without_an_open_page_get_nothing(web: Web, mine: tuple[TestClient, Any]) -> None:
     stranger = web.browser()
     for what in ("place", "upload", "camera", "picture"):

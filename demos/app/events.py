@@ -154,8 +154,8 @@ class Events:
         session = visit.session
         session.message = ""
         try:
-            self._registry.place(visit, lambda: begin(session))
-            begin(session)
+            self._registry.place(visit, lambda: self._registry.begin(visit, lambda: begin(session)))
+            self._registry.begin(visit, lambda: begin(session))
         except Busy:
             pass  # it starts when there is a place
         except Exception as error:

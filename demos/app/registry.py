@@ -39,7 +39,8 @@ class Key:
 @dataclass(slots=True)
 class Visit:
     """A session. pages: that show it, and what each was last told. gone: those that were closed.
-    left: when the last one was. wanted: what it starts when it gets a place. why: it lost it.
+    left: when the last one was. leaving: its place is being given back. wanted: what it starts when
+    it gets a place. why: it lost it.
     """
 
     key: Key
@@ -47,6 +48,7 @@ class Visit:
     pages: dict[str, dict[str, object]] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
     placed: bool = False
+    leaving: bool = False
     left: float | None = None
     wanted: Callable[[], None] | None = None
     why: str = ""
@@ -192,6 +194,19 @@ class Registry:
                 visit.wanted = wanted
                 raise Busy(self._line.index(visit) + 1)
 
+    def begin(self, visit: Visit, start: Callable[[], None]) -> None:
+        """Start a video for a visit that has a place, and still has it when that is done.
+
+        Raises:
+            ValueError: it cannot be started, or the place was given back meanwhile.
+        """
+        start()
+        with self._lock:
+            if visit.placed and not visit.leaving:
+                return
+        visit.session.forget()
+        raise ValueError("Everything was deleted meanwhile; choose a video again.")
+
     def position(self, visit: Visit) -> int:
         """Of a visit in the line, from 1 on; 0 if it does not wait."""
         with self._lock:
@@ -204,10 +219,13 @@ class Registry:
                 self._line.remove(visit)
             visit.wanted = None
             visit.why = why
-        visit.session.forget()
-        with self._lock:
-            visit.placed = False
-            self._give()
+            visit.leaving = True
+        try:
+            visit.session.forget()
+        finally:
+            with self._lock:
+                visit.placed = visit.leaving = False
+                self._give()
 
     @property
     def placed(self) -> int:

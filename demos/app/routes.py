@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 import shutil
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -122,7 +123,8 @@ class Own:
             if got > most:
                 path.unlink(missing_ok=True)
                 return self._refuse(visit, 413, large)
-            await run_in_threadpool(session.file, path, name)
+            start = partial(session.file, path, name)
+            await run_in_threadpool(self._registry.begin, visit, start)
         except ClientDisconnect:
             path.unlink(missing_ok=True)
             return Response(status_code=499)
@@ -137,7 +139,7 @@ class Own:
         if visit is None or not visit.placed:
             return _error(404, "not here")
         try:
-            await run_in_threadpool(visit.session.camera)
+            await run_in_threadpool(self._registry.begin, visit, visit.session.camera)
         except ValueError as error:
             return self._refuse(visit, 422, sentence(error))
         return JSONResponse({})
