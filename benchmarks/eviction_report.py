@@ -104,7 +104,7 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
     matplotlib.use("svg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True)
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 5.2), sharey=True)
     plain = [r for r in rows if r["bits"] is None]
     whole = next(r["exact"] for r in plain if r["keep_ratio"] == 1)
     alone = [r for r in plain if r["merging"] == "none" and r["keep_ratio"] < 1]
@@ -123,7 +123,7 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
         axis.set_xlabel("visual tokens kept, %")
         axis.set_title(title)
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
+        axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3)
     axes[0].set_ylabel("exact answers, %")
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
