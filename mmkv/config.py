@@ -68,8 +68,8 @@ class CacheConfig:
         answer_keep_ratio: share of the retrieved visual tokens that an answer is generated from,
             those that its question attended to most.
         protected_layers: layers packed at `protected_bits` (None: 4) instead; -1 is the last.
-        page_tokens: tokens after which frames are packed together. None: 512 where a frame has
-            128 or more, else 64.
+        page_tokens: tokens after which frames are packed together, counting those that are kept.
+            None: 512 where a frame has 128 or more, else 64.
         page_seconds: seconds of the stream after which they are packed, however few they are.
         max_ram: bytes of host memory for frames that may be retrieved, or a text such as
             "8GB". Beyond it the oldest are forgotten; in a stream with a store, those not used
