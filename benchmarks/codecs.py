@@ -80,7 +80,7 @@ class Clips:
     def answer(self, past: streaming.Past) -> tuple[float, Tensor, list[streaming.Asked]]:
         """Loss per token, which answers are exact, and each layer's queries and keys."""
         rows, count = self.batch.required.shape[:2]
-        everything = torch.arange(FRAMES).expand(rows, count, FRAMES)
+        everything = streaming.whole_clips(rows, count, FRAMES)
         states, asked = streaming.answer(
             self.model, self.batch, past, self.encoder, lambda *_: everything
         )
