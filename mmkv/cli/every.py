@@ -47,13 +47,13 @@ def ask_every(
     count = 0
     try:
         for answer in asking:
+            count += 1
             at = answer.as_of
             since = None if span is None else at - span
             told = [(first, answer)]
             told += [(q, stream.ask(q, since=since, until=at, **sampling)) for q in others]
             for question, one in told:
                 typer.echo(line(source, question, one, asking, json))
-            count += 1
     except KeyboardInterrupt:
         if not source.live:
             raise
