@@ -452,7 +452,11 @@ def test_ctrl_c_while_live_asks_at_once(
         return False
 
     monkeypatch.setattr(engine, "wait", interrupted)
-    code, out, err = run("ask", "0", "q", "--model", "some/model")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it
+    try:
+        code, out, err = run("ask", "0", "q", "--model", "some/model")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert code == 0
     assert "going on with what was seen" in err
     assert "a red circle" in out
