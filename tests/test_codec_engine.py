@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from small_models import clip, small_vlm
 import mmkv
 from mmkv.cli.store import describe, lines
 from mmkv.codecs import CODECS, make_codec
+from mmkv.codecs.salience import TextSimilarity
+from mmkv.models.base import Block
 
 FRAMES = 20
 VLM = small_vlm("llava_onevision")
@@ -50,8 +53,17 @@ def test_every_codec_answers_from_packed_frames(settings: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: "-".join(map(str, s.values())))
-def test_what_a_question_loads_is_what_the_codec_made_of_it(settings: dict[str, Any]) -> None:
+def test_what_a_question_loads_is_what_the_codec_made_of_it(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     shape = VLM.adapter.shape
+    judge, judged = TextSimilarity.judge, []
+
+    def noted(self: TextSimilarity, blocks: Sequence[Block]) -> None:
+        judge(self, blocks)
+        judged.extend(block.salience for block in blocks)
+
+    monkeypatch.setattr(TextSimilarity, "judge", noted)
     with opened(codec="fp16") as exact, opened(**settings) as packed:
         codec = make_codec(
             settings.get("codec"), shape, **{k: v for k, v in settings.items() if k != "codec"}
@@ -59,9 +71,10 @@ def test_what_a_question_loads_is_what_the_codec_made_of_it(settings: dict[str, 
         true, stored = exact._ingest.archive.snapshot(), packed._ingest.archive.snapshot()
         page = stored.pages[1]
         blocks = stored.blocks[page.first : page.stop]
+        salience = torch.cat(judged[page.first : page.stop]) if judged else None
         for layer in (0, shape.layers - 1):
             kv = true.load(layer, true.blocks[page.first : page.stop], torch.device("cpu"))
-            made = codec.encode(kv[0], kv[1], page.lengths, layer)
+            made = codec.encode(kv[0], kv[1], page.lengths, layer, salience)
             part = stored.page_part(layer, page)
             assert bytes(made.shared) == bytes(part.shared)
             assert [bytes(b) for b in made.blocks] == [bytes(b) for b in part.blocks]
