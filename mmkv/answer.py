@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mmkv.archive import ArchivedBlock
+from mmkv.archive.blocks import index_of
 from mmkv.retrieval.retriever import LayerChoice
 
 
@@ -127,7 +128,7 @@ def rank(
     matches: dict[int, list[int]] = {}  # place among the scored -> layers
     for layer, choice in enumerate(choices):
         for index in choice.chosen:
-            matches.setdefault(bisect_left(scored, index, key=_index), []).append(layer)
+            matches.setdefault(bisect_left(scored, index, key=index_of), []).append(layer)
     if scored:
         enough = max(1, min(hits or len(scored) // 2, len(scored)))
         bar = np.partition(scores, -enough, axis=1)[:, -enough]
@@ -150,10 +151,6 @@ def rank(
         for b in unscored
     ]
     return tuple(frames)
-
-
-def _index(block: ArchivedBlock) -> int:
-    return block.index
 
 
 def unknown_words(words: Sequence[str]) -> str | None:
