@@ -135,6 +135,14 @@ class Page:
     def gauge(self, name: str) -> str:
         return str(self.raw.inner_text(f"[data-gauge={name}] b"))
 
+    def reads(self, name: str, ending: str) -> None:
+        """Wait until a gauge shows a value that ends like this."""
+        self.raw.wait_for_function(
+            "([name, ending]) => document.querySelector(`[data-gauge=${name}] b`)"
+            ".innerText.endsWith(ending)",
+            arg=[name, ending],
+        )
+
     def time(self) -> float:
         """Where the player is."""
         return float(self.raw.evaluate("document.getElementById('mm-video')?.currentTime ?? -1"))

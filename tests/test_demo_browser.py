@@ -72,7 +72,7 @@ def test_upload_the_sample_and_ask_about_early_and_late_scenes(
         assert abs(page.time() - moment(page)) < 0.1
     units = {"window": "MB", "host": "MB", "disk": "MB", "first": "s", "behind": "s"}
     for name, unit in units.items():
-        assert page.gauge(name).split()[-1].endswith(unit)
+        page.reads(name, unit)
     assert page.gauge("dropped") == "0"
     assert page.gauge("bits") == "32"
     heights = page.raw.evaluate(

@@ -22,7 +22,7 @@ from mmkv.demos.app.views.timeline import timeline
 
 STEP = 0.05  # seconds, at least, between two updates of an answer
 SHOWN = ("banner", "screen", "line", "gauges", "plot", "chat", "ask", "stop", "tries")
-ANSWERING = ("question", "banner", "line", "chat", "ask", "stop")
+ANSWERING = ("question", "banner", "line", "gauges", "chat", "ask", "stop")
 SCOPES = ("watched", "position", "encoded")
 
 

@@ -133,7 +133,7 @@ def page(registry: Registry) -> gr.Blocks:
 
         settings: list[Any] = [level, fps, moments, rush, follow_ups]
         shown = [banner, screen, line, gauges, plot, chat, ask, stop, tries]
-        answering = [question, banner, line, chat, ask, stop]
+        answering = [question, banner, line, gauges, chat, ask, stop]
         loads: dict[str, Any] = {"queue": True, "concurrency_limit": None, **ONLY_HERE}
         entered = [*shown, timer, words, code, *settings]
         name_tab = "() => [window.mmkv.tab()]"
