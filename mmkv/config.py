@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal
 
 from mmkv.eviction.registry import DEFAULT
 from mmkv.eviction.settings import check_focus, check_keep_ratio, check_thinning
+from mmkv.merging.none import NoMerge
 from mmkv.retrieval.registry import check_score
 from mmkv.retrieval.text_image import TextImage
+from mmkv.sizes import CacheSizes
+from mmkv.units import parse_bytes, parse_seconds
 
 if TYPE_CHECKING:
     from mmkv.codecs import Codec
@@ -21,9 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mmkv")
 
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-_SPANS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
-_WINDOW, _RECENT, _RETRIEVE = 64, 4, 32
+_WINDOW, _RECENT, _RETRIEVE, _LANDMARKS = 64, 4, 32, 5
 _PROMPT_TOKENS = 64
 _DEFAULTS = {"max_ram": 8 * 10**9, "index_bytes": 10**9}  # as they are once read
 
@@ -48,8 +47,9 @@ class CacheConfig:
         encoder: that model: a Hub id, a local folder, or a `TextImage`.
         landmarks: unusual tokens of each frame whose keys are kept beside the frame's mean key;
             "attention" finds small things by them. Each takes as much of the index as the mean.
+            None: 5.
         thumbnails: whether a small JPEG of each frame is kept, for `answer.frames` to show; in
-            host memory within `max_ram`, and in the store.
+            host memory within `max_ram`, and in the store. None: no.
         codec: how keys and values of the past are packed: a name of `mmkv.codecs.CODECS`, a codec
             of your own, or None for what the bits say, by default "fp16", which loses nothing.
             With `retrieve_frames="all"` the default is "fitted".
@@ -59,9 +59,11 @@ class CacheConfig:
         remove_mean: whether a channel's mean is taken off before packing. None: as the codec does.
         keep_ratio: share of earlier frames' visual tokens that is kept, above 0; 1 keeps all. At
             least one token of every frame and head is. The window and recent frames stay whole.
+            None: 1.
         eviction: which are kept: a name of `mmkv.eviction.EVICTIONS`, "temporal+" and one of
-            them, or a policy of your own.
+            them, or a policy of your own. None: "diverse".
         merging: what becomes of the others: a name of `mmkv.merging.MERGINGS`, or a policy.
+            None: "none".
         focus: what the frames are watched for, in words, such as "watch the door"; "text-prior"
             and "snapkv" keep what these words look at, and codec="stp" stores what is like them
             (and like the chat template around them) in more bits.
@@ -82,6 +84,9 @@ class CacheConfig:
             None: no limit.
         chunk_frames: frames encoded per forward pass, where that many are waiting.
 
+    For a stream that is opened again, None also means what its store was made with, where that
+    matters to what is kept: the window, the codec, `landmarks`, `thumbnails`, and thinning.
+
     Raises:
         ValueError: a field is out of range; the message says which, the value, and what is allowed.
     """
@@ -93,8 +98,8 @@ class CacheConfig:
     retrieve_run: int = 1
     score: str = "attention"
     encoder: str | TextImage | None = None
-    landmarks: int = 5
-    thumbnails: bool = False
+    landmarks: int | None = None
+    thumbnails: bool | None = None
     codec: str | Codec | None = None
     key_bits: float | None = None
     value_bits: float | None = None
@@ -103,9 +108,9 @@ class CacheConfig:
     remove_mean: bool | None = None
     protected_layers: Sequence[int] | None = None
     protected_bits: float | None = None
-    keep_ratio: float = 1.0
-    eviction: str | Eviction = DEFAULT
-    merging: str | Merge = "none"
+    keep_ratio: float | None = None
+    eviction: str | Eviction | None = None
+    merging: str | Merge | None = None
     focus: str | None = None
     answer_keep_ratio: float = 1.0
     page_tokens: int | None = None
@@ -123,7 +128,7 @@ class CacheConfig:
             _whole(self, "retrieve_frames", 0, optional=True, also=' or "all"')
         _whole(self, "neighbours", 0)
         _whole(self, "retrieve_run", 1)
-        _whole(self, "landmarks", 0)
+        _whole(self, "landmarks", 0, optional=True)
         _whole(self, "chunk_frames", 1)
         _whole(self, "page_tokens", 1, optional=True)
         check_score(self.score, self.encoder)
@@ -182,8 +187,8 @@ class CacheConfig:
             neighbours=self.neighbours,
             retrieve_run=self.retrieve_run,
             score=self.score,
-            landmarks=self.landmarks,
-            thumbnails=self.thumbnails,
+            landmarks=_LANDMARKS if self.landmarks is None else self.landmarks,
+            thumbnails=bool(self.thumbnails),
             chunk_frames=self.chunk_frames,
             resident=resident,
             codec="fitted" if resident and not self._packed else self.codec,
@@ -194,9 +199,9 @@ class CacheConfig:
             remove_mean=self.remove_mean,
             protected_layers=self.protected_layers,
             protected_bits=self.protected_bits,
-            keep_ratio=float(self.keep_ratio),
-            eviction=self.eviction,
-            merging=self.merging,
+            keep_ratio=1.0 if self.keep_ratio is None else float(self.keep_ratio),
+            eviction=DEFAULT if self.eviction is None else self.eviction,
+            merging=NoMerge.name if self.merging is None else self.merging,
             focus=self.focus,
             answer_keep_ratio=float(self.answer_keep_ratio),
             page_tokens=self.page_tokens,
@@ -213,45 +218,6 @@ class CacheConfig:
         return (self.codec, self.key_bits, self.value_bits) != (None, None, None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CacheSizes:
-    """A `CacheConfig` with every default decided; the same names, sizes in bytes, times in seconds.
-
-    Where nothing is retrieved, the recent frames are the whole window. resident: whether answers
-    attend to all of the packed past; `retrieve_frames` then only says how many they name.
-    """
-
-    window_frames: int
-    recent_frames: int
-    retrieve_frames: int
-    neighbours: int
-    retrieve_run: int
-    score: str
-    landmarks: int
-    thumbnails: bool
-    chunk_frames: int
-    resident: bool
-    codec: str | Codec | None
-    key_bits: float | None
-    value_bits: float | None
-    group_size: int | None
-    transform: str | None
-    remove_mean: bool | None
-    protected_layers: Sequence[int] | None
-    protected_bits: float | None
-    keep_ratio: float
-    eviction: str | Eviction
-    merging: str | Merge
-    focus: str | None
-    answer_keep_ratio: float
-    page_tokens: int | None
-    page_seconds: float
-    max_ram: int | None
-    index_bytes: int | None
-    max_disk: int | None
-    max_age: float | None
-
-
 def _whole(config: object, name: str, low: int, *, optional: bool = False, also: str = "") -> None:
     value = getattr(config, name)
     if value is None and optional:
@@ -260,39 +226,3 @@ def _whole(config: object, name: str, low: int, *, optional: bool = False, also:
         raise ValueError(
             f"{name}={value!r} is not allowed; use a whole number of {low} or more{also}"
         )
-
-
-def parse_bytes(name: str, value: int | str) -> int:
-    """Bytes from a number or a text such as "8GB" or "500 MB" (powers of ten).
-
-    Raises:
-        ValueError: it is neither, or not above zero.
-    """
-    problem = f"{name}={value!r} is not a size; use bytes or a text such as '500MB' or '8GB'"
-    if isinstance(value, bool):
-        raise ValueError(problem)
-    if isinstance(value, str):
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?B)?\s*", value.upper())
-        if match is None:
-            raise ValueError(problem)
-        value = int(float(match[1]) * _UNITS[match[2] or ""])
-    if not isinstance(value, int) or value <= 0:
-        raise ValueError(problem)
-    return value
-
-
-def parse_seconds(name: str, value: float | str) -> float:
-    """Seconds from a number or a text such as "90s", "15min", "12h" or "7d".
-
-    Raises:
-        ValueError: it is neither, or not above zero.
-    """
-    problem = f"{name}={value!r} is not a duration; use seconds or a text such as '12h' or '7d'"
-    if isinstance(value, str):
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|min|h|d)?\s*", value.lower())
-        if match is None:
-            raise ValueError(problem)
-        value = float(match[1]) * _SPANS[match[2] or "s"]
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise ValueError(problem)
-    return float(value)

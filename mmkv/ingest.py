@@ -18,7 +18,6 @@ from mmkv import keeping, seam
 from mmkv.archive import Archive, ArchivedBlock, PageSize
 from mmkv.codecs import Codec
 from mmkv.codecs.salience import TextSimilarity
-from mmkv.config import CacheSizes
 from mmkv.eviction.proxy import Proxy, watched
 from mmkv.eviction.settings import thinning_of
 from mmkv.keeping import Begun, Frame
@@ -28,6 +27,7 @@ from mmkv.retrieval.external import embed
 from mmkv.retrieval.landmarks import Summarizer
 from mmkv.retrieval.text_image import TextImage
 from mmkv.rotary import Rotary
+from mmkv.sizes import CacheSizes
 from mmkv.slabs import Slabs
 from mmkv.store import Store, StoreError
 from mmkv.store.retention import Limits

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mmkv.codecs import CODECS, Codec, from_spec, make_codec
-from mmkv.config import CacheConfig, CacheSizes
-from mmkv.eviction.opened import stored_thinning
-from mmkv.eviction.registry import make_eviction
-from mmkv.merging.registry import make_merge
+from mmkv.config import CacheConfig
+from mmkv.eviction.opened import stored_thinning, thinning_facts
 from mmkv.models.prompt import Template
 from mmkv.retrieval.registry import EXTERNAL
 from mmkv.retrieval.text_image import TextImage
+from mmkv.sizes import CacheSizes
 from mmkv.store import Store, StoreMismatchError
 from mmkv.store.identity import identity, refuse_other
 from mmkv.store.retention import Limits
@@ -41,6 +40,7 @@ def new_stream(
     vlm: VideoLM, config: CacheConfig, system: str | None, path: str | os.PathLike[str] | None
 ) -> Stream:
     """An empty stream; `path` is the new folder that it is kept in, or None."""
+    _check_config(config)
     sizes = _sizes(vlm, config)
     codec = _codec(vlm, sizes)
     template = Template(vlm.tokenizer, vlm.adapter.video_tokens, system)
@@ -63,8 +63,7 @@ def new_stream(
             **{
                 f.name: getattr(sizes, f.name) for f in fields(sizes) if f.name not in _CODEC_FIELDS
             },
-            "eviction": make_eviction(sizes.eviction).name,
-            "merging": make_merge(sizes.merging).name,
+            **thinning_facts(sizes),
             "encoder": None if encoder is None else encoder.name,
         },
         "system": system,
@@ -84,6 +83,8 @@ def open_stream(
             f"mode={mode!r} is not allowed; use 'r' to ask, 'a' to go on encoding, or "
             "stream(store=...) for a new store"
         )
+    if config is not None:
+        _check_config(config)
     store = Store.resume(path) if mode == "a" else Store.follow(path)
     try:
         meta, name = store.meta, str(store.folder)
@@ -104,6 +105,8 @@ def open_stream(
         raise
     try:
         stream.begin(Limits(sizes.max_disk, sizes.max_age) if mode == "a" else None)
+        if store.writer is not None:
+            store.writer.note(config={**store.meta["config"], **thinning_facts(sizes)})
     except BaseException:
         store.release()
         stream.close()
@@ -111,9 +114,12 @@ def open_stream(
     return stream
 
 
-def _sizes(vlm: VideoLM, config: CacheConfig) -> CacheSizes:
+def _check_config(config: object) -> None:
     if not isinstance(config, CacheConfig):
         raise ValueError(f"config={config!r} is not a CacheConfig; pass mmkv.CacheConfig(...)")
+
+
+def _sizes(vlm: VideoLM, config: CacheConfig) -> CacheSizes:
     trained = int(getattr(vlm.adapter.text_config, "max_position_embeddings", 32768))
     return config.sizes(trained, vlm.tokens_per_frame())
 
@@ -141,16 +147,17 @@ def _stored_sizes(
             stored["retrieve_frames"] = "all"
         return _sizes(vlm, CacheConfig(**stored))
     window = stored["window_frames"]
-    if getattr(config, "window_frames", None) not in (None, window):
-        raise ValueError(
-            f"window_frames={config.window_frames} is not what the store was encoded with, "
-            f"{window}; leave it out"
-        )
+    # what a store keeps of its frames stays as it began
+    kept = {"landmarks": stored.get("landmarks", 0), "thumbnails": stored.get("thumbnails", False)}
+    for name, began in {"window_frames": window, **kept}.items():
+        named = getattr(config, name)
+        if named not in (None, began):
+            raise ValueError(
+                f"{name}={named!r} is not what the store was encoded with, {began}; leave it out"
+            )
     recent = config.recent_frames
     if recent is not None and recent > window:
         raise ValueError(f"recent_frames={recent} is more than the store's window of {window}")
-    # what a store keeps of its frames stays as it began
-    kept = {"landmarks": stored.get("landmarks", 0), "thumbnails": stored.get("thumbnails", False)}
     kept |= {name: stored[name] for name in ("keep_ratio", "eviction", "merging", "focus")}
     limits = {name: stored.get(name) for name in ("max_disk", "max_age")}
     given = {name: getattr(config, name) for name in limits if getattr(config, name) is not None}

@@ -9,9 +9,9 @@ import torch
 
 from mmkv import seam
 from mmkv.archive import ArchivedBlock
-from mmkv.config import CacheSizes
 from mmkv.models.base import Block, VideoModel
 from mmkv.rotary import Rotary
+from mmkv.sizes import CacheSizes
 from mmkv.window import EncodePass, Window
 
 # a block with time text may grow by a few digits over the hours

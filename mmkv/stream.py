@@ -16,7 +16,6 @@ from torch import Tensor
 from mmkv import seam
 from mmkv.answer import Answer, unknown_words
 from mmkv.codecs.salience import salience_of
-from mmkv.config import CacheSizes
 from mmkv.context import Context, capture
 from mmkv.eviction.settings import proxy_of
 from mmkv.frames import as_frames, as_tensor, as_times, chunks
@@ -30,6 +29,7 @@ from mmkv.retrieval.make import make_retriever
 from mmkv.retrieval.retriever import Retriever
 from mmkv.retrieval.text_image import TextImage
 from mmkv.sampling import Sampling
+from mmkv.sizes import CacheSizes
 from mmkv.stats import Stats
 from mmkv.turns import Turns
 

@@ -105,7 +105,9 @@ class VideoLM:
             mode: "r" answers questions, also while another process writes the store, from what it
                 has flushed; "a" goes on encoding, with times that continue.
             config: how much memory is used and how questions are answered; None as it was. What
-                encoding depends on (`window_frames`, the codec) stays as it was.
+                encoding depends on (`window_frames`, the codec, `landmarks`, `thumbnails`) stays
+                as it was. With mode "a", thinning (`keep_ratio`, `eviction`, `merging`, `focus`)
+                is as it was but for what is named, also when the store is opened again.
 
         Raises:
             ValueError: a setting is not allowed, or differs from what encoding depends on.

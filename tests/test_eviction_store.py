@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -150,12 +151,53 @@ def test_the_nearest_kept_token_is_the_earlier_of_two() -> None:
     assert nearest(kept).tolist() == [[1, 1, 1, 3, 3]]
 
 
-def test_a_stream_that_goes_on_may_keep_everything_again(tmp_path: Path) -> None:
-    with opened(store=tmp_path / "kv"):
+@pytest.mark.parametrize("settings", [{"keep_ratio": 1.0}, {"eviction": "none"}])
+def test_going_on_with_everything_is_asked_for_by_either_name(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    with opened(store=tmp_path / "kv", eviction=Own()):
         pass
-    config = mmkv.CacheConfig(eviction="none")
+    config = mmkv.CacheConfig(**settings)
     with small_vlm("llava_onevision").open(tmp_path / "kv", "a", config=config) as again:
         assert again.config.keep_ratio == 1.0
         again.feed(clip(FRAMES), [FRAMES + float(i) for i in range(FRAMES)])
         again.flush()
         assert again.stats().keep_ratio == pytest.approx(0.65, abs=0.02)
+
+
+def test_the_default_policy_counts_where_it_is_named(tmp_path: Path) -> None:
+    with opened(store=tmp_path / "kv", eviction="random", merging="average"):
+        pass
+    config = mmkv.CacheConfig(eviction="diverse", merging="none")
+    with small_vlm("llava_onevision").open(tmp_path / "kv", "a", config=config) as again:
+        assert (again.config.eviction, again.config.merging) == ("diverse", "none")
+        assert again.config.keep_ratio == 0.3
+
+
+def test_a_store_goes_on_as_it_was_last_told_to(tmp_path: Path) -> None:
+    vlm = small_vlm("llava_onevision")
+    with opened(store=tmp_path / "kv"):
+        pass
+    with vlm.open(tmp_path / "kv", "a", config=mmkv.CacheConfig(keep_ratio=1.0)):
+        pass
+    for config in (None, mmkv.CacheConfig(), mmkv.CacheConfig(keep_ratio=1.0)):
+        for mode in ("r", "a"):
+            with vlm.open(tmp_path / "kv", mode, config=config) as again:
+                assert again.config.keep_ratio == 1.0
+    found = describe(str(tmp_path / "kv"))
+    assert "30.1% of the tokens\n" in lines(found) + "\n"
+
+
+@pytest.mark.parametrize(
+    "settings", [{"keep_ratio": 1.0}, {"eviction": "diverse"}, {"focus": "the door"}]
+)
+def test_a_reader_refuses_to_be_told_how_to_thin(settings: dict[str, Any], tmp_path: Path) -> None:
+    vlm = small_vlm("llava_onevision")
+    with opened(store=tmp_path / "kv"):
+        pass
+    name = next(iter(settings))
+    with pytest.raises(ValueError, match=f"{name}=.* says what is kept of new frames.*mode='a'"):
+        vlm.open(tmp_path / "kv", config=mmkv.CacheConfig(**settings))
+    same = mmkv.CacheConfig(keep_ratio=0.3, eviction="random")
+    with vlm.open(tmp_path / "kv", config=same) as reader:
+        assert reader.ask(QUESTION, max_new_tokens=1).as_of == FRAMES - 1

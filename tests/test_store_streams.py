@@ -207,6 +207,22 @@ def test_another_window_or_mode_is_refused(kept: Path) -> None:
         assert (stream.config.window_frames, stream.config.retrieve_frames) == (6, 2)
 
 
+@pytest.mark.parametrize(("name", "other"), [("landmarks", 3), ("thumbnails", True)])
+def test_what_a_store_keeps_of_frames_may_not_be_named_otherwise(
+    name: str, other: Any, kept: Path
+) -> None:
+    vlm = small_vlm("qwen3_vl")
+    with pytest.raises(ValueError, match=f"{name}={other} is not what the store was encoded with"):
+        vlm.open(kept, config=mmkv.CacheConfig(**{name: other}))
+    with vlm.open(kept, config=mmkv.CacheConfig(landmarks=5, thumbnails=False)) as stream:
+        assert stream.config.landmarks == 5
+
+
+def test_only_a_configuration_is_taken_for_one(kept: Path) -> None:
+    with pytest.raises(ValueError, match=r"config=\{\} is not a CacheConfig"):
+        small_vlm("qwen3_vl").open(kept, config={})  # type: ignore[arg-type]
+
+
 def test_an_existing_store_names_open(kept: Path) -> None:
     with pytest.raises(StoreError, match="open"):
         small_vlm("qwen3_vl").stream(CONFIG, store=kept)

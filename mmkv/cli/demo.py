@@ -151,7 +151,7 @@ def user(text: str) -> tuple[str, str]:
 
 
 def bytes_of(option: str, text: str) -> int:
-    from mmkv.config import parse_bytes
+    from mmkv.units import parse_bytes
 
     try:
         return parse_bytes(option, text)
@@ -160,7 +160,7 @@ def bytes_of(option: str, text: str) -> int:
 
 
 def length(option: str, text: str) -> float:
-    from mmkv.config import parse_seconds
+    from mmkv.units import parse_seconds
 
     try:
         return parse_seconds(option, text)

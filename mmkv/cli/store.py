@@ -99,7 +99,7 @@ def describe(folder: str, *, check: bool = False) -> dict[str, Any]:
         whole += sum(stored.page.whole or stored.page.lengths)
         if check:
             damaged += store.damage_of(stored)
-    meta = store.meta
+    meta, config = store.meta, store.meta["config"]
     lost = list(map(str, store.losses))
     elements = 2 * meta["layers"] * meta["kv_heads"] * meta["head_dim"] * tokens
     return {
@@ -117,8 +117,8 @@ def describe(folder: str, *, check: bool = False) -> dict[str, Any]:
         "codec": meta["codec"],
         "bits_per_element": 8 * packed / elements if elements else None,
         "keep_ratio": tokens / whole if whole else None,
-        "eviction": meta["config"].get("eviction"),
-        "window_frames": meta["config"]["window_frames"],
+        "eviction": config.get("eviction") if config.get("keep_ratio", 1) != 1 else None,
+        "window_frames": config["window_frames"],
         "pages": pages,
         "written_by": written_by(store.folder),
         "damaged": lost + damaged if check else None,
@@ -138,7 +138,8 @@ def lines(found: dict[str, Any]) -> str:
     how = ", ".join(f"{k} {v}" for k, v in codec.items() if v not in (None, [], ()))
     kept = []
     if found["keep_ratio"] not in (None, 1):
-        kept = [("kept", f"{100 * found['keep_ratio']:.1f}% of the tokens, by {found['eviction']}")]
+        by = f", by {found['eviction']}" if found["eviction"] else ""
+        kept = [("kept", f"{100 * found['keep_ratio']:.1f}% of the tokens{by}")]
     rows = [
         ("store", found["store"]),
         ("model", found["model"]),

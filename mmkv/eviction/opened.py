@@ -7,42 +7,62 @@ from typing import TYPE_CHECKING, Any
 
 from mmkv.eviction.none import Nothing
 from mmkv.eviction.registry import DEFAULT, make_eviction
+from mmkv.merging.none import NoMerge
 from mmkv.merging.registry import make_merge
 
 if TYPE_CHECKING:
     from mmkv.config import CacheConfig
+    from mmkv.sizes import CacheSizes
 
-_BEGAN: dict[str, Any] = {
-    "keep_ratio": 1.0, "eviction": DEFAULT, "merging": "none", "focus": None,
+_UNNAMED: dict[str, Any] = {
+    "keep_ratio": 1.0, "eviction": DEFAULT, "merging": NoMerge.name, "focus": None,
 }  # fmt: skip
+
+
+def thinning_facts(sizes: CacheSizes) -> dict[str, Any]:
+    """What a store's meta.json says of thinning: policies by their names."""
+    return {
+        "keep_ratio": sizes.keep_ratio,
+        "eviction": make_eviction(sizes.eviction).name,
+        "merging": make_merge(sizes.merging).name,
+        "focus": sizes.focus,
+    }
 
 
 def stored_thinning(
     stored: Mapping[str, Any], config: CacheConfig | None, *, writing: bool
 ) -> dict[str, Any]:
-    """As the store began, but for what `config` says otherwise; pages say for themselves which
-    tokens they keep, so a stream may change its mind.
+    """As the store has it, but for what `config` names; pages say for themselves which tokens they
+    keep, so a stream may change its mind.
 
     Args:
         stored: what the store's meta.json says. writing: whether frames will be encoded.
 
     Raises:
-        ValueError: frames will be, and the store's policy was somebody's own.
+        ValueError: frames will be, and the store's policy was somebody's own; or none will be, and
+        `config` says how to thin them.
     """
-    found = {}
-    for name, default in _BEGAN.items():
-        given = default if config is None else getattr(config, name)
-        found[name] = stored.get(name, default) if given == default else given
-    if config is not None and make_eviction(config.eviction).name == Nothing.name:
-        found["keep_ratio"] = 1.0  # from now on
+    found = {name: stored.get(name, value) for name, value in _UNNAMED.items()}
+    named = {} if config is None else {name: getattr(config, name) for name in _UNNAMED}
+    named = {name: value for name, value in named.items() if value is not None}
+    if named.get("eviction") is not None and make_eviction(named["eviction"]).name == Nothing.name:
+        named["keep_ratio"] = 1.0
+    if not writing:
+        for name, value in named.items():
+            if getattr(value, "name", value) != found[name]:
+                raise ValueError(
+                    f"{name}={value!r} says what is kept of new frames, and mode='r' takes none; "
+                    "leave it out, or open the store with mode='a'"
+                )
+    found |= named
     for name, make in (("eviction", make_eviction), ("merging", make_merge)):
         try:
             make(found[name])
         except ValueError:
-            if writing:
+            if writing and found["keep_ratio"] != 1:
                 raise ValueError(
                     f"the store was encoded with {name}={found[name]!r}, a policy of its own; to "
                     f"go on with it, open it with config=CacheConfig({name}=...)"
                 ) from None
-            found |= {"keep_ratio": 1.0, name: _BEGAN[name]}
+            found |= {"keep_ratio": 1.0, name: _UNNAMED[name]}
     return found

@@ -5,15 +5,16 @@ from __future__ import annotations
 from numbers import Real
 from typing import TYPE_CHECKING
 
+from mmkv.eviction.none import Nothing
 from mmkv.eviction.proxy import Proxy
 from mmkv.eviction.registry import make_eviction
 from mmkv.eviction.thin import Thinning
 from mmkv.merging.registry import make_merge
 
 if TYPE_CHECKING:
-    from mmkv.config import CacheSizes
     from mmkv.models.base import VideoModel
     from mmkv.models.prompt import Template
+    from mmkv.sizes import CacheSizes
 
 
 def check_focus(focus: object) -> None:
@@ -35,11 +36,16 @@ def check_keep_ratio(name: str, ratio: object) -> None:
 
 
 def check_thinning(keep_ratio: object, eviction: object, merging: object) -> None:
-    """Raises ValueError for a ratio that is none, an unknown policy, or a contradiction."""
-    check_keep_ratio("keep_ratio", keep_ratio)
-    policy = make_eviction(eviction)
-    make_merge(merging)
-    if policy.name == "none" and keep_ratio != 1:
+    """Raises ValueError for a ratio that is none, an unknown policy, or a contradiction. None is
+    what was not named.
+    """
+    if keep_ratio is not None:
+        check_keep_ratio("keep_ratio", keep_ratio)
+    if merging is not None:
+        make_merge(merging)
+    if eviction is None:
+        return
+    if make_eviction(eviction).name == Nothing.name and keep_ratio not in (None, 1):
         raise ValueError(
             f"keep_ratio={keep_ratio!r} evicts tokens and eviction='none' keeps all; leave "
             "keep_ratio out, or name a policy"
