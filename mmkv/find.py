@@ -18,6 +18,7 @@ from mmkv.answer_pass import AnswerPass, prompt_input
 from mmkv.archive import ArchivedBlock
 from mmkv.context import Context
 from mmkv.models.prompt import Prompt
+from mmkv.retrieval.registry import EXTERNAL, SCORES, UNIFORM
 from mmkv.retrieval.retriever import Retriever
 
 if TYPE_CHECKING:
@@ -46,6 +47,16 @@ class Moment:
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for JSON."""
         return asdict(self)
+
+
+def check_can_find(score: str) -> None:
+    """Raises ValueError for a score that compares frames with nothing."""
+    if score == UNIFORM:
+        able = ", ".join(map(repr, SCORES))
+        raise ValueError(
+            f"score={score!r} spreads frames evenly and compares them with no text, so it finds "
+            f"nothing; open the stream with score={able} or {EXTERNAL!r}"
+        )
 
 
 def find(

@@ -29,6 +29,8 @@ class Stats:
     keep_ratio: share of archived frames' tokens that was really kept, text included, None before
     any are packed.
     resident_bytes: device memory of the packed past, where all of it is kept there.
+    answer_bytes: device memory that answers are generated in, those under way and the next one's,
+    of all streams of the model.
     timings: seconds spent so far per stage.
     """
 
@@ -47,6 +49,7 @@ class Stats:
     bits_per_element: float | None = None
     keep_ratio: float | None = None
     resident_bytes: int = 0
+    answer_bytes: int = 0
     timings: dict[str, float] = field(default_factory=dict)
     disk_bytes: int = 0
     backlog_bytes: int = 0
@@ -67,6 +70,8 @@ class Stats:
             parts.append(f"disk {size(self.disk_bytes)}")
         if self.resident_bytes:
             parts.append(f"resident {size(self.resident_bytes)}")
+        if self.answer_bytes:
+            parts.append(f"answers {size(self.answer_bytes)}")
         return f"<Stats {self.frames} frames{at}: {', '.join(parts)}>"
 
     def to_dict(self) -> dict[str, Any]:
@@ -74,8 +79,8 @@ class Stats:
         return asdict(self)
 
 
-def collect(ingest: Ingest, resident_bytes: int = 0) -> Stats:
-    """The stats of a stream as it is now; its resident past is counted elsewhere."""
+def collect(ingest: Ingest, resident_bytes: int = 0, answer_bytes: int = 0) -> Stats:
+    """The stats of a stream as it is now; resident past and answers are counted elsewhere."""
     archive, window, shape = ingest.archive, ingest.window, ingest.adapter.shape
     newest = archive.last
     per_frame = newest.tokens / ingest.adapter.temporal_patch if newest else 0.0
@@ -104,6 +109,7 @@ def collect(ingest: Ingest, resident_bytes: int = 0) -> Stats:
         bits_per_element=bits,
         keep_ratio=archive.kept,
         resident_bytes=resident_bytes,
+        answer_bytes=answer_bytes,
         timings=dict(ingest.timings),
         disk_bytes=0 if ingest.store is None else ingest.store.nbytes,
         backlog_bytes=0 if archive.behind is None else archive.behind.nbytes,

@@ -252,10 +252,12 @@ class Stream:
             since, until: seconds; only frames in between are looked at.
 
         Raises:
-            ValueError: there are no frames, or an option is out of range.
+            ValueError: there are no frames, an option is out of range, or the stream's score
+                compares frames with nothing.
         """
-        from mmkv.find import find
+        from mmkv.find import check_can_find, find
 
+        check_can_find(self.config.score)
         if isinstance(k, bool) or not isinstance(k, int) or k < 1:
             raise ValueError(f"k={k!r} is not allowed; use a whole number of 1 or more")
         prompt = self._template.fitting(text, name="text")
@@ -296,7 +298,8 @@ class Stream:
         """Counters as they are now."""
         from mmkv.stats import collect
 
-        return collect(self._ingest, self._resident.nbytes if self._resident else 0)
+        resident = self._resident.nbytes if self._resident else 0
+        return collect(self._ingest, resident, self._vlm.slots.total_nbytes)
 
     @property
     def feeds(self) -> list[Feed]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any, Literal
 
 import torch
 
 from mmkv.config import CacheConfig
 from mmkv.decode import Slots
-from mmkv.ingest import layer_devices
 from mmkv.models.base import VideoModel
 from mmkv.opening import new_stream, open_stream
+from mmkv.placing import layer_devices
 from mmkv.rotary import Rotary
 from mmkv.stream import Stream
 from mmkv.turns import turns_of
@@ -33,7 +34,7 @@ class VideoLM:
         self.tokenizer = adapter.tokenizer
         self.rotary = Rotary(adapter)
         self.turns = turns_of(adapter.language_model)
-        self.slots = Slots(adapter, layer_devices(adapter))
+        self.slots = Slots(adapter, partial(layer_devices, adapter))
         self.stop_tokens = _stop_tokens(adapter)
 
     def __repr__(self) -> str:

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from mmkv.cli import main
+import mmkv
+from mmkv.cli import main, options
 from mmkv.cli.find import lines
 from mmkv.find import Moment
+from mmkv.models.tiny import SAMPLE_VIDEO
+from mmkv.retrieval.registry import SCORES
 
 QUICK = ["--fps", "0.2", "--model", "mmkv-tiny"]
 
@@ -68,3 +71,21 @@ def test_a_text_is_needed_and_only_one_place_to_look(run) -> None:  # type: igno
     code, _, err = run("find", "--store", "x", "sample", "the red circle")
     assert code == 2
     assert "there is no VIDEO" in err
+
+
+def test_a_store_whose_score_finds_nothing_is_searched_by_another(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    kept = str(tmp_path / "spread")
+    config = mmkv.CacheConfig(score="uniform", landmarks=0)
+    with mmkv.load("mmkv-tiny").stream(config, store=kept) as stream:
+        stream.encode(SAMPLE_VIDEO, fps=0.2)
+    code, out, err = run("find", "--store", kept, "the red circle")
+    assert (code, out) == (1, "")
+    assert "score='uniform'" in err
+    assert "Traceback" not in err
+    code, out, err = run("find", "--store", kept, "the red circle", "--score", "mean-key", "--json")
+    assert code == 0, err
+    assert json.loads(out)["moments"]
+
+
+def test_scores_of_the_command_are_those_of_the_engine() -> None:
+    assert set(options.SCORES) == set(SCORES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 from small_models import FAMILIES, clip, small_vlm
 
 import mmkv
+from mmkv.decode import Slots
 from mmkv.decode.graph import CudaGraphs, recorder_for
 
 FRAMES, TOKENS = 16, 10
@@ -172,6 +174,88 @@ def test_graphs_can_be_switched_off(vlm: mmkv.VideoLM, monkeypatch: pytest.Monke
     with opened(vlm) as stream:
         rows(stream)
     assert recorder.records == 0
+
+
+def test_switched_off_what_was_recorded_before_is_not_replayed(
+    vlm: mmkv.VideoLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = tape.install(monkeypatch, vlm)
+    with opened(vlm) as stream:
+        rows(stream)
+        replayed, vlm.cuda_graphs = recorder.replays, False
+        rows(stream)
+    assert recorder.replays == replayed
+
+
+def scaled(weight: torch.nn.Parameter) -> torch.nn.Parameter:
+    return torch.nn.Parameter(weight.detach() * 0.5, requires_grad=False)
+
+
+def replace_a_projection(vlm: mmkv.VideoLM) -> None:
+    module = vlm.adapter.language_model.layers[1].self_attn.o_proj
+    module.weight = scaled(module.weight)
+
+
+def replace_the_head(vlm: mmkv.VideoLM) -> None:
+    vlm.adapter.lm_head.weight = scaled(vlm.adapter.lm_head.weight)
+
+
+def move_all(vlm: mmkv.VideoLM) -> None:
+    for weight in vlm.adapter.language_model.parameters():
+        weight.data = weight.data * 0.5  # as `.to` does, which keeps the parameter
+
+
+def copy_into_place(vlm: mmkv.VideoLM) -> None:
+    with torch.no_grad():
+        for weight in vlm.adapter.language_model.parameters():
+            weight.mul_(0.5)
+
+
+@pytest.mark.parametrize(
+    ("change", "records"),
+    [(replace_a_projection, 2), (replace_the_head, 2), (move_all, 2), (copy_into_place, 1)],
+)
+def test_what_was_recorded_with_other_weights_is_not_replayed(
+    change: Callable[[mmkv.VideoLM], None],
+    records: int,
+    vlm: mmkv.VideoLM,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with opened(vlm) as stream:
+        with monkeypatch.context() as patch:
+            recorder = tape.install(patch, vlm)
+            rows(stream)
+            change(vlm)
+            got = rows(stream)
+        want = rows(stream)  # every step run
+    assert recorder.records == records
+    torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
+
+
+def test_slots_follow_a_model_that_moves() -> None:
+    vlm = small_vlm("llava_onevision")
+    here, there = torch.device("cpu"), torch.device("meta")
+    where = [here]
+    slots = Slots(vlm.adapter, lambda: where * vlm.adapter.shape.layers)
+    assert slots.take().layers[0].key.device == here
+    where[0] = there
+    assert slots.take().layers[0].key.device == there
+
+
+def test_stats_tell_the_memory_of_answers(
+    vlm: mmkv.VideoLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tape.install(monkeypatch, vlm)
+    with opened(vlm) as stream, opened(vlm) as other:
+        assert stream.stats().answer_bytes == 0
+        replies = [stream.ask_iter("What?", max_new_tokens=TOKENS) for _ in range(2)]
+        size = replies[0]._pass.nbytes
+        assert stream.stats().answer_bytes == other.stats().answer_bytes == 2 * size
+        for reply in replies:
+            reply.close()
+        assert stream.stats().answer_bytes == vlm.slots.nbytes == size
+        assert "answers" in repr(stream.stats())
+        assert stream.stats().to_dict()["answer_bytes"] == size
 
 
 def test_what_cannot_be_recorded_runs_and_is_told_once(

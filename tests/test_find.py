@@ -120,3 +120,11 @@ def test_an_odd_frame_that_waits_for_its_partner_does_not_disturb() -> None:
         stream.feed(clip(9), np.arange(9.0))
         found = stream.find("something", k=9)
     assert all(torch.isfinite(torch.tensor(m.score)) for m in found)
+
+
+def test_a_score_that_compares_nothing_is_refused_with_those_that_find() -> None:
+    with VLM.stream(mmkv.CacheConfig(score="uniform", landmarks=0)) as stream:
+        stream.feed(clip(8), np.arange(8.0))
+        able = r"'mean-key', 'cosine', 'attention' or 'external'"
+        with pytest.raises(ValueError, match=rf"^score='uniform' .* finds nothing; .*{able}$"):
+            stream.find("something")

@@ -35,6 +35,7 @@ def find(
     max_pixels: options.MaxPixels = None,
     window_frames: options.Window = None,
     retrieve_frames: options.Retrieve = None,
+    score: options.Score = None,
     max_ram: options.MaxRam = None,
     reader: options.Reader = "auto",
     device: options.Device = "auto",
@@ -66,7 +67,7 @@ def find(
     import mmkv
 
     given = options.given(
-        window_frames=window_frames, retrieve_frames=retrieve_frames, max_ram=max_ram
+        window_frames=window_frames, retrieve_frames=retrieve_frames, score=score, max_ram=max_ram
     )
     show = session.show_progress(quiet, json)
     loading = options.given(device=device, dtype=dtype, max_pixels=max_pixels, revision=revision)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 DTYPES = ("auto", "bfloat16", "float16", "float32")
+SCORES = ("attention", "mean-key", "cosine")  # those that need nothing else
 READERS = ("auto", "pyav", "decord", "opencv")
 
 
@@ -83,6 +84,14 @@ Recent = Annotated[
 Retrieve = Annotated[
     int | None,
     typer.Option(min=0, metavar="N", help="Earlier frames fetched per question, 0 for none."),
+]
+Score = Annotated[
+    str | None,
+    typer.Option(
+        parser=one_of(*SCORES),
+        metavar="NAME",
+        help=f"How frames are compared: {', '.join(SCORES)}.",
+    ),
 ]
 KeyBits = Annotated[
     float | None,

@@ -53,7 +53,7 @@ class Decoding:
         slot.make_room()
         slot.token.fill_(token)
         outside = self._pass.outside
-        if slot.replay is not None and slot.recorded_for is not outside:
+        if self._recorder is None or slot.recorded_for is not outside:
             slot.replay = slot.recorded_for = None
         if slot.replay is None and self._recorder is not None and self._done >= _WARM:
             slot.replay, slot.recorded_for = self._recorder(self._step), outside

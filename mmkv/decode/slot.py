@@ -43,7 +43,8 @@ class Slot:
     Attributes:
         layers: the buffers; `reserve` makes room in them. token: int64 `[1]`, the next token.
         replay: the recorded step for these buffers as they are, or None; see `decode/graph.py`.
-        recorded_for: what else that step was recorded with.
+        recorded_for: what else that step was recorded with. weights: where the model's weights lay
+            when the slot was made, if steps are recorded; see `decode/weights.py`.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Slot:
         self.token = torch.zeros(1, dtype=torch.long, device=token_device)
         self.replay: Callable[[], Tensor] | None = None
         self.recorded_for: object = None
+        self.weights: object = None
         self.lengths: list[int] = []
         self._clocks: dict[torch.device, Clock] = {}
         self._rows: list[tuple[Clock, int, Tensor]] = []

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from weakref import WeakSet
 
 import torch
 
 from mmkv.decode.graph import Recorder, recorder_for
 from mmkv.decode.slot import Slot
+from mmkv.decode.weights import places_of
 from mmkv.models.base import VideoModel
 
 _IDLE = 1  # slots kept while no answer has them
@@ -18,19 +20,21 @@ class Slots:
     """Hands out slots, each to one answer at a time.
 
     Where steps are recorded, a slot that is given back is kept for the next answer, with its
-    recording; elsewhere its memory goes.
+    recording, unless the model's weights were replaced or moved meanwhile; elsewhere its memory
+    goes.
 
     Args:
-        devices: of the layers.
+        devices: gives those of the layers, as they are now.
     """
 
-    def __init__(self, adapter: VideoModel, devices: Sequence[torch.device]) -> None:
+    def __init__(self, adapter: VideoModel, devices: Callable[[], Sequence[torch.device]]) -> None:
         self._adapter = adapter
-        self._devices = list(devices)
+        self._where = devices
         self._idle: list[Slot] = []
+        self._all: WeakSet[Slot] = WeakSet()
         self._lock = threading.Lock()
-        ends = {adapter.device, *(p.device for p in adapter.lm_head.parameters())}
-        self.recorder: Recorder | None = recorder_for({*devices, *ends})
+        self._devices = list(devices())
+        self.recorder: Recorder | None = self._recorder()
 
     @property
     def nbytes(self) -> int:
@@ -38,13 +42,30 @@ class Slots:
         with self._lock:
             return sum(slot.nbytes for slot in self._idle)
 
+    @property
+    def total_nbytes(self) -> int:
+        """Bytes of all slots, those of answers under way too."""
+        with self._lock:
+            return sum(slot.nbytes for slot in self._all)
+
     def take(self) -> Slot:
         """A slot that is nobody else's."""
+        adapter = self._adapter
         with self._lock:
+            devices = list(self._where())
+            if devices != self._devices:
+                self._devices = devices
+                self.recorder = self._recorder()
+            weights = None
+            if self.recorder is not None:
+                weights = places_of(adapter.language_model, adapter.lm_head)
+            self._idle = [slot for slot in self._idle if slot.weights == weights]
             if self._idle:
                 return self._idle.pop()
-        adapter = self._adapter
-        return Slot(adapter.shape, adapter.axes, self._devices, adapter.dtype, adapter.device)
+            slot = Slot(adapter.shape, adapter.axes, devices, adapter.dtype, adapter.device)
+            slot.weights = weights
+            self._all.add(slot)
+            return slot
 
     def give(self, slot: Slot) -> None:
         """Give a slot back; whoever had it does not use it any more."""
@@ -54,3 +75,7 @@ class Slots:
         with self._lock:
             if len(self._idle) < _IDLE:
                 self._idle.append(slot)
+
+    def _recorder(self) -> Recorder | None:
+        ends = {self._adapter.device, *(p.device for p in self._adapter.lm_head.parameters())}
+        return recorder_for({*self._devices, *ends})
