@@ -152,6 +152,9 @@ def test_the_camera_is_watched_live(context: Any, running: Running) -> None:
     answer = page.answered("How many shapes are there now?")
     assert "as of 0:0" in answer.replace("\xa0", " ")
     assert page.gauge("behind").endswith(" s")
+    page.see("click a picture to enlarge it")
+    page.raw.click(".mm-found.mm-best")
+    page.raw.wait_for_selector("#mm-large[open] img")
 
 
 def test_stop_ends_a_long_answer(browser: Any, tmp_path: Path) -> None:

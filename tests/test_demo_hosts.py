@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 from video_servers import Camera, jpeg
 
-from mmkv.demos.app.hosts import AllowedHosts, Host, open_address
+from mmkv.demos.app.hosts import AllowedHosts, Host
+from mmkv.demos.app.pinned import open_address
+from mmkv.demos.app.relay import Relay
+from mmkv.models.tiny import SAMPLE_VIDEO
 from mmkv.video import VideoError
 
 
@@ -151,3 +157,99 @@ def test_an_rtsp_server_that_sends_elsewhere_is_not_followed(status: str, words:
     with pytest.raises(VideoError, match=words):
         open_address(pinned, 1.0)
     thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl to make a certificate")
+    folder = tmp_path_factory.mktemp("certificate")
+    names = ["-keyout", str(folder / "key"), "-out", str(folder / "cert"), "-subj", "/CN=cam.local"]
+    making = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *names]
+    subprocess.run(making, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "cert", folder / "key")
+    return context
+
+
+@pytest.fixture
+def asked(certificate: ssl.SSLContext) -> Iterator[list[str | None]]:
+    """Names that TLS servers of the certificate were asked for."""
+    names: list[str | None] = []
+    certificate.sni_callback = lambda _socket, name, _context: names.append(name)
+    yield names
+    certificate.sni_callback = None
+
+
+# no such name is known to the system's resolver: only the number leads to the camera
+
+
+def test_an_https_camera_is_reached_by_its_number_and_asked_by_its_name(
+    certificate: ssl.SSLContext, asked: list[str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    with Camera(mjpeg, certificate) as camera:
+        pinned = allowed("cam.local").pin(f"https://me:secret@cam.local:{camera.port}/live")
+        with open_address(pinned, 5.0) as source:
+            assert source.live
+            assert next(iter(source))[1].ndim == 3
+        assert {visit["Host"] for visit in camera.visits} == {f"cam.local:{camera.port}"}
+        assert set(asked) == {"cam.local"}
+    assert not [t for t in threading.enumerate() if t.name == "mmkv-relay"]
+
+
+def test_where_no_proxy_is_set_the_number_itself_is_connected_to(
+    certificate: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("no_proxy", "localhost,cam.local")
+    with Camera(mjpeg, certificate) as camera:
+        pinned = allowed("cam.local").pin(f"https://cam.local:{camera.port}/live")
+        with open_address(pinned, 5.0) as source:
+            assert next(iter(source))[1].ndim == 3
+        assert {visit["Host"] for visit in camera.visits} == {f"cam.local:{camera.port}"}
+
+
+def test_a_recording_on_an_https_server_is_read_to_its_end(
+    certificate: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+
+    def file(handler: Any, visit: int) -> None:
+        data = SAMPLE_VIDEO.read_bytes()
+        first = int(handler.headers.get("Range", "bytes=0-").split("=")[1].split("-")[0])
+        handler.send_response(206)
+        handler.send_header("Content-Type", "video/mp4")
+        handler.send_header("Content-Length", str(len(data) - first))
+        handler.send_header("Content-Range", f"bytes {first}-{len(data) - 1}/{len(data)}")
+        handler.end_headers()
+        handler.wfile.write(data[first:])
+
+    with Camera(file, certificate) as server:
+        pinned = allowed("cam.local").pin(f"https://cam.local:{server.port}/a.mp4")
+        with open_address(pinned, 0.1) as source:
+            assert not source.live
+            assert len(list(source)) == 15
+    assert not [t for t in threading.enumerate() if t.name == "mmkv-relay"]
+
+
+def test_an_https_host_that_is_not_there_is_said_in_words(
+    certificate: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]
+    with pytest.raises(VideoError, match=r"cam\.local:\d+/live: cannot be opened"):
+        open_address(allowed("cam.local").pin(f"https://cam.local:{port}/live"), 1.0)
+
+
+def test_a_relay_leads_to_its_own_place_only() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        there.setblocking(False)
+        with Relay("cam.local:443", "127.0.0.1", there.getsockname()[1], 5.0) as relay:
+            port = int(relay.address.rpartition(":")[2])
+            for place in ("cam.local:22", "other.local:443", "127.0.0.1:443"):
+                with socket.create_connection(("127.0.0.1", port), 5) as asking:
+                    asking.sendall(f"CONNECT {place} HTTP/1.1\r\n\r\n".encode())
+                    assert asking.recv(99).startswith(b"HTTP/1.1 403")
+        with pytest.raises(BlockingIOError):
+            there.accept()

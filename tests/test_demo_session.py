@@ -71,6 +71,8 @@ def test_early_and_late_scenes_are_answered_and_shown(
     shown = timeline(watched.watch, exchange)
     assert shown.count("data:image/jpeg;base64,") >= 1
     assert "data-seek=" in shown
+    assert ": go there" in shown
+    assert "enlarge" not in shown
 
 
 def test_the_play_position_bounds_what_an_answer_may_use(watched: Session) -> None:
@@ -199,6 +201,10 @@ def test_a_camera_is_watched_picture_by_picture(session: Session) -> None:
     until(lambda: watch.stream.stats().frames == 2)
     exchange = answered(session.ask("How many shapes are there now?"))
     assert exchange.state == "done"
+    shown = timeline(watch, exchange)  # no player could go to a moment of it
+    assert ": enlarge it" in shown
+    assert "click a picture to enlarge it" in shown
+    assert "go there" not in shown
     time.sleep(0.5)
     with pytest.raises(ValueError, match="damaged or none at all"):
         session.picture(b"no picture")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable
@@ -27,9 +28,12 @@ class Camera:
 
     `answer(handler, visit)` runs in the server's thread for each connection, visits counted
     from 0. `stopping` is set when the camera is closed; answers that go on must look at it.
+    With `tls` it speaks https.
     """
 
-    def __init__(self, answer: Callable[[Any, int], None]) -> None:
+    def __init__(
+        self, answer: Callable[[Any, int], None], tls: ssl.SSLContext | None = None
+    ) -> None:
         self.stopping = threading.Event()
         self.visits: list[dict[str, str]] = []
         camera = self
@@ -49,6 +53,8 @@ class Camera:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self.port = self._server.server_port
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 

@@ -117,8 +117,9 @@ def page(registry: Registry) -> gr.Blocks:
                     )  # fmt: skip
                     rush = gr.Radio(PACES, value=False, label="Encode", elem_id="mm-pace")
                     follow_ups = gr.Checkbox(
-                        label="Questions may refer to earlier ones", elem_id="mm-follow-ups"
-                    )
+                        label="Questions may refer to earlier ones", info=_follow_ups(registry),
+                        elem_id="mm-follow-ups",
+                    )  # fmt: skip
                     with gr.Row():
                         again = gr.Button("Watch again with these settings", elem_id="mm-again")
                         delete = gr.Button(
@@ -167,6 +168,13 @@ def _header(registry: Registry) -> str:
         '<header class="mm-header"><h1>mmkv</h1><p>Ask a video anything, while it plays.</p>'
         f'<span title="chosen by whoever runs this server">{model}</span></header>'
     )
+
+
+def _follow_ups(registry: Registry) -> str:
+    """What to know before questions refer to others."""
+    if registry.settings.follow_ups:
+        return "“And after it?” is answered with the questions and answers before it in mind."
+    return f"Off with {registry.vlm.name}, which was not taught to follow a conversation."
 
 
 def _notes(upload_bytes: int) -> str:

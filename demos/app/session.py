@@ -14,8 +14,9 @@ from mmkv.demos.app.camera import CameraSource
 from mmkv.demos.app.exchange import Exchange
 from mmkv.demos.app.files import open_file
 from mmkv.demos.app.folders import delete
-from mmkv.demos.app.hosts import AllowedHosts, open_address
+from mmkv.demos.app.hosts import AllowedHosts
 from mmkv.demos.app.limits import Limits
+from mmkv.demos.app.pinned import open_address
 from mmkv.demos.app.settings import Settings
 from mmkv.demos.app.watch import Video, Watch
 from mmkv.models.tiny import SAMPLE_VIDEO

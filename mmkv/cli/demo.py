@@ -38,7 +38,7 @@ def demo(
         list[str] | None,
         typer.Option(
             metavar="HOST[:PORT]",
-            help="Visitors may type rtsp and http addresses on this host, and on no other.",
+            help="Visitors may type rtsp and http(s) addresses on this host, and on no other.",
         ),
     ] = None,
     sessions: Annotated[

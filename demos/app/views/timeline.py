@@ -69,9 +69,12 @@ def spread(places: Sequence[float], width: float) -> list[float]:
 
 
 def timeline(watch: Watch | None, exchange: Exchange | None) -> str:
-    """The line, with thumbnails above it; what is clicked says where to seek (`data-seek`)."""
+    """The line, with thumbnails above it; what is clicked says where to seek (`data-seek`). Where
+    no player shows the video, a thumbnail is enlarged instead.
+    """
     if watch is None:
         return '<div class="mm-timeline mm-empty"></div>'
+    player = watch.video.path is not None
     done = watch.encoded or 0.0
     whole = max(watch.duration or 0.0, done, 1e-9)
     moments = []
@@ -87,7 +90,8 @@ def timeline(watch: Watch | None, exchange: Exchange | None) -> str:
         at = f"{moment.seconds:.3f}"
         pictures.append(
             f'<button type="button" class="mm-found{best}" data-seek="{at}" '
-            f'style="left:{100 * edge:.2f}%" aria-label="Found at {moment}: go there">'
+            f'style="left:{100 * edge:.2f}%" '
+            f'aria-label="Found at {moment}: {"go there" if player else "enlarge it"}">'
             f"{_picture(moment.picture)}<span>{clock(moment.seconds)}</span></button>"
         )
         middle = 100 * (edge + width / 2)
@@ -97,8 +101,9 @@ def timeline(watch: Watch | None, exchange: Exchange | None) -> str:
         )
     above = ""
     if moments and exchange is not None:
+        how = "" if player else ". Nothing is recorded to go back to: click a picture to enlarge it"
         above = (
-            f'<p class="mm-caption">Where “{escape(exchange.question)}” was found</p>'
+            f'<p class="mm-caption">Where “{escape(exchange.question)}” was found{how}</p>'
             f'<div class="mm-thumbs">{"".join(pictures)}</div>'
             f'<svg class="mm-stems" viewBox="0 0 100 10" preserveAspectRatio="none" '
             f'aria-hidden="true">{"".join(stems)}</svg>'

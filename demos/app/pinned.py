@@ -1,0 +1,145 @@
+"""A network address whose host was looked up once: opened there, and nowhere else."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from urllib.parse import SplitResult, urlunsplit
+
+from mmkv.demos.app.files import FORMATS, MAX_SIDE
+from mmkv.demos.app.relay import Relay
+from mmkv.video import Frame, FrameSource, Reconnect, VideoError, redact
+from mmkv.video.container import open_container
+from mmkv.video.live import LiveSource
+from mmkv.video.network import clean_logs, connect_network
+from mmkv.video.pyav_file import Job, PyAvFile
+from mmkv.video.redact import Address
+
+TIMEOUT = 10.0  # seconds
+PROTOCOLS = "http,https,httpproxy,tcp,tls,rtsp,rtp,udp"
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """An address whose host was looked up.
+
+    number: of the host, then. port: to connect to.
+    """
+
+    parts: SplitResult
+    number: str
+    port: int
+
+    def __str__(self) -> str:
+        return redact(urlunsplit(self.parts))
+
+    @property
+    def address(self) -> Address:
+        """What to connect to: the number for a name, but where TLS needs the name."""
+        if self._by_name:
+            return Address(urlunsplit(self.parts))
+        user, at, _ = self.parts.netloc.rpartition("@")
+        number = f"[{self.number}]" if ":" in self.number else self.number
+        return Address(urlunsplit(self.parts._replace(netloc=f"{user}{at}{number}:{self.port}")))
+
+    @property
+    def options(self) -> dict[str, str]:
+        """What FFmpeg is told: to follow nothing to another place."""
+        if self.parts.scheme == "rtsp":
+            return {"format_whitelist": "rtsp", "rtsp_transport": "tcp"}
+        host = self.parts.netloc.rpartition("@")[2]
+        told = {
+            "format_whitelist": FORMATS,
+            "max_redirects": "0",
+            "headers": f"Host: {host}\r\n",
+        }
+        if self.parts.scheme == "https":
+            told["verifyhost"] = str(self.parts.hostname)
+        return told
+
+    @contextmanager
+    def reached(self) -> Iterator[dict[str, str]]:
+        """The same, while a relay leads an https name to its number."""
+        if not self._by_name:
+            yield self.options
+            return
+        place = f"{self.parts.hostname}:{self.port}"
+        with Relay(place, self.number, self.port, TIMEOUT) as relay:
+            yield {**self.options, "http_proxy": relay.address}
+
+    @property
+    def _by_name(self) -> bool:
+        """Whether a name is connected to, which only servers behind a name of many need (SNI).
+        FFmpeg keeps to a proxy only where no_proxy does not name exceptions.
+        """
+        named = ":" not in str(self.parts.hostname) and self.parts.hostname != self.number
+        return self.parts.scheme == "https" and named and not os.environ.get("no_proxy")
+
+
+class Recording(PyAvFile):
+    """A recording on a web server."""
+
+    def __init__(self, pinned: Pinned, fps: float) -> None:
+        self._way = ExitStack()
+        options = self._way.enter_context(pinned.reached())
+        limits = (TIMEOUT, TIMEOUT)
+        super().__init__(
+            Job(pinned.address, str(pinned), fps, MAX_SIDE, PROTOCOLS, options, limits)
+        )
+
+    def close(self) -> None:
+        super().close()
+        self._way.close()
+
+
+def open_address(pinned: Pinned, fps: float) -> FrameSource:
+    """A camera, or a recording on a web server.
+
+    Raises:
+        VideoError: it cannot be opened, or leads elsewhere.
+    """
+    name, address = str(pinned), pinned.address
+    if pinned.parts.scheme == "rtsp":
+        refuse_redirect(pinned)
+    else:
+        with (
+            pinned.reached() as options,
+            clean_logs(address),
+            open_container(
+                address, name, protocols=PROTOCOLS, options=options, timeout=TIMEOUT
+            ) as container,
+        ):
+            recorded = container.duration is not None and container.duration > 0
+        if recorded:
+            return Recording(pinned, fps)
+
+    def connect(
+        stopped: Callable[[], bool],
+    ) -> Iterator[tuple[float | None, Callable[[], Frame]]]:
+        with pinned.reached() as options:
+            yield from connect_network(address, TIMEOUT, MAX_SIDE, options)(stopped)
+
+    return LiveSource(name, connect, fps=fps, reconnect=Reconnect(attempts=5))
+
+
+def refuse_redirect(pinned: Pinned) -> None:
+    """Ask an RTSP server for the stream once, since FFmpeg would follow it to any other.
+
+    Raises:
+        VideoError: it cannot be reached, or sends its visitors elsewhere.
+    """
+    path = urlunsplit(pinned.parts._replace(netloc=pinned.parts.netloc.rpartition("@")[2]))
+    asked = f"DESCRIBE {path} RTSP/1.0\r\nCSeq: 1\r\nAccept: application/sdp\r\n\r\n"
+    try:
+        with socket.create_connection((pinned.number, pinned.port), TIMEOUT) as connection:
+            connection.sendall(asked.encode())
+            status = connection.recv(64).split()
+    except (OSError, UnicodeError):
+        raise VideoError(f"{pinned}: the host does not answer") from None
+    if len(status) < 2 or not status[0].startswith(b"RTSP/"):
+        raise VideoError(f"{pinned}: the host does not speak RTSP")
+    if status[1].startswith(b"3"):
+        raise VideoError(f"{pinned}: it leads to another address, which is not followed")
