@@ -189,19 +189,21 @@ class Events:
         values = self._values(visit)
         watch = visit.session.watch
         marks = {**values, "screen": None if watch is None else watch.showing}
-        if visit.session.answering is not None and not anew:
-            marks["chat"] = told.get("chat")  # the answer's own handler tells it
-        changed = [name for name in SHOWN if name not in told or told[name] != marks[name]]
+        # an answer's own handler tells these, and this could come later than what it told last
+        others = ("chat", "ask", "stop") if values["stop"] and not anew else ()
+        changed = [n for n in SHOWN if n not in others and (n not in told or told[n] != marks[n])]
         told.update(marks)
+        for name in others:
+            del told[name]  # told once more when the answer is over
         return [_shaped(n, values[n]) if n in changed else gr.skip() for n in SHOWN]
 
     def _values(self, visit: Visit) -> dict[str, Any]:
         session, registry = visit.session, self._registry
         watch, exchanges = session.watch, session.exchanges
         last = exchanges[-1] if exchanges else None
+        busy = last is not None and not last.over  # first: what is shown of it is then whole
         stats = None if watch is None else watch.stream.stats()
         gap = 1.5 / session.settings.fps if watch is None else 1.5 / watch.settings.fps
-        busy = session.answering is not None
         return {
             "banner": banner(registry, visit),
             "screen": player(watch, registry.limits),

@@ -120,8 +120,10 @@ class Exchange:
                     note = f"{note} The answer was cut off at this server's limit.".strip()
                 self._set(state="done", text=answer.text, as_of=answer.as_of, note=note)
 
-    def _set(self, **changes: Any) -> None:
+    def _set(self, state: State | None = None, **changes: Any) -> None:
         for name, value in changes.items():
             setattr(self, name, value)
+        if state is not None:  # last: whoever sees that it is over reads the whole answer
+            self.state = state
         self._version += 1
         self._changed.notify_all()
