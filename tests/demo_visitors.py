@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from waiting import until
 
 import mmkv
 from mmkv.demos.app.folders import Folders
@@ -49,15 +49,6 @@ class Server:
 
     def close(self) -> None:
         self.registry.close()
-
-
-def until(what: Callable[[], Any], seconds: float = 180.0) -> Any:
-    """Wait until `what` is true; its value."""
-    end = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < end, f"not within {seconds} s"
-        time.sleep(0.01)
-    return found
 
 
 def answered(exchange: Any) -> Any:

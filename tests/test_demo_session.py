@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from demo_visitors import FAST, answered, tiny, until
+from demo_visitors import FAST, Clock, answered, tiny, until
 from video_servers import jpeg
+from waiting import PATIENCE
 
 from mmkv.demos.app.files import open_file
 from mmkv.demos.app.limits import Limits
@@ -23,9 +24,15 @@ from mmkv.demos.app.watch import Video
 from mmkv.models.tiny import SAMPLE_VIDEO
 
 
-def open_session(folder: Path, settings: Settings = FAST, **limits: object) -> Session:
+def open_session(
+    folder: Path,
+    settings: Settings = FAST,
+    clock: Callable[[], float] = time.monotonic,
+    **limits: object,
+) -> Session:
     folder.mkdir(exist_ok=True)
-    return Session(tiny(), folder, Limits(**limits), settings=settings)  # type: ignore[arg-type]
+    limited = Limits(**limits)  # type: ignore[arg-type]
+    return Session(tiny(), folder, limited, settings=settings, clock=clock)
 
 
 @pytest.fixture
@@ -41,7 +48,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     one = open_session(tmp_path_factory.mktemp("watched"))
     one.sample()
     assert one.watch is not None
-    one.watch.feed.wait(120)
+    assert one.watch.feed.wait(PATIENCE)
     one.watch.measure()
     yield one
     one.end()
@@ -97,11 +104,14 @@ def test_frames_wait_for_the_player(tmp_path: Path) -> None:
     until(lambda: watch.encoded == 20.0)
     assert watch.stream.stats().frames == 21
     session.play(149.5, 149.5, playing=False, rush=True)
-    assert watch.feed.wait(60)
+    assert watch.feed.wait(PATIENCE)
     session.end()
 
 
-def test_a_question_right_after_a_jump_waits_for_the_frames(tmp_path: Path) -> None:
+def test_a_question_right_after_a_jump_waits_for_the_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmkv.demos.app.session.CATCH_UP", PATIENCE)
     session = open_session(tmp_path / "s", Settings(rush=False))
     session.sample()
     session.play(30.0, 30.0, playing=True, rush=False)
@@ -137,7 +147,7 @@ def test_watching_again_keeps_the_file_and_takes_the_new_settings(session: Sessi
     session.again()
     watch = session.watch
     assert watch is not None
-    watch.feed.wait(60)
+    assert watch.feed.wait(PATIENCE)
     stats = watch.stream.stats()
     assert path.exists()
     assert stats.frames == 75
@@ -182,21 +192,24 @@ def test_only_so_much_of_a_video_is_watched(tmp_path: Path) -> None:
     session = open_session(tmp_path / "s", stream_seconds=30)
     session.sample()
     assert session.watch is not None
-    session.watch.feed.wait(60)
+    assert session.watch.feed.wait(PATIENCE)
     assert session.watch.stream.seconds == 30.0
     assert session.watch.note() == "Watched up to 0:30, the longest that this server allows."
     session.end()
 
 
-def test_a_camera_is_watched_picture_by_picture(session: Session) -> None:
-    session.settings = Settings(fps=2.0)
+def test_a_camera_is_watched_picture_by_picture(tmp_path: Path) -> None:
+    clock = Clock()
+    session = open_session(tmp_path / "s", Settings(fps=2.0), clock)
     session.camera()
     watch = session.watch
     assert watch is not None
     assert watch.live
     assert session.picture(jpeg(1))
+    until(lambda: watch.stream.stats().frames == 1)  # else the next one may replace it
+    clock.now = 0.3
     assert not session.picture(jpeg(2))  # too soon for two frames per second
-    time.sleep(0.5)
+    clock.now = 0.5
     assert session.picture(jpeg(3))
     until(lambda: watch.stream.stats().frames == 2)
     exchange = answered(session.ask("How many shapes are there now?"))
@@ -205,9 +218,10 @@ def test_a_camera_is_watched_picture_by_picture(session: Session) -> None:
     assert ": enlarge it" in shown
     assert "click a picture to enlarge it" in shown
     assert "go there" not in shown
-    time.sleep(0.5)
+    clock.now = 1.0
     with pytest.raises(ValueError, match="damaged or none at all"):
         session.picture(b"no picture")
+    session.end()
 
 
 def test_one_question_at_a_time_and_none_without_a_video(session: Session) -> None:
@@ -234,7 +248,7 @@ def test_stop_ends_an_answer_that_has_not_begun(session: Session) -> None:
         session.stop()
         assert exchange.over
         assert exchange.state == "stopped"
-    assert exchange.join(30)
+    assert exchange.join(PATIENCE)
     assert exchange.text == ""
     assert answered(session.ask("What is there now?")).state == "done"
 
@@ -254,7 +268,7 @@ def test_sessions_side_by_side_answer_about_their_own_video(tmp_path: Path) -> N
     other.camera()
     other.picture(jpeg(0))
     until(lambda: other.watch.encoded is not None)  # type: ignore[union-attr]
-    one.watch.feed.wait(60)  # type: ignore[union-attr]
+    assert one.watch.feed.wait(PATIENCE)  # type: ignore[union-attr]
     asked = "Where did the blue square appear?"
     exchanges = [one.ask(asked, "encoded"), other.ask(asked, "encoded")]
     mine, theirs = [answered(exchange) for exchange in exchanges]

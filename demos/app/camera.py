@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -21,16 +21,20 @@ FORMATS = ("JPEG", "PNG", "WEBP")
 class CameraSource(FrameSource):
     """Frames as `put` brings them; one that comes while another waits replaces it (`dropped`).
 
-    fps: more frames than this many per second are turned away.
+    fps: more frames than this many per second are turned away. limit: seconds after which it ends.
+    clock: seconds that only rise.
     """
 
     live = True
 
-    def __init__(self, fps: float, limit: float) -> None:
+    def __init__(
+        self, fps: float, limit: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.name = "camera"
         self.cut = False
         self._gap = 1 / fps
         self._limit = limit
+        self._clock = clock
         self._mailbox = Mailbox()
         self._lock = threading.Lock()
         self._began: float | None = None
@@ -51,7 +55,7 @@ class CameraSource(FrameSource):
         Raises:
             VideoError: it is none of these, damaged, or too large.
         """
-        now = time.monotonic()
+        now = self._clock()
         with self._lock:
             began = now if self._began is None else self._began
             seconds = now - began

@@ -88,8 +88,8 @@ class Session:
 
     def camera(self) -> None:
         """Watch the pictures that `picture` brings."""
-        seconds = self.limits.stream_seconds
-        self._begin(Video("camera", "camera"), lambda: CameraSource(self.settings.fps, seconds))
+        fps, seconds = self.settings.fps, self.limits.stream_seconds
+        self._begin(Video("camera", "camera"), lambda: CameraSource(fps, seconds, self._clock))
 
     def address(self, text: str) -> None:
         """Watch a network address, on a listed host only."""
