@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import shutil
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from demo_visitors import until
+from waiting import PATIENCE, finish, until
 
 from mmkv.demos.app.folders import Folders
 from mmkv.demos.app.limits import Limits
 from mmkv.demos.app.registry import Registry, Visit
 from mmkv.demos.app.server import Serving, server
+from mmkv.demos.app.watch import Watch
 
-PATIENCE = 240_000  # ms; machines that test are busy
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
@@ -45,9 +44,8 @@ class Running:
             target=self._server.run, kwargs={"sockets": [self._listening]}, daemon=True
         )
         self._thread.start()
-        while not self._server.started:
-            assert self._thread.is_alive()
-            time.sleep(0.02)
+        until(lambda: self._server.started or not self._thread.is_alive())
+        assert self._server.started
 
     @property
     def visits(self) -> list[Visit]:
@@ -60,6 +58,12 @@ class Running:
         (visit,) = [visit for visit in self.visits if visit.session.watch is not None]
         return visit
 
+    @property
+    def watches(self) -> list[Watch]:
+        """The videos that are watched."""
+        found = [visit.session.watch for visit in self.visits]
+        return [watch for watch in found if watch is not None]
+
     def empty(self) -> None:
         """Send every visitor away."""
         for visit in self.visits:
@@ -67,8 +71,7 @@ class Running:
 
     def close(self) -> None:
         self._server.should_exit = True
-        self._thread.join(60)
-        assert not self._thread.is_alive()
+        finish(self._thread)
 
 
 @contextmanager
@@ -88,7 +91,7 @@ class Page:
     def __init__(self, context: Any, running: Running, url: str = "") -> None:
         self.running = running
         self.raw = context.new_page()
-        self.raw.set_default_timeout(PATIENCE)
+        self.raw.set_default_timeout(1000 * PATIENCE)
         self.asked: list[str] = []  # every address that the page wanted
         self.raw.on("request", lambda request: self.asked.append(request.url))
         self.raw.goto(url or running.url)
@@ -105,6 +108,11 @@ class Page:
         self.raw.get_by_label("As fast as possible").check()
         self.raw.get_by_label("All that is encoded").check()
         until(lambda: any(v.session.settings.rush for v in self.running.visits))
+        return self
+
+    def begun(self) -> Page:
+        """Something of every video has been encoded, so that there is something to ask about."""
+        until(lambda: min((watch.feed.encoded for watch in self.running.watches), default=0))
         return self
 
     def upload(self, path: Path) -> None:
@@ -124,13 +132,14 @@ class Page:
         """Ask, and wait for the whole answer."""
         before = self.raw.locator("#mm-chat .bot").count()
         self.ask(question)
-        self.raw.wait_for_function(
-            "([before]) => document.querySelectorAll('#mm-chat .bot').length > before"
-            r" && /as\sof/.test([...document.querySelectorAll('#mm-chat .bot')].pop().innerText)",
+        whole = self.raw.wait_for_function(
+            "([before]) => { const all = [...document.querySelectorAll('#mm-chat .bot')];"
+            r" const text = all.length > before && all.pop().innerText;"
+            r" return /as\sof/.test(text) && text; }",
             arg=[before],
         )
         self.raw.wait_for_selector("#mm-go:visible")
-        return str(self.raw.locator("#mm-chat .bot").last.inner_text())
+        return str(whole.json_value())
 
     def gauge(self, name: str) -> str:
         return str(self.raw.inner_text(f"[data-gauge={name}] b"))
@@ -147,5 +156,8 @@ class Page:
         """Where the player is."""
         return float(self.raw.evaluate("document.getElementById('mm-video')?.currentTime ?? -1"))
 
-    def width(self) -> float:
-        return float(self.raw.evaluate("document.documentElement.scrollWidth"))
+    def fits(self, width: int) -> None:
+        """Wait until nothing has to be scrolled to sideways."""
+        self.raw.wait_for_function(
+            "([width]) => document.documentElement.scrollWidth <= width", arg=[width]
+        )

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,8 @@ from typing import Any
 
 import pytest
 from demo_browser import CHROMIUM, Page, Running, chromium
-from demo_visitors import tiny, until
+from demo_visitors import tiny
+from waiting import PATIENCE, until
 
 import mmkv
 from mmkv.demos.app.registry import Key
@@ -52,9 +54,15 @@ def context(browser: Any, running: Running) -> Iterator[Any]:
     running.empty()
 
 
-def moment(page: Page) -> float:
-    """Seconds of the best thumbnail."""
-    return float(page.raw.get_attribute(".mm-found.mm-best", "data-seek") or -1)
+def moment(page: Page, question: str) -> float:
+    """Seconds of the best thumbnail of a question's answer, once all of it is shown."""
+    found = page.raw.wait_for_function(
+        "([caption]) => document.querySelector('#mm-line').innerText.includes(caption)"
+        " && document.querySelector('.mm-found img')?.naturalWidth > 20"
+        " && document.querySelector('.mm-found.mm-best').dataset.seek",
+        arg=[f"Where “{question}” was found"],
+    )
+    return float(found.json_value())
 
 
 def test_upload_the_sample_and_ask_about_early_and_late_scenes(
@@ -65,11 +73,10 @@ def test_upload_the_sample_and_ask_about_early_and_late_scenes(
     page.see("2:29 encoded")
     for question, answer, seconds in (EARLY, LATE):
         assert page.answered(question).startswith(answer)
-        page.see(f"Where “{question}” was found")
-        assert abs(moment(page) - seconds) <= 2.0
-        assert page.raw.locator(".mm-found img").first.evaluate("one => one.naturalWidth") > 20
+        best = moment(page, question)
+        assert abs(best - seconds) <= 2.0
         page.raw.click(".mm-found.mm-best")
-        assert abs(page.time() - moment(page)) < 0.1
+        assert abs(page.time() - best) < 0.1
     units = {"window": "MB", "host": "MB", "disk": "MB", "first": "s", "behind": "s"}
     for name, unit in units.items():
         page.reads(name, unit)
@@ -95,6 +102,7 @@ def test_two_visitors_stay_apart(browser: Any, context: Any, running: Running) -
     assert other.raw.locator("#mm-video").count() == 0
     other.raw.click("#mm-camera")
     other.raw.wait_for_selector(".mm-state")
+    other.begun()
     address = page.raw.evaluate("document.querySelector('#mm-video source').src")
     assert context.request.get(address).status == 200
     assert other_context.request.get(address).status == 404
@@ -108,7 +116,7 @@ def test_a_reload_in_the_middle_finds_everything_again(context: Any, running: Ru
     page = Page(context, running).ready()
     page.raw.click("#mm-sample")
     page.raw.wait_for_function("() => document.getElementById('mm-video')?.currentTime > 3")
-    page.answered("Was there a red circle?")
+    page.begun().answered("Was there a red circle?")
     before = page.time()
     page.raw.reload()
     page.ready()
@@ -148,10 +156,12 @@ def test_the_camera_is_watched_live(context: Any, running: Running) -> None:
     page = Page(context, running).ready()
     page.raw.click("#mm-camera")
     page.raw.wait_for_selector("#mm-video[data-camera]")
-    page.raw.wait_for_function("() => document.querySelector('.mm-state')?.innerText > '0:01'")
+    until(lambda: (running.watching.session.watch.encoded or 0.0) >= 1.0)
+    seen = int(running.watching.session.watch.encoded)
     answer = page.answered("How many shapes are there now?")
-    assert "as of 0:0" in answer.replace("\xa0", " ")
-    assert page.gauge("behind").endswith(" s")
+    minutes, seconds = re.findall(r"as\sof\s(\d+):(\d\d)", answer)[-1]
+    assert 60 * int(minutes) + int(seconds) >= seen
+    page.reads("behind", " s")
     page.see("click a picture to enlarge it")
     page.raw.click(".mm-found.mm-best")
     page.raw.wait_for_selector("#mm-large[open] img")
@@ -171,7 +181,7 @@ def test_stop_ends_a_long_answer(browser: Any, tmp_path: Path) -> None:
     page = Page(context, running).ready()
     page.raw.click("#mm-sample")
     page.raw.wait_for_selector("#mm-video")
-    page.ask("What is there now?")
+    page.begun().ask("What is there now?")
     page.raw.wait_for_function(
         "() => document.querySelector('#mm-chat .bot')?.innerText.split(/\\s+/).length > 4"
     )
@@ -180,8 +190,7 @@ def test_stop_ends_a_long_answer(browser: Any, tmp_path: Path) -> None:
     page.see("stopped")
     (exchange,) = running.watching.session.exchanges
     assert exchange.state == "stopped"
-    assert exchange.join(30)
-    assert len(exchange.text.split()) < 1000
+    assert exchange.join(PATIENCE)
     context.close()
     running.close()
     assert not list(tmp_path.glob("*/*"))
@@ -209,8 +218,8 @@ def test_deleting_everything_empties_page_and_disk(context: Any, running: Runnin
     assert list(visit.session.folder.iterdir())
     page.raw.click("#mm-settings button >> nth=0")
     page.raw.click("#mm-delete")
-    page.see("Choose a video to begin")
-    assert not list(visit.session.folder.iterdir())
+    page.see("Choose a video to begin")  # the player is gone before the files are
+    until(lambda: not list(visit.session.folder.iterdir()))
 
 
 def test_closing_the_page_deletes_everything(browser: Any, running: Running) -> None:
@@ -259,14 +268,14 @@ def test_nothing_overflows_on_desktop_or_phone(
     name = f"{'desktop' if width > 400 else 'phone'}-{scheme}"
     if folder:
         page.raw.screenshot(path=f"{folder}/{name}-start.png", full_page=True)
-    assert page.width() <= width
+    page.fits(width)
     page.fast()
     page.raw.click("#mm-sample")
     page.see("2:29 encoded")
     page.answered(LATE[0])
     page.answered(EARLY[0])
     page.raw.click(".mm-found.mm-best")
-    assert page.width() <= width
+    page.fits(width)
     assert page.raw.evaluate("document.body.classList.contains('dark')") == (scheme == "dark")
     if folder:
         page.raw.screenshot(path=f"{folder}/{name}.png", full_page=True)
