@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import stat
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -169,6 +171,16 @@ def test_two_writers_are_refused_until_the_first_is_done(tmp_path: Path) -> None
     second.close()
 
 
+def test_somebody_who_only_looks_keeps_no_writer_out_however_long_it_takes(tmp_path: Path) -> None:
+    created(tmp_path / "s").close()
+    with (tmp_path / "s" / "lock").open() as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        letting_go = threading.Timer(0.5, fcntl.flock, (looking, fcntl.LOCK_UN))
+        letting_go.start()
+        resumed(tmp_path / "s").close()
+        letting_go.join()
+
+
 def test_a_reader_that_comes_before_the_writer_is_told(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="there is no store at"):
         Followed(tmp_path / "s")
@@ -263,15 +275,13 @@ def test_data_reaches_the_disk_before_the_index_names_it(
     done: list[str] = []
     write, sync = os.pwritev, os.fdatasync
 
-    def name(file: int) -> str:
-        return Path(os.readlink(f"/proc/self/fd/{file}")).suffix[1:]
+    def note(what: str, file: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{file}"))
+        if path.parent == tmp_path / "s":
+            done.append(what + path.suffix[1:])
 
-    monkeypatch.setattr(
-        os, "pwritev", lambda file, *rest: done.append(name(file)) or write(file, *rest)
-    )
-    monkeypatch.setattr(
-        os, "fdatasync", lambda file: done.append(f"sync {name(file)}") or sync(file)
-    )
+    monkeypatch.setattr(os, "pwritev", lambda file, *rest: note("", file) or write(file, *rest))
+    monkeypatch.setattr(os, "fdatasync", lambda file: note("sync ", file) or sync(file))
     writer = created(tmp_path / "s")
     fill(writer, 0, 3)
     writer.flush()

@@ -12,6 +12,8 @@ from mmkv.store.errors import StoreError
 
 NAME = "lock"
 
+_LOOKING = 60.0  # seconds in which somebody who only looks is done with it
+
 
 def written_by(folder: Path) -> str | None:
     """The number of the process that writes the store, as far as it wrote it down; None if none."""
@@ -60,12 +62,15 @@ class Lock:
 
 
 def _take(file: int) -> None:
-    for left in (4, 3, 2, 1, 0):
+    end = time.monotonic() + _LOOKING
+    while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if not left:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # which a writer does not allow
+            fcntl.flock(file, fcntl.LOCK_UN)
+            if time.monotonic() > end:
                 raise
-            time.sleep(0.02)  # somebody may only be looking
+            time.sleep(0.02)  # somebody is only looking
         else:
             return
