@@ -52,11 +52,12 @@ def one_round(path: Path, before: int) -> int:
         os.close(hear)
         write(path, told)
     os.close(told)
-    # some are killed while they open the store
-    said = os.read(hear, 8) if random.random() < 0.8 else b""
+    # some are killed while they open the store, others once they have flushed so often
+    said = b"".join(os.read(hear, 8) for _ in range(random.choice((0, 1, 2, 3, 5, 8))))
     time.sleep(random.uniform(0.0, 0.2))
     os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    status = os.waitpid(child, 0)[1]
+    assert os.WIFSIGNALED(status), "a writer ended by itself"
     while more := os.read(hear, 1 << 16):
         said += more
     os.close(hear)

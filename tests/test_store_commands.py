@@ -48,7 +48,8 @@ def test_one_process_encodes_while_another_asks(here, tmp_path: Path) -> None:  
     store = tmp_path / "s"
     missing, _, told = here("ask", "--store", store, "What is there?")
     assert (missing, "there is no store at" in told) == (1, True)
-    encoding = started("encode", *[SAMPLE_VIDEO] * 4, "--store", store, "--fps", "10", "--quiet")
+    videos = [SAMPLE_VIDEO] * 100  # far more than is waited for
+    encoding = started("encode", *videos, "--store", store, "--fps", "10", "--quiet")
     seen: list[int] = []
     try:
         while encoding.poll() is None and len(seen) < 2:

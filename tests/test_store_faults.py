@@ -31,6 +31,7 @@ from store_blocks import (
     stored_rows,
     without_fsync,
 )
+from waiting import until
 
 from mmkv.archive import Archive
 from mmkv.archive.behind import WriteBehind
@@ -390,8 +391,7 @@ def test_after_a_power_cut_what_was_synced_is_there(tmp_path: Path) -> None:
     fill(writer, 20, 33)
     writer._close_page()
     writer._hand_over()
-    while writer.behind.pages:
-        time.sleep(0.01)
+    until(lambda: not writer.behind.pages)
     with tempfile.TemporaryDirectory() as folder:  # as if the machine had stopped here
         left = Path(shutil.copytree(path, Path(folder) / "s"))
         raw = bytearray((left / "000000.data").read_bytes())

@@ -13,7 +13,7 @@ VICTIM = Path(__file__).with_name("store_victim.py")
 
 def killed(folder: Path, rounds: int) -> str:
     command = [sys.executable, str(VICTIM), str(folder / "s"), str(rounds)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

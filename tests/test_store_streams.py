@@ -15,6 +15,7 @@ from engine_reference import archived_kv
 from small_models import FAMILIES, PREPROCESS, clip, small_vlm
 from store_blocks import without_fsync
 from test_parity import QUESTION, Stock, teacher_forced
+from waiting import until
 
 import mmkv
 from mmkv.store import StoreError, StoreMismatchError
@@ -270,14 +271,12 @@ def test_an_error_of_the_disk_comes_up_at_the_next_frame(
             with pytest.raises(StoreError, match=r"No space left.* frames up to 19\.00 s"):
                 stream.flush()
             frames = stream.stats().frames
-            while stream._ingest.archive.behind._state.error is None:
-                pass
+            until(lambda: stream._ingest.archive.behind._state.error)
             with pytest.raises(StoreError, match="No space left"):
                 stream.feed(clip(4), np.arange(24.0, 28.0))
             assert stream.stats().frames == frames == 24
             assert stream.ask("Which?", max_new_tokens=1).as_of == 23.0
-            while stream._ingest.archive.behind._state.error is None:
-                pass
+            until(lambda: stream._ingest.archive.behind._state.error)
         with pytest.raises(StoreError):
             stream.flush()
         stream.flush()
