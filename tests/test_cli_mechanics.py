@@ -470,9 +470,11 @@ def test_a_reader_that_left_is_no_error() -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_a_full_disk_is_one_line() -> None:
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "mmkv", "info", "--json"]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+        pipe = subprocess.PIPE
+        done = subprocess.run(command, stdout=full, stderr=pipe, text=True, env=buffered)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
 

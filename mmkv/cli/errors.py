@@ -32,7 +32,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
         except typer.Exit:
             raise
         except BrokenPipeError as error:  # whoever read our output has left: nothing to report to
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            give_up_output()
             raise typer.Exit(EXIT_PIPE) from error
         except KeyboardInterrupt as error:
             raise typer.Exit(stopped()) from error
@@ -42,9 +42,18 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             if kwargs.get("debug"):
                 traceback.print_exc()
             say("error", in_words(error, model=kwargs.get("model")))
+            try:
+                sys.stdout.flush()
+            except OSError:  # else Python tries once more when it ends, and complains
+                give_up_output()
             raise typer.Exit(EXIT_FAILED) from error
 
     return run
+
+
+def give_up_output() -> None:
+    """What stdout could not take goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def stopped() -> int:
