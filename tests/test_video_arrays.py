@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from video_files import number_of, numbered
+from waiting import until
 
 from mmkv.video import Frame, FrameSource, VideoError, open_source
 from mmkv.video.images import natural
@@ -146,9 +146,7 @@ def test_a_generator_is_closed_when_reading_stops() -> None:
 
     with open_source(frames()) as source:
         next(iter(source))
-    end = time.monotonic() + 10
-    while not closed and time.monotonic() < end:
-        time.sleep(0.005)
+    until(lambda: closed)
     assert closed == [True]
 
 

@@ -9,11 +9,16 @@ from pathlib import Path
 import pytest
 from video_files import steady, write_video
 from video_servers import Camera
+from waiting import PATIENCE
 
 
 def run(script: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
