@@ -24,7 +24,7 @@ from mmkv.kernels.rotate_write import rotate_write
 from mmkv.models.base import VideoModel
 from mmkv.models.prompt import Prompt
 from mmkv.retrieval.retriever import LayerChoice, Retriever
-from mmkv.rotary import Rotary, rotate
+from mmkv.rotary import Rotary
 
 _ROOM = 512  # tokens that a buffer is made for before it grows
 
@@ -103,7 +103,7 @@ class AnswerPass:
         rotate_write(key, value, table, buffer.key, buffer.value, at)
         out = self._attention(layer, query, buffer, at, table, scaling)
         if isinstance(at, int) and self._keep < 1:
-            self._thin(layer, rotate(query[0], table), scaling)
+            self._thin(layer, query[0], table, scaling)
         return out
 
     def begin_decode(self) -> None:
@@ -123,10 +123,12 @@ class AnswerPass:
         """Of tokens in slots from `at` on, that are written; queries before RoPE."""
         return buffer_attention(query, buffer.key, buffer.value, at, scaling, table)
 
-    def _thin(self, layer: int, query: Tensor, scaling: float) -> None:
-        """Let go of what the prompt, whose rotated queries these are, hardly attended to."""
+    def _thin(
+        self, layer: int, query: Tensor, table: tuple[Tensor, Tensor], scaling: float
+    ) -> None:
+        """Let go of what the prompt, whose queries these are, hardly attended to."""
         (length, position), buffer = self._next[layer], self.slot.layers[layer]
-        left = thin_buffer(buffer, length, query, self._chosen[layer], self._keep, scaling)
+        left = thin_buffer(buffer, length, query, table, self._chosen[layer], self._keep, scaling)
         self._next[layer] = (left, position)
 
     def _gather(

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from mmkv.kernels.rotate_write import rotate_write, tokens_of
+
 
 @dataclass(slots=True)
 class LayerBuffer:
@@ -14,8 +16,7 @@ class LayerBuffer:
     key: Tensor
     value: Tensor
 
-    def pick(self, rows: Tensor) -> None:
-        """Move these tokens to the front, where they lie, int64 `[H_kv, n]` in rising order."""
-        place = rows[None, :, :, None].expand(-1, -1, -1, self.key.shape[3])
-        for states in (self.key, self.value):
-            states[:, :, : rows.shape[1]] = states.gather(2, place)
+    def pick(self, tokens: Tensor, first: int) -> None:
+        """Move these tokens, int64 `[H_kv, n]` by slot, to slots first, first + 1, …"""
+        key, value = tokens_of(self.key[0], self.value[0], tokens)[:, None]
+        rotate_write(key, value, None, self.key, self.value, first)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mmkv.archive import Archive, ArchivedBlock, Snapshot
 from mmkv.archive.kept import nearest
+from mmkv.kernels.rotate_write import tokens_of
 from mmkv.models.base import Grid
 from mmkv.store import DamageError, Store
 from mmkv.window import Window
@@ -138,5 +139,4 @@ def _filled(kv: Tensor, left: Tensor, lengths: list[int]) -> Tensor:
     parts = [nearest(kept[:, a:b]) + a for a, b in pairwise(ends) if b > a]
     places = np.cumsum(kept, axis=1) - 1  # of a kept token, its place in `kv`
     source = np.take_along_axis(places, np.concatenate(parts, axis=1), axis=1)
-    rows = torch.from_numpy(source).to(kv.device)[None, :, :, None]
-    return kv.gather(2, rows.expand(2, -1, -1, kv.shape[3]))
+    return tokens_of(kv[0], kv[1], torch.from_numpy(source).to(kv.device))

@@ -92,9 +92,13 @@ class Window:
 
     def read(self, layer: int, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """Copies of rotated keys and values `[1, H_kv, stop - start, D]` of a run of tokens."""
-        ring = self.layers[layer]
-        slots = torch.arange(start, stop, device=ring.key.device) % self.capacity
-        return ring.key.index_select(2, slots), ring.value.index_select(2, slots)
+        ring, count, first = self.layers[layer], stop - start, start % self.capacity
+        size = (1, ring.key.shape[1], count, ring.key.shape[3])
+        key, value = ring.key.new_empty(size), ring.value.new_empty(size)
+        end = min(first + count, self.capacity)
+        for at, held in ((0, slice(first, end)), (end - first, slice(0, first + count - end))):
+            rotate_write(ring.key[:, :, held], ring.value[:, :, held], None, key, value, at)
+        return key, value
 
     def restore(
         self, layer: int, stop: int, key: Tensor, value: Tensor, positions: np.ndarray

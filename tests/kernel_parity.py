@@ -35,6 +35,7 @@ from mmkv.kernels.unpack_rotate import naive as unpack_naive
 from mmkv.kernels.unpack_rotate import triton as unpack_triton
 from mmkv.kernels.window_attention import naive as window_naive
 from mmkv.kernels.window_attention import triton as window_triton
+from mmkv.rotary import rotate
 
 quick = settings(max_examples=6, deadline=None, derandomize=True, database=None)
 FORMS: dict[str, Callable[[int], Form]] = {
@@ -69,6 +70,14 @@ def rmse_ratio(found: Tensor, wanted: Tensor) -> float:
 def angles(n: int, rotary: int) -> tuple[Tensor, Tensor]:
     half = torch.rand(n, rotary // 2) * 6
     return torch.cat([half, half], -1).cos(), torch.cat([half, half], -1).sin()
+
+
+def others(query: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Attention of the same queries over other tokens, of little and of much weight."""
+    lse = 4 * torch.randn(query.shape[:3])
+    lse[..., seed % query.shape[2]] = float("-inf")  # or over none
+    out = torch.randn(query.shape)
+    return out.masked_fill_(lse[..., None] == float("-inf"), 0.0), lse
 
 
 @given(
@@ -140,10 +149,11 @@ def test_buffer_attention(
     got = buffer_triton.buffer_attention(query, key, value, told, 0.2, turn)
     bar = 2e-3 if dtype == torch.float16 else 1e-5
     assert rmse_ratio(got, want) <= bar
-    out, lse = buffer_triton.buffer_attention_lse(query, key, value, told, 0.2, turn)
-    assert rmse_ratio(out.transpose(1, 2), want) <= bar
-    want_lse = buffer_naive.buffer_attention_lse(*doubles, at, 0.2, exact)[1]
-    assert (lse - want_lse).abs().max() <= 5e-3
+    for beside in (None, others(query, seed)):
+        out, lse = buffer_triton.buffer_attention_lse(query, key, value, told, 0.2, turn, beside)
+        want, want_lse = buffer_naive.buffer_attention_lse(*doubles, at, 0.2, exact, beside)
+        assert rmse_ratio(out, want) <= bar
+        assert (lse - want_lse).abs().max() <= 5e-3
 
 
 @given(
@@ -154,13 +164,14 @@ def test_buffer_attention(
     dims=st.sampled_from([(16, 16), (48, 48), (64, 32), (32, 0)]),
     told=st.booleans(),
     each=st.booleans(),
+    picked=st.booleans(),
     dtype=st.sampled_from([torch.float16, torch.float32]),
     seed=st.integers(0, 99),
 )
 @settings(quick, max_examples=12)
 def test_rotate_write(
     heads: int, n: int, spare: int, at: int, dims: tuple[int, int], told: bool, each: bool,
-    dtype: torch.dtype, seed: int,
+    picked: bool, dtype: torch.dtype, seed: int,
 ) -> None:  # fmt: skip
     torch.manual_seed(seed)
     dim, rotary = dims
@@ -173,9 +184,13 @@ def test_rotate_write(
         turn = torch.stack([c for c, _ in both]), torch.stack([s for _, s in both])
     rings = [[torch.randn(1, heads, slots, dim).to(dtype) for _ in range(2)] for _ in range(2)]
     rings[1] = [ring.clone() for ring in rings[0]]
-    where = torch.tensor(at) if told else at
-    write_triton.rotate_write(key, value, turn, *rings[0], where)
-    write_naive.rotate_write(key, value, turn, *rings[1], where)
+    where, tokens = torch.tensor(at) if told else at, None
+    if picked:  # some of more, others in each head
+        tokens = torch.stack([torch.randperm(n + 9)[:n] for _ in range(heads)])
+        more = torch.randn(2, 1, n + 9, heads, dim).transpose(2, 3).to(dtype)
+        key, value = more[0], more[1]
+    write_triton.rotate_write(key, value, turn, *rings[0], where, tokens)
+    write_naive.rotate_write(key, value, turn, *rings[1], where, tokens)
     assert torch.equal(rings[0][1], rings[1][1])
     assert torch.allclose(rings[0][0], rings[1][0], atol=2e-3 if dtype == torch.float16 else 1e-6)
 
@@ -187,12 +202,16 @@ def test_rotate_write(
     n=st.integers(1, 3),
     groups=st.integers(1, 3),
     tokens=st.sampled_from([16, 48, 96]),
+    rotary=st.sampled_from([None, 16, 32]),
+    more=st.booleans(),
+    dtype=st.sampled_from([torch.float16, torch.float32]),
     seed=st.integers(0, 99),
 )
-@settings(quick, max_examples=10)
+@settings(quick, max_examples=12)
 def test_packed_attention(
-    key_form: str, value_form: str, group: int, n: int, groups: int, tokens: int, seed: int
-) -> None:
+    key_form: str, value_form: str, group: int, n: int, groups: int, tokens: int,
+    rotary: int | None, more: bool, dtype: torch.dtype, seed: int,
+) -> None:  # fmt: skip
     torch.manual_seed(seed)
     dim, heads = 32, 2
     forms = FORMS[key_form](dim), FORMS[value_form](dim)
@@ -206,18 +225,24 @@ def test_packed_attention(
         packed_naive.resident_keys(keys, forms[0]), packed_naive.resident_values(values, forms[1]),
         key_params, value_params, *forms,
     )  # fmt: skip
-    query = torch.randn(1, heads * group, n, dim)
+    query = torch.randn(1, n, heads * group, dim).transpose(1, 2).to(dtype)
+    turn, beside = None if rotary is None else angles(n, rotary), None
+    if more:
+        beside = others(query, seed)
     end = torch.randint(0, tokens + 1, (groups,))
     begin = torch.minimum(torch.randint(0, 4, (groups,)), end)
     assert packed_triton.supports(history)
-    out, lse = packed_triton.packed_attention(query, history, begin, end, dim**-0.5, asm=False)
-    want, want_lse = packed_naive.packed_attention(query, history, begin, end, dim**-0.5)
+    given_ = (query, history, begin, end, dim**-0.5, turn, beside)
+    out, lse = packed_triton.packed_attention(*given_, asm=False)
+    want, want_lse = packed_naive.packed_attention(*given_)
     if not want_lse.isfinite().any():  # nothing is visible
         assert not out.any()
         assert torch.equal(lse, want_lse)
         return
     assert rmse_ratio(out, want) <= 2e-3
-    assert (lse - want_lse).abs().max() <= 5e-3
+    seen = want_lse.isfinite()
+    assert torch.equal(lse.isfinite(), seen)
+    assert (lse - want_lse)[seen].abs().max() <= 5e-3
 
 
 @pytest.mark.parametrize("name", sorted(FORMS))
@@ -301,25 +326,27 @@ def test_score(group: int, words: int, blocks: int, several: int, dim: int, seed
 
 @given(
     group=st.sampled_from([1, 7, 8]), n=st.integers(1, 20), m=st.integers(1, 200),
-    causal=st.booleans(), dtype=st.sampled_from([torch.float16, torch.float32]),
-    seed=st.integers(0, 99),
+    causal=st.booleans(), rotary=st.sampled_from([None, 16, 32]),
+    dtype=st.sampled_from([torch.float16, torch.float32]), seed=st.integers(0, 99),
 )  # fmt: skip
-@quick
+@settings(quick, max_examples=10)
 def test_attention_mass(
-    group: int, n: int, m: int, causal: bool, dtype: torch.dtype, seed: int
+    group: int, n: int, m: int, causal: bool, rotary: int | None, dtype: torch.dtype, seed: int
 ) -> None:
     torch.manual_seed(seed)
-    query = torch.randn(2 * group, n, 32).to(dtype)
+    query = torch.randn(n, 2 * group, 32).transpose(0, 1).to(dtype)
+    turn = None if rotary is None else angles(n, rotary)
     key = torch.randn(2, m, 32).to(dtype)
     before = seed % m if causal else None
-    got = mass_triton.attention_mass(query, key, 0.3, before)
-    scores = query.double().view(2, group, n, 32) @ key.double()[:, None].transpose(2, 3) * 0.3
+    got = mass_triton.attention_mass(query, key, 0.3, before, turn)
+    rotated = query.double() if turn is None else rotate(query.double(), turn)
+    scores = rotated.reshape(2, group, n, 32) @ key.double()[:, None].transpose(2, 3) * 0.3
     if before is not None:
         ahead = torch.arange(m) > before + torch.arange(n)[:, None]
         scores = scores.masked_fill(ahead, float("-inf"))
     want = scores.softmax(-1).sum((1, 2))
     assert rmse_ratio(got, want) <= 1e-3
-    assert torch.allclose(got, mass_naive.attention_mass(query, key, 0.3, before), rtol=2e-2)
+    assert torch.allclose(got, mass_naive.attention_mass(query, key, 0.3, before, turn), rtol=2e-2)
 
 
 @pytest.mark.parametrize("mode", ["average", "pivot", "weighted"])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mmkv.kernels.buffer_attention import buffer_attention, buffer_attention_lse, naive
-from mmkv.kernels.rotate_write import rotate_write
+from mmkv.kernels.rotate_write import rotate_write, tokens_of
 from mmkv.rotary import rotate
 
 CASES = given(
@@ -72,6 +72,25 @@ def test_without_a_place_every_query_sees_everything() -> None:
     torch.testing.assert_close(out[0].double(), want, atol=1e-5, rtol=1e-5)
     out = buffer_attention(query, key, value, None, 0.3)
     torch.testing.assert_close(out[0].transpose(0, 1).double(), want, atol=1e-5, rtol=1e-5)
+
+
+def test_what_was_seen_elsewhere_is_joined() -> None:
+    query, key, value = torch.randn(1, 4, 3, 16), *torch.randn(2, 1, 2, 20, 16)
+    parts = [buffer_attention_lse(query, key[:, :, p], value[:, :, p], None, 0.3)
+             for p in (slice(0, 7), slice(7, 20))]  # fmt: skip
+    got = buffer_attention_lse(query, key[:, :, 7:], value[:, :, 7:], None, 0.3, None, parts[0])
+    whole = buffer_attention_lse(query, key, value, None, 0.3)
+    for a, b in zip(got, whole, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+def test_tokens_are_picked_per_head() -> None:
+    key, value = torch.randn(2, 3, 20, 16)
+    tokens = torch.stack([torch.randperm(20)[:6] for _ in range(3)])
+    got = tokens_of(key, value, tokens)
+    for head in range(3):
+        assert torch.equal(got[0, head], key[head, tokens[head]])
+        assert torch.equal(got[1, head], value[head, tokens[head]])
 
 
 @given(

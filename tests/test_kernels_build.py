@@ -65,21 +65,27 @@ def run_window(n: int = 1568, dtype: torch.dtype = HALF) -> None:
 def run_buffer(n: int = 1, dtype: torch.dtype = HALF, lse: bool = False) -> None:
     held = zeros(1, KV, 8192, DIM, dtype=dtype)
     query = zeros(1, n, HEADS, DIM, dtype=dtype).transpose(1, 2)
-    attend = buffer.buffer_attention_lse if lse else buffer.buffer_attention
-    at = torch.tensor(8000) if n == 1 else 7000
-    attend(query, held, held, at, 0.1, (zeros(n, DIM), zeros(n, DIM)))
+    at, turn = torch.tensor(8000) if n == 1 else 7000, (zeros(n, DIM), zeros(n, DIM))
+    if lse:
+        beside = (zeros(1, HEADS, n, DIM), zeros(1, HEADS, n))
+        buffer.buffer_attention_lse(query, held, held, at, 0.1, turn, beside)
+    else:
+        buffer.buffer_attention(query, held, held, at, 0.1, turn)
 
 
 def run_write() -> None:
     ring, table = zeros(1, KV, 16000, DIM, dtype=HALF), (zeros(1568, DIM), zeros(1568, DIM))
     states = zeros(1, 1568, KV, DIM, dtype=HALF).transpose(1, 2)
     rotate_write.rotate_write(states, states, table, ring, ring, 15000)
+    tokens = zeros(KV, 1000, dtype=torch.long)
+    rotate_write.rotate_write(ring, ring, None, states, states, 0, tokens)
 
 
 def run_packed(key_form: Form, value_form: Form, tokens: int = 512) -> None:
     query, visible = zeros(1, HEADS, 1, DIM, dtype=HALF), zeros(2)
     held = history(tokens, key_form, value_form)
-    packed_attention.packed_attention(query, held, visible, visible, 0.1, asm=True)
+    turn, beside = (zeros(1, DIM), zeros(1, DIM)), (zeros(1, HEADS, 1, DIM), zeros(1, HEADS, 1))
+    packed_attention.packed_attention(query, held, visible, visible, 0.1, turn, beside, asm=True)
 
 
 def run_pack() -> None:
@@ -120,7 +126,11 @@ CALLS: dict[str, Callable[[], object]] = {
     ),
     "score": lambda: score.score(zeros(9, HEADS, DIM), zeros(1000, 9, KV, DIM)),
     "attention_mass": lambda: mass.attention_mass(
-        zeros(HEADS, 64, DIM, dtype=HALF), zeros(KV, 16384, DIM, dtype=HALF), 0.1
+        zeros(HEADS, 64, DIM, dtype=HALF),
+        zeros(KV, 16384, DIM, dtype=HALF),
+        0.1,
+        16320,
+        (zeros(64, DIM), zeros(64, DIM)),
     ),
     "merge": run_merge,
 }

@@ -9,16 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from mmkv.kernels.joined import join
 from mmkv.kernels.pack import Form, Params, pack, pack_bits
 from mmkv.kernels.packed_attention import (
     PackedHistory,
-    join,
     naive,
     packed_attention,
     resident_keys,
     resident_values,
 )
 from mmkv.kernels.unpack_rotate import unpack_rotate
+from mmkv.rotary import rotate
 
 FORMS = {
     "1.5": lambda d: Form(2, d // 2, "hadamard"),
@@ -145,6 +146,24 @@ def test_nothing_visible_weighs_nothing_when_joined() -> None:
     near = states("gaussian", 1, 2, 2, 16, seed=5)
     out, _ = join(near, torch.zeros(1, 2, 2), far, far_lse)
     assert torch.equal(out, near)
+    out, lse = packed_attention(query, history, none, none, 1.0, None, (far, far_lse))
+    assert torch.equal(out, far)
+    assert torch.equal(lse, far_lse)
+
+
+@pytest.mark.parametrize("rotary", [8, 16])
+def test_queries_are_rotated_and_joined_with_what_they_saw_elsewhere(rotary: int) -> None:
+    form = Form(4)
+    history = history_of(*states("gaussian", 2, 3, 2, 16, 16).unbind(), form, form)
+    begin, end = torch.zeros(3), torch.full((3,), 16.0)
+    query = states("gaussian", 1, 4, 5, 16)
+    half = torch.rand(5, rotary // 2) * 6
+    turn = torch.cat([half, half], 1).cos(), torch.cat([half, half], 1).sin()
+    beside = states("gaussian", 1, 4, 5, 16, seed=3), states("gaussian", 1, 4, 5, seed=4)
+    alone = packed_attention(rotate(query, turn), history, begin, end, 0.3)
+    found = packed_attention(query, history, begin, end, 0.3, turn, beside)
+    for got, want in zip(found, join(*beside, *alone), strict=True):
+        torch.testing.assert_close(got, want, atol=1e-6, rtol=1e-5)
 
 
 def test_joined_attention_is_attention_over_both() -> None:

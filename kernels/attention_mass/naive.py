@@ -9,21 +9,32 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mmkv.rotary import rotate
+
 _MAX_SCORES = 1 << 24  # held at once
 
 
-def attention_mass(query: Tensor, key: Tensor, scaling: float, before: int | None = None) -> Tensor:
+def attention_mass(
+    query: Tensor,
+    key: Tensor,
+    scaling: float,
+    before: int | None = None,
+    rotation: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
     """Attention that keys get, summed over queries and over the query heads of a key head.
 
     Args:
-        query: `[H, n, D]`, key: `[H_kv, m, D]`, both rotated.
+        query: `[H, n, D]`. key: `[H_kv, m, D]`, rotated.
         before: query i sees keys 0 … before + i; None: every query sees all.
+        rotation: of the queries, `[n, R]`; None where they are rotated already.
 
     Returns:
         float32 `[H_kv, m]`, whose rows add up to n times the query heads of a key head.
     """
     kv_heads, m, dim = key.shape
     n = query.shape[1]
+    if rotation is not None:
+        query = rotate(query, rotation)
     grouped = query.reshape(kv_heads, -1, dim)  # [H_kv, G * n, D]
     asks = torch.arange(grouped.shape[1], device=query.device) % n
     at = torch.arange(m, device=key.device)

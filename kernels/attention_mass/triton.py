@@ -1,7 +1,8 @@
 """Attention mass on a GPU: log-sum-exp per query, then sums per key.
 
-Both launches are parallel over keys as well as over queries, so that a few queries over many keys
-fill the device; the query heads of a key head are rows of one tile, and its keys are read once.
+The first and the last launch are parallel over keys as well as over queries, so that a few queries
+over many keys fill the device; the query heads of a key head are rows of one tile, and its keys are
+read once. Queries are rotated by the first launch, for both.
 """
 
 from __future__ import annotations
@@ -12,27 +13,34 @@ import triton.language as tl
 from torch import Tensor
 
 from mmkv.kernels import configs
+from mmkv.kernels.rotated import rotated
 
 _LOG2_E = 1.4426950408889634
 _KEYS = 64  # keys at a time
 
 
-def attention_mass(query: Tensor, key: Tensor, scaling: float, before: int | None = None) -> Tensor:
+def attention_mass(
+    query: Tensor,
+    key: Tensor,
+    scaling: float,
+    before: int | None = None,
+    rotation: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
     """As `naive.attention_mass`."""
     kv_heads, m, dim = key.shape
-    n = query.shape[1]
-    grouped = query.reshape(kv_heads, -1, dim).contiguous()  # [H_kv, G * n, D]
-    if key.stride(2) != 1:
-        key = key.contiguous()
-    rows = grouped.shape[1]
+    heads, n, _ = query.shape
+    query, key = (t if t.stride(2) == 1 else t.contiguous() for t in (query, key))
+    rows = heads // kv_heads * n
     tile = 16 if rows <= 16 else 64
     blocks = triton.cdiv(rows, tile)
     splits = min(64, configs.splits(key.device, kv_heads * blocks, triton.cdiv(m, _KEYS)))
     per = triton.cdiv(triton.cdiv(m, _KEYS), splits) * _KEYS
+    turned = torch.empty(kv_heads, rows, dim, dtype=query.dtype, device=key.device)
     sums = torch.empty(kv_heads, splits, rows, device=key.device)
     lse = torch.empty(kv_heads, rows, device=key.device)
     mass = torch.empty(kv_heads, m, device=key.device)
-    shared = {
+    cos, sin = rotation if rotation is not None else (query, query)
+    sizes = {
         "ROWS": tile, "KEYS": _KEYS, "D": dim, "BLOCK_D": triton.next_power_of_2(dim),
         "CAUSAL": before is not None,
         "PRECISION": "ieee" if key.dtype == torch.float32 else "tf32",
@@ -40,13 +48,14 @@ def attention_mass(query: Tensor, key: Tensor, scaling: float, before: int | Non
     }  # fmt: skip
     last = before or 0
     _lse[(blocks, kv_heads, splits)](
-        grouped, key, sums, rows, n, m, last, per, scaling * _LOG2_E, key.stride(0), key.stride(1),
-        **shared,
+        query, key, cos, sin, turned, sums, rows, n, m, last, per, scaling * _LOG2_E,
+        query.stride(0), query.stride(1), key.stride(0), key.stride(1),
+        GROUP=heads // kv_heads, ROTARY=0 if rotation is None else cos.shape[1], **sizes,
     )  # fmt: skip
-    torch.logsumexp(sums * (1 / _LOG2_E), dim=1, out=lse)
+    _total[(triton.cdiv(rows, 128), kv_heads)](sums, lse, rows, splits, ROWS=128, num_warps=4)
     _mass[(triton.cdiv(m, _KEYS), kv_heads)](
-        grouped, key, lse, mass, rows, n, m, last, scaling * _LOG2_E, key.stride(0), key.stride(1),
-        **shared,
+        turned, key, lse, mass, rows, n, m, last, scaling * _LOG2_E, key.stride(0), key.stride(1),
+        **sizes,
     )  # fmt: skip
     return mass
 
@@ -73,12 +82,18 @@ def _scores(
 
 @triton.jit
 def _lse(
-    query, key, sums, rows, n, m, last, per, scale, s_head, s_token,
-    ROWS: tl.constexpr, KEYS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr,
-    CAUSAL: tl.constexpr, PRECISION: tl.constexpr,
+    query, key, cos, sin, turned, sums, rows, n, m, last, per, scale, q_head, q_row, s_head,
+    s_token, GROUP: tl.constexpr, ROTARY: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, CAUSAL: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     kv, split = tl.program_id(1).to(tl.int64), tl.program_id(2)
-    q, row = _tile(query + kv * rows * D, tl.program_id(0) * ROWS, rows, D, D, ROWS, BLOCK_D)
+    row, column = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, BLOCK_D)
+    here, token = row < rows, row % n
+    offsets = (kv * GROUP + row // n) * q_head + token.to(tl.int64) * q_row
+    q = rotated(query, offsets, token, here, column, cos, sin, D, ROTARY)
+    if split == 0:
+        spot = turned + (kv * rows + row)[:, None] * D + column[None, :]
+        tl.store(spot, q, mask=here[:, None] & (column < D)[None, :])
     best = tl.full([ROWS], -1e30, tl.float32)
     total = tl.zeros([ROWS], tl.float32)
     for at in range(split * per, tl.minimum(split * per + per, m), KEYS):
@@ -90,12 +105,28 @@ def _lse(
     where = sums + (kv * tl.num_programs(2) + split) * rows + row
     seen = total > 0
     lse = tl.where(seen, best + tl.log2(tl.where(seen, total, 1.0)), float("-inf"))
-    tl.store(where, lse, mask=row < rows)
+    tl.store(where, lse, mask=here)
+
+
+@triton.jit
+def _total(sums, lse, rows, splits, ROWS: tl.constexpr):
+    """Log-sum-exp of every row over the splits, base 2; one of them is finite."""
+    kv = tl.program_id(1).to(tl.int64)
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    own = sums + kv * splits * rows + row
+    best = tl.full([ROWS], -1e30, tl.float32)
+    total = tl.zeros([ROWS], tl.float32)
+    for i in range(splits):
+        part = tl.load(own + i * rows, mask=row < rows, other=0.0)
+        higher = tl.maximum(best, part)
+        total = total * tl.exp2(best - higher) + tl.exp2(part - higher)
+        best = higher
+    tl.store(lse + kv * rows + row, best + tl.log2(total), mask=row < rows)
 
 
 @triton.jit
 def _mass(
-    query, key, lse, mass, rows, n, m, last, scale, s_head, s_token,
+    turned, key, lse, mass, rows, n, m, last, scale, s_head, s_token,
     ROWS: tl.constexpr, KEYS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr,
     CAUSAL: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -103,8 +134,8 @@ def _mass(
     k, col = _tile(key + kv * s_head, tl.program_id(0) * KEYS, m, s_token, D, KEYS, BLOCK_D)
     total = tl.zeros([KEYS], tl.float32)
     for at in range(0, rows, ROWS):
-        q, row = _tile(query + kv * rows * D, at, rows, D, D, ROWS, BLOCK_D)
+        q, row = _tile(turned + kv * rows * D, at, rows, D, D, ROWS, BLOCK_D)
         scores = _scores(q, k, row, col, n, m, last, scale, CAUSAL, PRECISION)
         own = tl.load(lse + kv * rows + row, mask=row < rows, other=float("inf"))
-        total += tl.sum(tl.exp2(scores - own[:, None] * 1.4426950408889634), 0)
+        total += tl.sum(tl.exp2(scores - own[:, None]), 0)
     tl.store(mass + kv * m + col, total, mask=col < m)

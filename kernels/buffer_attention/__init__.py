@@ -34,11 +34,12 @@ def buffer_attention_lse(
     at: int | Tensor | None,
     scaling: float,
     rotation: tuple[Tensor, Tensor] | None = None,
+    beside: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The same, to be joined with other attention; see `naive.buffer_attention_lse`."""
     if runs_triton(query, query.shape[-1]):
         from mmkv.kernels.buffer_attention import triton
 
         with on_device(query):
-            return triton.buffer_attention_lse(query, key, value, at, scaling, rotation)
-    return naive.buffer_attention_lse(query, key, value, at, scaling, rotation)
+            return triton.buffer_attention_lse(query, key, value, at, scaling, rotation, beside)
+    return naive.buffer_attention_lse(query, key, value, at, scaling, rotation, beside)

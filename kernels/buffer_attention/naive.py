@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmkv.kernels.joined import join
 from mmkv.rotary import rotate
 
 Table = tuple[Tensor, Tensor]  # cosines and sines [n, R]
@@ -56,8 +57,13 @@ def buffer_attention_lse(
     at: int | Tensor | None,
     scaling: float,
     rotation: Table | None = None,
+    beside: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The same, to be joined with attention over other tokens.
+
+    Args:
+        beside: what this, or `packed_attention`, returned for the same queries over other tokens;
+            joined in here.
 
     Returns:
         out float32 `[1, H, n, D]`, and the log-sum-exp of the scores, float32 `[1, H, n]`.
@@ -73,7 +79,8 @@ def buffer_attention_lse(
         scores = scores.masked_fill(~shown, float("-inf"))
     lse = scores.logsumexp(dim=-1)
     out = torch.matmul((scores - lse[..., None]).exp(), value[0].float())
-    return out.view(1, heads, n, head_dim), lse.view(1, heads, n)
+    found = out.view(1, heads, n, head_dim), lse.view(1, heads, n)
+    return found if beside is None else join(*beside, *found)
 
 
 def _visible(

@@ -42,18 +42,20 @@ def buffer_attention_lse(
     at: int | Tensor | None,
     scaling: float,
     rotation: Table | None = None,
+    beside: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """As `naive.buffer_attention_lse`."""
     _, heads, n, dim = query.shape
     out = query.new_empty((1, heads, n, dim), dtype=torch.float32)
     lse = query.new_empty((1, heads, n), dtype=torch.float32)
-    _run(query, key, value, at, scaling, rotation, out, (n * dim, dim), lse)
+    _run(query, key, value, at, scaling, rotation, out, (n * dim, dim), lse, beside)
     return out, lse
 
 
 def _run(
     query: Tensor, key: Tensor, value: Tensor, at: int | Tensor | None, scaling: float,
     rotation: Table | None, out: Tensor, strides: tuple[int, int], lse: Tensor | None,
+    beside: tuple[Tensor, Tensor] | None = None,
 ) -> None:  # fmt: skip
     """Fill `out`, whose strides over heads and tokens are given, and `lse` if there is one."""
     _, heads, n, dim = query.shape
@@ -80,9 +82,11 @@ def _run(
         BLOCK_M=tiles.rows, BLOCK_N=tiles.cols, BLOCK_D=triton.next_power_of_2(dim),
         num_warps=tiles.warps, num_stages=tiles.stages,
     )  # fmt: skip
+    other, other_lse = (sums, sums) if beside is None else (t.contiguous() for t in beside)
     _join[(n, heads)](
-        parts, sums, out, sums if lse is None else lse, splits, *strides,
-        HEADS=heads, D=dim, LSE=lse is not None, BLOCK=triton.next_power_of_2(splits),
+        parts, sums, out, sums if lse is None else lse, other, other_lse, splits, *strides,
+        HEADS=heads, D=dim, LSE=lse is not None, BESIDE=beside is not None,
+        BLOCK=triton.next_power_of_2(splits),
         BLOCK_D=triton.next_power_of_2(dim), num_warps=1 if splits <= 32 else 4,
     )  # fmt: skip
 
@@ -166,9 +170,9 @@ def _buffer_attention(
 
 @triton.jit(do_not_specialize=["splits"])
 def _join(
-    parts, sums, out, lse, splits, out_head, out_row,
-    HEADS: tl.constexpr, D: tl.constexpr, LSE: tl.constexpr, BLOCK: tl.constexpr,
-    BLOCK_D: tl.constexpr,
+    parts, sums, out, lse, other, other_lse, splits, out_head, out_row,
+    HEADS: tl.constexpr, D: tl.constexpr, LSE: tl.constexpr, BESIDE: tl.constexpr,
+    BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     token, head, n = tl.program_id(0), tl.program_id(1), tl.num_programs(0)
     split, cols = tl.arange(0, BLOCK), tl.arange(0, BLOCK_D)
@@ -176,8 +180,15 @@ def _join(
     each = HEADS * n  # from one split to the next
     logs = tl.load(sums + own + split * each, mask=split < splits, other=float("-inf"))
     best = tl.max(logs, 0)
-    total = tl.sum(tl.exp2(logs - best), 0)
     acc = tl.zeros([BLOCK_D], tl.float32)
+    if BESIDE:
+        beside = tl.load(other_lse + own) / _LN_2
+        best = tl.maximum(best, beside)
+        weight = tl.exp2(beside - best)
+        acc = weight * tl.load(other + own.to(tl.int64) * D + cols, mask=cols < D, other=0.0)
+    total = tl.sum(tl.exp2(logs - best), 0)
+    if BESIDE:
+        total += weight
     for i in range(splits):
         weight = tl.exp2(tl.load(sums + own + i * each) - best)
         part = parts + (own + i * each) * D + cols

@@ -8,7 +8,6 @@ from mmkv.kernels.dispatch import on_device, runs_triton
 from mmkv.kernels.packed_attention import naive
 from mmkv.kernels.packed_attention.naive import (
     PackedHistory,
-    join,
     resident_keys,
     resident_values,
     slot_bits,
@@ -16,7 +15,6 @@ from mmkv.kernels.packed_attention.naive import (
 
 __all__ = [
     "PackedHistory",
-    "join",
     "packed_attention",
     "resident_keys",
     "resident_values",
@@ -25,7 +23,13 @@ __all__ = [
 
 
 def packed_attention(
-    query: Tensor, history: PackedHistory, begin: Tensor, end: Tensor, scaling: float
+    query: Tensor,
+    history: PackedHistory,
+    begin: Tensor,
+    end: Tensor,
+    scaling: float,
+    rotation: tuple[Tensor, Tensor] | None = None,
+    beside: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Attention of a few queries over a packed history; see `naive.packed_attention`."""
     if runs_triton(query, query.shape[-1]):
@@ -33,5 +37,7 @@ def packed_attention(
 
         if triton.supports(history):
             with on_device(query):
-                return triton.packed_attention(query, history, begin, end, scaling)
-    return naive.packed_attention(query, history, begin, end, scaling)
+                return triton.packed_attention(
+                    query, history, begin, end, scaling, rotation, beside
+                )
+    return naive.packed_attention(query, history, begin, end, scaling, rotation, beside)

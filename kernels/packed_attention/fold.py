@@ -6,6 +6,8 @@ the codes' planes lie in 16-bit words, with a multiplier and an offset of the sc
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import triton
 import triton.language as tl
@@ -18,27 +20,44 @@ _GROUPS = 8  # in one program: the transform's matrix is read once for all of th
 _HALF_WIDE = tl.constexpr((WIDE_LEVELS - 1) / 2)
 
 
+@dataclass(frozen=True, slots=True)
+class Queries:
+    """Some queries of every key head.
+
+    states: `[H_kv, m, D]`, contiguous. rotation: cosines and sines `[n, R]` of the n tokens that
+    they belong to, None where they are rotated. first: number of the first row, which says whose it
+    is: row r is token r % n.
+    """
+
+    states: Tensor
+    rotation: tuple[Tensor, Tensor] | None
+    first: int
+    n: int
+
+
 def fold(
-    query: Tensor, compact: Compact, form: Form, rows: int, scale: float
+    queries: Queries, compact: Compact, form: Form, rows: int, scale: float
 ) -> tuple[Tensor, Tensor]:
     """Queries as the codes of P groups are multiplied by.
 
     Args:
-        query: float32 `[H_kv, m, D]`, contiguous; they are taken in Z tiles of `rows`, 8 or 16.
-        scale: of the scores.
+        queries: taken in Z tiles of `rows`, 8 or 16. scale: of the scores.
 
     Returns:
         fp16 `[Z, P, H_kv, D, rows]`, channels plane by plane; float32 `[Z, P, H_kv, 2, rows]`, the
         multiplier and the offset of the scores.
     """
+    query, rotation = queries.states, queries.rotation
     kv_heads, count, dim = query.shape
     groups, tiles = compact.words.shape[0], triton.cdiv(count, rows)
     folded = query.new_empty((tiles, groups, kv_heads, dim, rows), dtype=torch.float16)
-    line = query.new_empty((tiles, groups, kv_heads, 2, rows))
+    line = folded.new_empty((tiles, groups, kv_heads, 2, rows), dtype=torch.float32)
+    cos, sin = rotation if rotation is not None else (query, query)
     matrix = form.matrix(dim, query.device)
     _fold[(triton.cdiv(groups, _GROUPS), kv_heads, tiles)](
         query, compact.words, compact.top, _or(compact.order, compact.words),
-        _or(compact.exact, compact.top), _or(matrix, query), folded, line, groups, count, scale,
+        _or(compact.exact, compact.top), _or(matrix, query), cos, sin, folded, line, groups, count,
+        queries.first, queries.n, scale, ROTARY=0 if rotation is None else cos.shape[1],
         HEADS=kv_heads, D=dim, ROWS=rows, WIDE=form.wide, HALF=(form.levels - 1) / 2,
         BITS=slot_bits(form), TRANSFORM=matrix is not None, LISTED=compact.exact is not None,
         GROUPS=_GROUPS, num_warps=4, num_stages=1,
@@ -61,14 +80,25 @@ def affine(words, top, exact, row, channels, D: tl.constexpr, LISTED: tl.constex
 
 @triton.jit
 def _slots(
-    at, here, words, top, order, exact, row, factor, slots,
-    D: tl.constexpr, ORDER: tl.constexpr, LISTED: tl.constexpr,
+    at, here, cos, sin, angle, words, top, order, exact, row, factor, slots,
+    D: tl.constexpr, ROTARY: tl.constexpr, ORDER: tl.constexpr, LISTED: tl.constexpr,
 ):  # fmt: skip
     """Queries `[M, n]` of these slots, their scales, and what centres add to the scores."""
     channel = slots
     if ORDER:
         channel = tl.load(order + row * D + slots).to(tl.int32)
-    q = tl.load(at + channel[None, :], mask=here, other=0.0) * factor
+    q = tl.load(at + channel[None, :], mask=here, other=0.0).to(tl.float32)
+    if ROTARY > 0:  # channels past it pass unchanged
+        left = channel < ROTARY // 2
+        partner = tl.where(left, channel + ROTARY // 2, channel - ROTARY // 2)
+        turned = here & (channel < ROTARY)[None, :]
+        other = tl.load(at + partner[None, :], mask=turned, other=0.0).to(tl.float32)
+        table = angle[:, None] * ROTARY + channel[None, :]
+        c = tl.load(cos + table, mask=turned, other=1.0)
+        s = tl.load(sin + table, mask=turned, other=0.0)
+        q = q * c + other * tl.where(left[None, :], -s, s)
+        q = q.to(at.dtype.element_ty).to(tl.float32)  # as rotated queries are kept elsewhere
+    q *= factor
     scale, centre, constant = affine(words, top, exact, row, channel, D, LISTED)
     return tl.where(constant[None, :], 0.0, q), scale, tl.sum(q * centre[None, :], 1)
 
@@ -87,10 +117,10 @@ def _place(
 
 @triton.jit
 def _fold(
-    query, words, top, order, exact, matrix, folded, line, groups, count, factor,
-    HEADS: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr,
-    HALF: tl.constexpr, BITS: tl.constexpr, TRANSFORM: tl.constexpr, LISTED: tl.constexpr,
-    GROUPS: tl.constexpr,
+    query, words, top, order, exact, matrix, cos, sin, folded, line, groups, count, before, n,
+    factor, ROTARY: tl.constexpr, HEADS: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr,
+    WIDE: tl.constexpr, HALF: tl.constexpr, BITS: tl.constexpr, TRANSFORM: tl.constexpr,
+    LISTED: tl.constexpr, GROUPS: tl.constexpr,
 ):  # fmt: skip
     NARROW: tl.constexpr = D - WIDE
     kv, tile = tl.program_id(1), tl.program_id(2)
@@ -98,6 +128,7 @@ def _fold(
     asked = tile * ROWS + rows
     here = ((rows < ROWS) & (asked < count))[:, None]
     at = query + (kv * count + asked)[:, None] * D
+    angle = (before + asked) % n
     narrow = WIDE + tl.arange(0, NARROW)
     if TRANSFORM:
         line_ = tl.arange(0, NARROW)
@@ -106,8 +137,9 @@ def _fold(
     for group in range(first, tl.minimum(first + GROUPS, groups)):
         row = (group * HEADS + kv).to(tl.int64)
         own, scale, offset = _slots(
-            at, here, words, top, order, exact, row, factor, narrow, D, WIDE > 0, LISTED
-        )
+            at, here, cos, sin, angle, words, top, order, exact, row, factor, narrow, D, ROTARY,
+            WIDE > 0, LISTED,
+        )  # fmt: skip
         if TRANSFORM:
             own = tl.dot(own, turn, input_precision="tf32x3")
         own *= scale[None, :]
@@ -116,8 +148,9 @@ def _fold(
         if WIDE > 0:
             wide = tl.arange(0, WIDE)
             more, scale, added = _slots(
-                at, here, words, top, order, exact, row, factor, wide, D, True, LISTED
-            )
+                at, here, cos, sin, angle, words, top, order, exact, row, factor, wide, D, ROTARY,
+                True, LISTED,
+            )  # fmt: skip
             more *= scale[None, :]
             offset += added - _HALF_WIDE * tl.sum(more, 1)
             peak = tl.maximum(peak, tl.max(tl.abs(more), 1))

@@ -20,11 +20,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from mmkv.kernels.joined import LOWEST, join
 from mmkv.kernels.pack.form import WIDE_LEVELS, Form, Params, Tables, tables, transformed
+from mmkv.rotary import rotate
 
 # numbers of a group unpacked at a time, over all groups at hand
 _MAX_NUMBERS = 1 << 23
-_LOWEST = -1e30  # for minus infinity, where one is taken from another
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,18 +90,29 @@ def resident_values(codes: Tensor, form: Form) -> Tensor:
 
 
 def packed_attention(
-    query: Tensor, history: PackedHistory, begin: Tensor, end: Tensor, scaling: float
+    query: Tensor,
+    history: PackedHistory,
+    begin: Tensor,
+    end: Tensor,
+    scaling: float,
+    rotation: tuple[Tensor, Tensor] | None = None,
+    beside: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Attention of a few queries over all visible tokens of a packed history.
 
     Args:
-        query: `[1, H, n, D]`, rotated to the fixed distance.
+        query: `[1, H, n, D]`.
         begin, end: int32 `[P]`; a group's tokens begin…end-1 are visible.
+        rotation: of the queries to the fixed distance, `[n, R]`; None where they are rotated.
+        beside: what this, or `buffer_attention_lse`, returned for the same queries over other
+            tokens; joined in here.
 
     Returns:
         out float32 `[1, H, n, D]`, and the log-sum-exp of the scores, float32 `[1, H, n]`; where
         nothing is visible, zeros and minus infinity.
     """
+    if rotation is not None:
+        query = rotate(query, rotation)
     _, heads, n, head_dim = query.shape
     groups, kv_heads, tokens, _ = history.keys.shape
     q = query.float().reshape(kv_heads, -1, head_dim) * scaling  # [H_kv, G * n, D]
@@ -119,14 +131,15 @@ def packed_attention(
         scores = torch.matmul(folded, codes.transpose(2, 3)) + offset[..., None]
         scores = scores.masked_fill(~visible[:, None, None], float("-inf"))  # [P, H_kv, G * n, T]
         own = scores.permute(1, 2, 0, 3).flatten(2).logsumexp(dim=-1)  # [H_kv, G * n]
-        weights = (scores - own.clamp_min(_LOWEST)[..., None]).exp()
+        weights = (scores - own.clamp_min(LOWEST)[..., None]).exp()
         codes = _unpack(history.values[part], history.value_form).transpose(2, 3)
         mixed = _mix(weights, codes, _of(values, part), history.value_form)
         both = torch.logaddexp(lse, own)
-        least = both.clamp_min(_LOWEST)
+        least = both.clamp_min(LOWEST)
         out = out * (lse - least).exp()[..., None] + mixed * (own - least).exp()[..., None]
         lse = both
-    return out.view(1, heads, n, head_dim), lse.view(1, heads, n)
+    found = out.view(1, heads, n, head_dim), lse.view(1, heads, n)
+    return found if beside is None else join(*beside, *found)
 
 
 def fold_query(q: Tensor, table: Tables, form: Form) -> tuple[Tensor, Tensor]:
@@ -141,13 +154,6 @@ def fold_query(q: Tensor, table: Tables, form: Form) -> tuple[Tensor, Tensor]:
     slots = transformed(slots, form.wide, form.matrix(q.shape[2], q.device))
     folded = slots * table.scale[:, :, None]
     return folded, offset - (folded * _half(form, q)).sum(dim=3)
-
-
-def join(near: Tensor, near_lse: Tensor, far: Tensor, far_lse: Tensor) -> tuple[Tensor, Tensor]:
-    """Two attentions over different tokens as one; out `[1, H, n, D]`, log-sum-exp `[1, H, n]`."""
-    lse = torch.logaddexp(near_lse, far_lse)
-    near = near.float() * (near_lse - lse).exp()[..., None]
-    return near + far.float() * (far_lse - lse).exp()[..., None], lse
 
 
 def _nothing(visible: Tensor) -> bool:

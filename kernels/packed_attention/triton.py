@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from mmkv.kernels import configs
-from mmkv.kernels.packed_attention.fold import affine, fold
+from mmkv.kernels.packed_attention.fold import Queries, affine, fold
 from mmkv.kernels.packed_attention.naive import PackedHistory, slot_bits
 from mmkv.kernels.packed_attention.planes import high_byte, plane
 
@@ -43,6 +43,8 @@ def packed_attention(
     begin: Tensor,
     end: Tensor,
     scaling: float,
+    rotation: tuple[Tensor, Tensor] | None = None,
+    beside: tuple[Tensor, Tensor] | None = None,
     *,
     asm: bool | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -53,39 +55,45 @@ def packed_attention(
     """
     _, heads, n, dim = query.shape
     kv_heads = history.keys.shape[1]
-    grouped = query.reshape(kv_heads, -1, dim).float().contiguous()  # [H_kv, G * n, D]
-    out, lse = torch.empty_like(grouped), grouped.new_empty(grouped.shape[:2])
+    grouped = query.reshape(kv_heads, -1, dim)  # [H_kv, G * n, D]
+    rows = grouped.shape[1]
+    out = grouped.new_empty((kv_heads, rows, dim), dtype=torch.float32)
+    lse = grouped.new_empty((kv_heads, rows), dtype=torch.float32)
+    if beside is not None:
+        other, other_lse = (t.reshape(kv_heads, rows, *t.shape[3:]) for t in beside)
     visible = torch.stack([begin, end], dim=1).to(torch.int32).contiguous()
     use_asm = query.is_cuda if asm is None else asm
     held = len(history.keys) * kv_heads * dim * 2  # bytes of a folded row
     most = max(16, _FOLDED // held // 16 * 16)
-    for at in range(0, grouped.shape[1], most):
+    for at in range(0, rows, most):
         part = slice(at, at + most)
         _attend(
-            grouped[:, part].contiguous(), history, visible, scaling, use_asm,
-            out[:, part], lse[:, part],
+            Queries(grouped[:, part].contiguous(), rotation, at, n), history, visible, scaling,
+            use_asm, out[:, part], lse[:, part],
+            None if beside is None else (other[:, part], other_lse[:, part]),
         )  # fmt: skip
     return out.view(1, heads, n, dim), lse.view(1, heads, n)
 
 
 def _attend(
-    query: Tensor, history: PackedHistory, visible: Tensor, scaling: float, asm: bool,
-    out: Tensor, lse: Tensor,
+    queries: Queries, history: PackedHistory, visible: Tensor, scaling: float, asm: bool,
+    out: Tensor, lse: Tensor, beside: tuple[Tensor, Tensor] | None,
 ) -> None:  # fmt: skip
+    query = queries.states
     groups, kv_heads, tokens, _ = history.keys.shape
     count, dim = query.shape[1:]
     rows = 8 if count <= 8 else 16
     blocks = triton.cdiv(count, rows)
     keys, values = history.compact
-    folded, line = fold(query, keys, history.key_form, rows, scaling * _LOG2_E)
+    folded, line = fold(queries, keys, history.key_form, rows, scaling * _LOG2_E)
     key_bits, value_bits = slot_bits(history.key_form), slot_bits(history.value_form)
     row_words = tokens * value_bits // 16
     tiles = configs.packed_tiles(configs.capability(query.device), rows, row_words)
     pieces = triton.cdiv(row_words, tiles.rows)
     splits = configs.splits(query.device, kv_heads * blocks, groups * pieces)
     per = triton.cdiv(groups * pieces, splits)
-    parts = query.new_empty((blocks, splits, kv_heads, dim, rows))
-    sums = query.new_empty((blocks, splits, kv_heads, rows))
+    parts = out.new_empty((blocks, splits, kv_heads, dim, rows))
+    sums = out.new_empty((blocks, splits, kv_heads, rows))
     _packed_attention[(splits, kv_heads, blocks)](
         folded, line, history.keys.view(torch.int16), history.values.view(torch.int16),
         values.words, values.top, values.top if values.exact is None else values.exact,
@@ -95,9 +103,12 @@ def _attend(
         WORDS=tiles.rows, PIECES=pieces, KEY_WORDS=max(16, dim * key_bits // 16), ASM=asm,
         num_warps=tiles.warps, num_stages=tiles.stages,
     )  # fmt: skip
+    other, other_lse = (out, lse) if beside is None else beside
     _join[(kv_heads, count)](
-        parts, sums, out, lse, splits, out.stride(0), out.stride(1), lse.stride(0),
-        HEADS=kv_heads, D=dim, ROWS=rows, BLOCK=triton.next_power_of_2(splits), num_warps=4,
+        parts, sums, out, lse, other, other_lse, splits, out.stride(0), out.stride(1),
+        lse.stride(0), other.stride(0), other.stride(1), other_lse.stride(0),
+        HEADS=kv_heads, D=dim, ROWS=rows, BESIDE=beside is not None,
+        BLOCK=triton.next_power_of_2(splits), num_warps=4,
     )  # fmt: skip
 
 
@@ -209,8 +220,9 @@ def _packed_attention(
 
 @triton.jit
 def _join(
-    parts, sums, out, lse, splits, out_head, out_row, lse_head,
-    HEADS: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    parts, sums, out, lse, other, other_lse, splits, out_head, out_row, lse_head,
+    other_head, other_row, other_lse_head, HEADS: tl.constexpr, D: tl.constexpr,
+    ROWS: tl.constexpr, BESIDE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     kv, row = tl.program_id(0), tl.program_id(1)
     sums += row // ROWS * splits * HEADS * ROWS + row % ROWS
@@ -218,8 +230,15 @@ def _join(
     split, channels = tl.arange(0, BLOCK), tl.arange(0, D)
     own = tl.load(sums + (split * HEADS + kv) * ROWS, mask=split < splits, other=float("-inf"))
     best = tl.maximum(tl.max(own, 0), -1e30)
-    total = tl.sum(tl.exp2(own - best), 0)
     acc = tl.zeros([D], tl.float32)
+    if BESIDE:
+        beside = tl.load(other_lse + kv * other_lse_head + row) / 0.6931471805599453
+        best = tl.maximum(best, beside)
+        weight = tl.exp2(beside - best)
+        acc = weight * tl.load(other + kv * other_head + row * other_row + channels)
+    total = tl.sum(tl.exp2(own - best), 0)
+    if BESIDE:
+        total += weight
     for i in range(splits):
         weight = tl.exp2(tl.load(sums + (i * HEADS + kv) * ROWS) - best)
         at = (i * HEADS + kv).to(tl.int64) * D * ROWS

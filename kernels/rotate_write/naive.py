@@ -15,6 +15,7 @@ def rotate_write(
     into_key: Tensor,
     into_value: Tensor,
     at: int | Tensor,
+    tokens: Tensor | None = None,
 ) -> None:
     """Write tokens into slots at, at + 1, …; after the last slot comes the first.
 
@@ -24,7 +25,10 @@ def rotate_write(
         into_key, into_value: `[1, H_kv, slots, D]`.
         at: a number, or an int64 tensor without dimensions on the same device, which is not read
             before the device gets there; the tokens then fit before the last slot.
+        tokens: which of `key` and `value` are written, int64 `[H_kv, n]`; None for all, in order.
     """
+    if tokens is not None:
+        key, value = _picked(key, tokens), _picked(value, tokens)
     n, slots = key.shape[2], into_key.shape[2]
     turned = key if rotation is None else rotate(key, rotation)
     if isinstance(at, Tensor):
@@ -39,3 +43,10 @@ def rotate_write(
         into_key[:, :, first : first + count] = turned[:, :, done : done + count]
         into_value[:, :, first : first + count] = value[:, :, done : done + count]
         done += count
+
+
+def _picked(states: Tensor, tokens: Tensor) -> Tensor:
+    _, heads, count, dim = states.shape
+    first = count * torch.arange(heads, device=tokens.device)[:, None]
+    rows = states.reshape(-1, dim).index_select(0, (tokens + first).flatten())
+    return rows.view(1, heads, -1, dim)

@@ -32,13 +32,19 @@ class Chosen:
 
 
 def thin_buffer(
-    buffer: LayerBuffer, length: int, query: Tensor, chosen: Chosen, keep: float, scaling: float
+    buffer: LayerBuffer,
+    length: int,
+    query: Tensor,
+    rotation: tuple[Tensor, Tensor],
+    chosen: Chosen,
+    keep: float,
+    scaling: float,
 ) -> int:
     """Let go of the retrieved tokens that a prompt hardly attended to.
 
     Args:
         buffer: `length` tokens: sinks, retrieved, recent and prompt.
-        query: the prompt's, rotated, `[H, n, D]`.
+        query: the prompt's, before RoPE, `[H, n, D]`. rotation: cosines and sines `[n, R]`.
         keep: share of the retrieved visual tokens that stay, at least one for every block.
 
     Returns:
@@ -46,16 +52,15 @@ def thin_buffer(
     """
     if not chosen.count:
         return length
-    mass = attention_mass(query, buffer.key[0, :, :length], scaling, length - query.shape[1])
+    before, key = length - query.shape[1], buffer.key[0, :, :length]
+    mass = attention_mass(query, key, scaling, before, rotation)
     mass = mass[:, chosen.first : chosen.first + chosen.count].clone()  # [H_kv, n]
     visual = torch.from_numpy(is_visual(chosen.blocks)).to(mass.device)
     visual = visual.expand_as(mass) if chosen.left is None else visual[chosen.left]
     seen = int(visual[0].sum())  # equally many in every head
     stay = min(seen, max(len(chosen.blocks), int(keep * seen + 0.5))) + chosen.count - seen
     best = mass.masked_fill(~visual, torch.inf).topk(stay, dim=1).indices.sort(dim=1).values
-    heads = len(best)
-    head = torch.arange(chosen.first, device=best.device).expand(heads, -1)
     tail = torch.arange(chosen.first + chosen.count, length, device=best.device)
-    rows = torch.cat([head, best + chosen.first, tail.expand(heads, -1)], dim=1)
-    buffer.pick(rows)
-    return rows.shape[1]
+    left = torch.cat([best + chosen.first, tail.expand(len(best), -1)], dim=1)
+    buffer.pick(left, chosen.first)
+    return chosen.first + left.shape[1]

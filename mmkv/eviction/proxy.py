@@ -19,9 +19,9 @@ from mmkv import seam
 from mmkv.eviction.base import ALL_TEXT
 from mmkv.kernels.attention_mass import attention_mass
 from mmkv.kernels.buffer_attention import buffer_attention
+from mmkv.kernels.rotate_write import rotate_write
 from mmkv.models.base import VideoModel
 from mmkv.models.prompt import Prompt
-from mmkv.rotary import rotate
 from mmkv.window import EncodePass, Window
 
 
@@ -82,16 +82,20 @@ class WatchedPass:
         own = (query[:, :, :n], key[:, :, :n], value[:, :, :n])
         out = self._encode.attend(layer, *own, scaling)
         ring = self._window.layers[layer]
+        cos, sin = self._table(key)
+        sinks, total = len(cos) - n - text, len(cos)
+        size = (1, key.shape[1], total, key.shape[3])
+        seen_key, seen_value = key.new_empty(size), value.new_empty(size)
         if ring.sink_key is not None and ring.sink_value is not None:
-            key = torch.cat([ring.sink_key, key], dim=2)
-            value = torch.cat([ring.sink_value, value], dim=2)
-        table = self._table(key)
-        key = rotate(key, table)
-        last = max(rows, text)
-        asks = rotate(query[:, :, -last:], (table[0][-last:], table[1][-last:]))
-        before = key.shape[2] - text
-        said = buffer_attention(asks[:, :, -text:], key, value, before, scaling)
-        mass = attention_mass(asks[0, :, -rows:], key[0], scaling, key.shape[2] - rows)
+            table = (cos[:sinks], sin[:sinks])
+            rotate_write(ring.sink_key, ring.sink_value, table, seen_key, seen_value, 0)
+        rotate_write(key, value, (cos[sinks:], sin[sinks:]), seen_key, seen_value, sinks)
+        before = total - text
+        table = (cos[before:], sin[before:])
+        said = buffer_attention(query[:, :, -text:], seen_key, seen_value, before, scaling, table)
+        first = total - rows
+        table = (cos[first:], sin[first:])
+        mass = attention_mass(query[0, :, -rows:], seen_key[0], scaling, first, table)
         self.masses.append(mass[:, before - n : before])
         return torch.cat([out, said], dim=1)
 

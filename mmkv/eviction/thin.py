@@ -13,6 +13,7 @@ from torch import Tensor
 from mmkv.archive.blocks import ArchivedBlock
 from mmkv.eviction.base import Eviction, Frames
 from mmkv.eviction.budget import allocate, keep, total_kept
+from mmkv.kernels.rotate_write import tokens_of
 from mmkv.merging.base import Merge
 from mmkv.models.base import Layout
 
@@ -130,7 +131,7 @@ class Thinning:
         device = key.device
         if self.merge.name == "none" or len(visual) < key.shape[1]:
             place = _places(every).to(device)
-            left = torch.stack([_rows(key, place), _rows(value, place)])  # [2, l * H_kv, K, D]
+            left = tokens_of(key, value, place)  # [2, l * H_kv, K, D]
         if self.merge.name != "none":
             where = visual.to(device)
             chosen, gone = _places(kept).to(device), _places(~kept).to(device)
@@ -178,13 +179,6 @@ def _heads(group: Tensor) -> tuple[Tensor, Tensor]:
     """Keys and values `[l * H_kv, T, D]` of layers `[l, 2, H_kv, T, D]`."""
     key, value = group.unbind(1)
     return key.flatten(0, 1), value.flatten(0, 1)
-
-
-def _rows(states: Tensor, places: Tensor) -> Tensor:
-    """Tokens int64 `[H, k]` of `[H, n, D]`, `[H, k, D]`."""
-    heads, count, dim = states.shape
-    first = count * torch.arange(heads, device=places.device)[:, None]
-    return states.reshape(-1, dim).index_select(0, (places + first).flatten()).view(heads, -1, dim)
 
 
 def _places(mask: Tensor) -> Tensor:

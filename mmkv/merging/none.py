@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from mmkv.kernels.rotate_write import tokens_of
 from mmkv.merging.base import Merge
 
 
@@ -15,5 +16,5 @@ class NoMerge(Merge):
     def fold(
         self, key: Tensor, value: Tensor, kept: Tensor, evicted: Tensor
     ) -> tuple[Tensor, Tensor]:
-        place = kept[..., None].expand(-1, -1, key.shape[2])
-        return key.gather(1, place), value.gather(1, place)
+        left = tokens_of(key, value, kept)
+        return left[0], left[1]

@@ -7,6 +7,7 @@ seen at one fixed distance. The two attentions are joined by their log-sum-exp.
 from __future__ import annotations
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from mmkv.answer_pass import AnswerPass
@@ -15,10 +16,10 @@ from mmkv.buffer import LayerBuffer
 from mmkv.context import Context
 from mmkv.decode.slot import Slot
 from mmkv.kernels.buffer_attention import buffer_attention_lse
-from mmkv.kernels.packed_attention import join, packed_attention
-from mmkv.resident.past import FarLayer, FarPast
+from mmkv.kernels.packed_attention import packed_attention
+from mmkv.resident.past import FarPast
 from mmkv.retrieval.retriever import LayerChoice, Retriever
-from mmkv.rotary import Rotary, rotate
+from mmkv.rotary import Rotary
 
 
 class Told(Retriever):
@@ -55,9 +56,7 @@ class ResidentPass(AnswerPass):
     ) -> None:
         super().__init__(context, rotary, words, Told(retriever), room, slot)
         self._far = far
-        at = np.full((len(context.anchor), 1), far.distance)
-        kinds = {(layer.key.device, layer.key.dtype) for layer in far.layers}
-        self._far_tables = {device: rotary(at, device, dtype) for device, dtype in kinds}
+        self._far_tables: dict[tuple[torch.device, int], tuple[Tensor, Tensor]] = {}
 
     @property
     def outside(self) -> object:
@@ -73,17 +72,18 @@ class ResidentPass(AnswerPass):
         table: tuple[Tensor, Tensor],
         scaling: float,
     ) -> Tensor:
-        joined = buffer_attention_lse(query, buffer.key, buffer.value, at, scaling, table)
-        far_query = rotate(query, self._far_tables[query.device])
-        for part in _attentions(far_query, self._far.layers[layer], scaling):
-            joined = join(*joined, *part)
-        return joined[0].to(query.dtype).transpose(1, 2)
+        found = buffer_attention_lse(query, buffer.key, buffer.value, at, scaling, table)
+        far, table = self._far.layers[layer], self._far_table(query)
+        if far.key.shape[2]:
+            found = buffer_attention_lse(query, far.key, far.value, None, scaling, table, found)
+        for history, begin, end in far.packed:
+            found = packed_attention(query, history, begin, end, scaling, table, found)
+        return found[0].to(query.dtype).transpose(1, 2)
 
-
-def _attentions(query: Tensor, far: FarLayer, scaling: float) -> list[tuple[Tensor, Tensor]]:
-    parts = [
-        packed_attention(query, history, begin, end, scaling) for history, begin, end in far.packed
-    ]
-    if far.key.shape[2]:
-        parts.append(buffer_attention_lse(query, far.key, far.value, None, scaling))
-    return parts
+    def _far_table(self, query: Tensor) -> tuple[Tensor, Tensor]:
+        """The rotation `[n, R]` of queries `[1, H, n, D]` to the one distance."""
+        key = (query.device, query.shape[2])
+        if key not in self._far_tables:
+            at = np.full((len(self._context.anchor), query.shape[2]), self._far.distance)
+            self._far_tables[key] = self._rotary(at, query.device, query.dtype)
+        return self._far_tables[key]
