@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mmkv import __version__
-from mmkv.cli import errors
+from mmkv.cli import errors, groups
 from mmkv.cli.ask import ask
 from mmkv.cli.caption import caption
 from mmkv.cli.demo import demo
@@ -46,7 +46,7 @@ def options(
 
 
 for command in (ask, caption, encode, find, demo, info, rm):
-    app.command()(errors.guarded(command))
+    app.command()(errors.guarded(groups.expanded(command)))
 
 
 def run() -> int:

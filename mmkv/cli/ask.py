@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmkv.cli import options, session
+from mmkv.cli import groups, options, session
 from mmkv.cli.every import ask_every
 from mmkv.cli.source import Source
 from mmkv.cli.store import model_of
@@ -17,15 +17,6 @@ from mmkv.models.tiny import SAMPLE_NOTES, SAMPLE_VIDEO
 
 if TYPE_CHECKING:
     from mmkv import Answer, Stats, Stream
-
-Since = Annotated[
-    float | None,
-    typer.Option(parser=options.moment, metavar="TIME", help="Ignore what was before: 90 or 1:30."),
-]
-Until = Annotated[
-    float | None,
-    typer.Option(parser=options.moment, metavar="TIME", help="Ignore what was after."),
-]
 
 
 def ask(
@@ -40,12 +31,12 @@ def ask(
     questions: Annotated[
         list[str] | None, typer.Argument(metavar="QUESTION", help="One or several.")
     ] = None,
+    *,
     model: options.Model = None,
     store: options.Store = None,
-    since: Since = None,
-    until: Until = None,
-    fps: options.Fps = 1.0,
-    duration: options.Duration = None,
+    since: options.Since = None,
+    until: options.Until = None,
+    watching: groups.Watching,
     every: Annotated[
         float | None,
         typer.Option(
@@ -62,27 +53,21 @@ def ask(
             help="With --every: look back only this far.",
         ),
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, metavar="N")] = 128,
+    max_new_tokens: options.MaxNewTokens = 128,
     temperature: Annotated[
         float, typer.Option(min=0.0, metavar="T", help="0: always the likeliest word.")
     ] = 0.0,
-    top_p: Annotated[float, typer.Option(min=0.0, max=1.0, metavar="P")] = 1.0,
+    top_p: Annotated[
+        float,
+        typer.Option(
+            min=0.0, max=1.0, metavar="P", help="Only among the likeliest words that add up to P."
+        ),
+    ] = 1.0,
     seed: Annotated[int | None, typer.Option(metavar="N", help="Same seed, same answer.")] = None,
-    max_pixels: options.MaxPixels = None,
-    window_frames: options.Window = None,
+    memory: groups.Memory,
     recent_frames: options.Recent = None,
-    retrieve_frames: options.Retrieve = None,
-    key_bits: options.KeyBits = None,
-    value_bits: options.ValueBits = None,
-    keep_ratio: options.KeepRatio = None,
-    eviction: options.Eviction = None,
-    merging: options.Merging = None,
-    focus: options.Focus = None,
-    max_ram: options.MaxRam = None,
-    reader: options.Reader = "auto",
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
-    revision: options.Revision = None,
+    packing: groups.Packing,
+    loading: groups.Loading,
     json: options.Json = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -100,35 +85,23 @@ def ask(
     if every is not None and (store, since, until) != (None, None, None):
         raise typer.BadParameter("--every watches a source: no --store, --since or --until")
     if store is not None:
-        if duration is not None:
+        if watching.duration is not None:
             raise typer.BadParameter("--duration is for live sources; --store asks what is kept")
         questions, model = [video, *(questions or [])], model or model_of(store)
     elif not questions:
         if video != "sample":
             raise typer.BadParameter("no question given: mmkv ask VIDEO 'what happens?'")
         questions = [sample_questions()[0]["question"]]
-    source = None if store is not None else Source.parse(video, duration=duration)
+    source = None if store is not None else Source.parse(video, duration=watching.duration)
     if model is None and not quiet:
         session.note_tiny()
 
     import mmkv
 
-    given = options.given(
-        window_frames=window_frames,
-        recent_frames=recent_frames,
-        retrieve_frames=retrieve_frames,
-        key_bits=key_bits,
-        value_bits=value_bits,
-        keep_ratio=keep_ratio,
-        eviction=eviction,
-        merging=merging,
-        focus=focus,
-        max_ram=max_ram,
-    )
+    given = memory.given | packing.given | options.given(recent_frames=recent_frames)
     config = mmkv.CacheConfig(**given)
     show = session.show_progress(quiet, json)
-    loading = options.given(device=device, dtype=dtype, max_pixels=max_pixels, revision=revision)
-    vlm = session.load(model, show=show, **loading)
+    vlm = session.load(model, show=show, **loading.given)
     if source is None:
         stream = vlm.open(str(store), config=config if given else None)
     else:
@@ -147,9 +120,7 @@ def ask(
                 questions,
                 every=every,
                 span=span,
-                fps=fps,
-                reader=reader,
-                duration=duration,
+                watching=watching,
                 json=json,
                 show=show,
                 sampling=sampling,
@@ -157,9 +128,7 @@ def ask(
             return
         watched = None
         if source is not None:
-            watched = session.watch(
-                stream, source, fps=fps, reader=reader, duration=duration, show=show
-            )
+            watched = session.watch(stream, source, watching, show=show)
         told = not json
         answers = []
         for question in questions:
@@ -170,24 +139,22 @@ def ask(
             seconds = time.perf_counter() - begin
             answers.append(as_dict(question, answer, seconds))
             if told and not quiet:
-                gap = 1 / fps if source is not None else 1 / (stream.stats().fps or 1)
+                gap = 1 / watching.fps if source is not None else 1 / (stream.stats().fps or 1)
                 lines = remarks(answer, seconds, gap)
                 if source is not None and source.value == str(SAMPLE_VIDEO):
                     lines += truth(question)
                 typer.echo("\n".join(f"  {line}" for line in lines))
         stats = stream.stats()
-        memory = session.peak_gpu_bytes(vlm)
+        peak = session.peak_gpu_bytes(vlm)
         if json:
-            cost = stats.to_dict() | {"peak_gpu_bytes": memory}
+            cost = stats.to_dict() | {"peak_gpu_bytes": peak}
             if watched is not None:
                 cost |= {"watch_seconds": watched.seconds, "dropped": watched.dropped}
             name = store if source is None else source.name
             found = {"video": name, "model": vlm.name, "answers": answers, "stats": cost}
             typer.echo(jsonlib.dumps(found, ensure_ascii=False))
         elif not quiet:
-            typer.echo(
-                cost_line(stats, watched, memory) if watched else kept_line(str(store), stats)
-            )
+            typer.echo(cost_line(stats, watched, peak) if watched else kept_line(str(store), stats))
 
 
 def spoken(stream: Stream, question: str, aloud: bool, **how: Any) -> Answer:

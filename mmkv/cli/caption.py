@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmkv.cli import errors, options, session
+from mmkv.cli import errors, groups, options, session
 from mmkv.cli.messages import say
 from mmkv.cli.text import clock, took
 
@@ -26,6 +26,7 @@ def caption(
         list[str] | None,
         typer.Argument(metavar="VIDEO", help="Files, addresses of files, or folders of videos."),
     ] = None,
+    *,
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="FILE", help="JSON Lines, one row per video.")
     ] = Path("captions.jsonl"),
@@ -108,21 +109,16 @@ def caption(
     ] = False,
     model: options.Model = None,
     fps: options.Fps = 1.0,
-    max_new_tokens: Annotated[int, typer.Option(min=1, metavar="N")] = 128,
-    max_pixels: options.MaxPixels = None,
-    window_frames: options.Window = None,
-    retrieve_frames: options.Retrieve = None,
+    reader: options.Reader = "auto",
+    max_new_tokens: options.MaxNewTokens = 128,
+    memory: groups.Memory,
     key_bits: Annotated[
         float, typer.Option(metavar="BITS", help="Of earlier frames' keys; 16: not packed.")
     ] = 1.5,
     value_bits: Annotated[
         float, typer.Option(metavar="BITS", help="Of their values; 16: not packed.")
     ] = 2.0,
-    max_ram: options.MaxRam = None,
-    reader: options.Reader = "auto",
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
-    revision: options.Revision = None,
+    loading: groups.Loading,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
@@ -165,17 +161,14 @@ def caption(
 
     packed = (key_bits, value_bits) != (16, 16)
     bits = {"key_bits": key_bits, "value_bits": value_bits} if packed else {"codec": "fp16"}
-    given = options.given(
-        window_frames=window_frames, retrieve_frames=retrieve_frames, max_ram=max_ram
-    )
     job = Job(
         settings=Captioning(
             every=every, scenes=scenes, prompt=prompt, summary=summary, fps=fps,
             max_new_tokens=max_new_tokens, reader=reader,
-            memory=CacheConfig(score="uniform", neighbours=0, landmarks=0, **bits, **given),
+            memory=CacheConfig(score="uniform", neighbours=0, landmarks=0, **bits, **memory.given),
         ),
         model=model or session.BUNDLED,
-        loading=options.given(device=device, dtype=dtype, max_pixels=max_pixels, revision=revision),
+        loading=loading.given,
         debug=debug,
     )  # fmt: skip
     if scenes:

@@ -9,12 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
-from mmkv.cli import options, session
+from mmkv.cli import groups, options, session
 from mmkv.cli.errors import CommandError
 from mmkv.cli.messages import say
 
 
 def demo(
+    *,
     model: options.Model = None,
     host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Listen there; 0.0.0.0 is the whole network.")
@@ -61,13 +62,8 @@ def demo(
         Path | None,
         typer.Option(metavar="DIR", help="Where visitors' files are, until they leave."),
     ] = None,
-    max_new_tokens: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Longest answer.")
-    ] = 256,
-    max_pixels: options.MaxPixels = None,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
-    revision: options.Revision = None,
+    max_new_tokens: options.MaxNewTokens = 256,
+    loading: groups.Loading,
     open_browser: Annotated[
         bool, typer.Option("--open", help="Open the page in this machine's browser.")
     ] = False,
@@ -112,10 +108,7 @@ def demo(
     try:
         listening = serving.listen()
         show = session.show_progress(quiet, False)
-        loading = options.given(
-            device=device, dtype=dtype, max_pixels=max_pixels, revision=revision
-        )
-        vlm = session.load(model, show=show, **loading)
+        vlm = session.load(model, show=show, **loading.given)
         # mmkv-tiny was not taught to follow conversations
         settings = Settings(follow_ups=vlm.name != session.BUNDLED)
         registry = Registry(vlm, folders, limits, hosts, settings)

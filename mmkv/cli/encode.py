@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmkv.cli import errors, options, session
+from mmkv.cli import errors, groups, options, session
 from mmkv.cli.messages import say
 from mmkv.cli.source import Source
 from mmkv.cli.store import model_of, rest_of, stream_of
@@ -25,28 +25,19 @@ def encode(
         list[str],
         typer.Argument(metavar="VIDEO", help="As for `mmkv ask`; several are watched in turn."),
     ],
+    *,
     model: options.Model = None,
     store: options.Store = None,
     append: Annotated[
         bool, typer.Option("--append", help="Go on with the store that is there.")
     ] = False,
-    fps: options.Fps = 1.0,
-    duration: options.Duration = None,
-    max_pixels: options.MaxPixels = None,
+    watching: groups.Watching,
     window_frames: options.Window = None,
-    key_bits: options.KeyBits = None,
-    value_bits: options.ValueBits = None,
-    keep_ratio: options.KeepRatio = None,
-    eviction: options.Eviction = None,
-    merging: options.Merging = None,
-    focus: options.Focus = None,
+    packing: groups.Packing,
     max_ram: options.MaxRam = None,
     max_disk: options.MaxDisk = None,
     max_age: options.MaxAge = None,
-    reader: options.Reader = "auto",
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
-    revision: options.Revision = None,
+    loading: groups.Loading,
     json: options.Json = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -60,7 +51,7 @@ def encode(
     """
     if store is None and (append or max_disk or max_age):
         raise typer.BadParameter("--append, --max-disk and --max-age need --store DIR")
-    sources = [Source.parse(video, duration=duration) for video in videos]
+    sources = [Source.parse(video, duration=watching.duration) for video in videos]
     if model is None and store is not None and append and Path(store).expanduser().exists():
         model = model_of(store)
     if model is None and not quiet:
@@ -69,21 +60,11 @@ def encode(
     import mmkv
 
     limits = options.given(
-        window_frames=window_frames,
-        key_bits=key_bits,
-        value_bits=value_bits,
-        keep_ratio=keep_ratio,
-        eviction=eviction,
-        merging=merging,
-        focus=focus,
-        max_ram=max_ram,
-        max_disk=max_disk,
-        max_age=max_age,
+        window_frames=window_frames, max_ram=max_ram, max_disk=max_disk, max_age=max_age
     )
-    config = mmkv.CacheConfig(**limits)
+    config = mmkv.CacheConfig(**packing.given, **limits)
     show = session.show_progress(quiet, json)
-    loading = options.given(device=device, dtype=dtype, max_pixels=max_pixels, revision=revision)
-    vlm = session.load(model, show=show, **loading)
+    vlm = session.load(model, show=show, **loading.given)
     costs, failed = [], False
     for place, source in enumerate(sources):
         try:
@@ -91,13 +72,14 @@ def encode(
             with opened(vlm, config, kept) as stream:
                 before, rest = 0, None
                 if store is not None:
-                    before, rest = stream.stats().frames, rest_of(stream, source, fps, reader)
-                watched = session.watch(
-                    stream, source, fps=fps, reader=reader, duration=duration, show=show, rest=rest
-                )
+                    before, rest = (
+                        stream.stats().frames,
+                        rest_of(stream, source, watching.fps, watching.reader),
+                    )
+                watched = session.watch(stream, source, watching, show=show, rest=rest)
                 if store is not None:
                     stream.flush()
-                cost = {"video": source.name, **stream.stats().to_dict(), "fps": fps}
+                cost = {"video": source.name, **stream.stats().to_dict(), "fps": watching.fps}
                 cost |= {"frames": cost["frames"] - before, "store": store}
                 cost |= {"watch_seconds": watched.seconds, "dropped": watched.dropped}
                 cost |= {"peak_gpu_bytes": session.peak_gpu_bytes(vlm)}

@@ -17,6 +17,7 @@ from mmkv.cli.text import clock, took
 
 if TYPE_CHECKING:
     from mmkv import Answer, AskEvery, Stream
+    from mmkv.cli.groups import Watching
 
 
 def ask_every(
@@ -26,21 +27,19 @@ def ask_every(
     *,
     every: float,
     span: float | None,
-    fps: float,
-    reader: str,
-    duration: float | None,
+    watching: Watching,
     json: bool,
     show: bool,
     sampling: dict[str, Any],
 ) -> None:
     """Print a line per answer until the source ends, the time is up, or Ctrl-C is typed."""
     with session.status(f"connecting to {source.name}", show):
-        feed = stream.start(source.value, fps=fps, reader=reader)
+        feed = stream.start(source.value, fps=watching.fps, reader=watching.reader)
     first, *others = questions
     asking = stream.ask_every(first, every, span=span, **sampling)
     timer = None
-    if duration is not None:
-        timer = threading.Timer(duration, asking.close)
+    if watching.duration is not None:
+        timer = threading.Timer(watching.duration, asking.close)
         timer.daemon = True
         timer.start()
     begun = time.time()

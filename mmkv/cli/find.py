@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmkv.cli import options, session
-from mmkv.cli.ask import Since, Until
+from mmkv.cli import groups, options, session
 from mmkv.cli.source import Source
 from mmkv.cli.store import model_of
 from mmkv.cli.text import clock, took
@@ -25,22 +24,16 @@ def find(
     text: Annotated[
         str | None, typer.Argument(metavar="TEXT", help="What to look for, in words.")
     ] = None,
+    *,
     store: options.Store = None,
     model: options.Model = None,
     k: Annotated[int, typer.Option("--k", "-k", min=1, metavar="N", help="Most moments.")] = 5,
-    since: Since = None,
-    until: Until = None,
-    fps: options.Fps = 1.0,
-    duration: options.Duration = None,
-    max_pixels: options.MaxPixels = None,
-    window_frames: options.Window = None,
-    retrieve_frames: options.Retrieve = None,
+    since: options.Since = None,
+    until: options.Until = None,
+    watching: groups.Watching,
     score: options.Score = None,
-    max_ram: options.MaxRam = None,
-    reader: options.Reader = "auto",
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
-    revision: options.Revision = None,
+    memory: groups.Memory,
+    loading: groups.Loading,
     json: options.Json = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -55,30 +48,27 @@ def find(
     if store is not None:
         if text is not None:
             raise typer.BadParameter("with --store there is no VIDEO: mmkv find --store DIR TEXT")
-        if duration is not None:
+        if watching.duration is not None:
             raise typer.BadParameter("--duration is for live sources; --store asks what is kept")
         video, text, model = "", video, model or model_of(store)
     if text is None:
         raise typer.BadParameter("no text given: mmkv find VIDEO 'a person at the door'")
-    source = None if store is not None else Source.parse(video, duration=duration)
+    source = None if store is not None else Source.parse(video, duration=watching.duration)
     if model is None and not quiet:
         session.note_tiny()
 
     import mmkv
 
-    given = options.given(
-        window_frames=window_frames, retrieve_frames=retrieve_frames, score=score, max_ram=max_ram
-    )
+    given = memory.given | options.given(score=score)
     show = session.show_progress(quiet, json)
-    loading = options.given(device=device, dtype=dtype, max_pixels=max_pixels, revision=revision)
-    vlm = session.load(model, show=show, **loading)
+    vlm = session.load(model, show=show, **loading.given)
     if source is None:
         stream = vlm.open(str(store), config=mmkv.CacheConfig(**given) if given else None)
     else:
         stream = vlm.stream(mmkv.CacheConfig(**given))
     with stream:
         if source is not None:
-            session.watch(stream, source, fps=fps, reader=reader, duration=duration, show=show)
+            session.watch(stream, source, watching, show=show)
         begin = time.perf_counter()
         found = stream.find(text, k, since=since, until=until)
         seconds = time.perf_counter() - begin

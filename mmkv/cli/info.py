@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmkv.cli import errors, options, session
+from mmkv.cli import errors, groups, options, session
 from mmkv.cli.store import describe, lines
 from mmkv.cli.text import size, table, took
 from mmkv.models.tiny import CHECKPOINT
@@ -46,12 +46,10 @@ def info(
     folder: Annotated[
         str | None, typer.Argument(metavar="DIR", help="A store: what it holds.")
     ] = None,
+    *,
     model: options.Model = None,
     fps: options.Fps = 1.0,
-    max_pixels: options.MaxPixels = None,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
-    revision: options.Revision = None,
+    loading: groups.Loading,
     check: Annotated[
         bool, typer.Option("--check", help="With DIR: read every byte of it.")
     ] = False,
@@ -82,9 +80,7 @@ def info(
         "families": families(),
     }
     if model is not None:
-        found["model"] = cost_of(
-            model, fps, device=device, dtype=dtype, max_pixels=max_pixels, revision=revision
-        )
+        found["model"] = cost_of(model, fps, loading)
     typer.echo(jsonlib.dumps(found, ensure_ascii=False) if json else report(found))
 
 
@@ -159,9 +155,7 @@ def families() -> dict[str, list[str]]:
     return {family.family: list(family.architectures) for family in FAMILIES}
 
 
-def cost_of(
-    name: str, fps: float, *, device: str, dtype: str, max_pixels: int | None, revision: str | None
-) -> dict[str, Any]:
+def cost_of(name: str, fps: float, loading: groups.Loading) -> dict[str, Any]:
     """What a 1080p video costs with a model, from its configuration: no weights are loaded."""
     import torch
     import transformers
@@ -172,10 +166,11 @@ def cost_of(
     from mmkv.models.registry import adapter_for
 
     session.plain_transformers(bars=False)
-    hub = options.given(revision=revision)
+    hub = options.given(revision=loading.revision)
     path = str(CHECKPOINT) if name == session.BUNDLED else name
     config = transformers.AutoConfig.from_pretrained(path, **hub)
     _, architecture = adapter_for(config.architectures or [])
+    device, dtype = loading.device, loading.dtype
     on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     if dtype != "auto":
         config.dtype = dtype
@@ -187,7 +182,7 @@ def cost_of(
         model=model,
         tokenizer=transformers.AutoTokenizer.from_pretrained(path, **hub),
         preprocess=read_preprocess(path, **hub),
-        max_pixels=max_pixels,
+        max_pixels=loading.max_pixels,
     )
     return {
         "name": name,

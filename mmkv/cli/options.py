@@ -137,6 +137,14 @@ Duration = Annotated[
     float | None,
     typer.Option(parser=positive, metavar="SECONDS", help="Live: watch this long (or Ctrl-C)."),
 ]
+Since = Annotated[
+    float | None,
+    typer.Option(parser=moment, metavar="TIME", help="Ignore what was before: 90 or 1:30."),
+]
+Until = Annotated[
+    float | None, typer.Option(parser=moment, metavar="TIME", help="Ignore what was after.")
+]
+MaxNewTokens = Annotated[int, typer.Option(min=1, metavar="N", help="Longest answer.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress bars.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

@@ -21,6 +21,7 @@ from mmkv.cli.text import clock
 
 if TYPE_CHECKING:
     from mmkv import Feed, Stream, VideoLM
+    from mmkv.cli.groups import Watching
 
 BUNDLED = "mmkv-tiny"
 SUGGESTED = "Qwen/Qwen3-VL-2B-Instruct"
@@ -114,18 +115,15 @@ class Watched:
 def watch(
     stream: Stream,
     source: Source,
+    watching: Watching,
     *,
-    fps: float,
-    reader: str,
-    duration: float | None,
     show: bool,
     rest: Any = None,
 ) -> Watched:
     """Show the source to the stream, or what is left of it."""
     begin, dropped = time.perf_counter(), 0
     if source.live:
-        how = {"fps": fps, "reader": reader}
-        dropped = watch_live(stream, source, how, duration=duration, show=show)
+        dropped = watch_live(stream, source, watching, show=show)
     else:
         with bar(source.name, None, show) as update:
 
@@ -136,24 +134,22 @@ def watch(
                 update(progress.seconds, text, progress.duration)
 
             value = source.value if rest is None else rest
-            rate = fps if value is source.value else None
-            stream.encode(value, fps=rate, reader=reader, on_progress=report)
+            rate = watching.fps if value is source.value else None
+            stream.encode(value, fps=rate, reader=watching.reader, on_progress=report)
     if not stream.stats().frames:
         raise CommandError(f"{source.name}: no frame could be read")
     return Watched(time.perf_counter() - begin, dropped)
 
 
-def watch_live(
-    stream: Stream, source: Source, how: dict[str, Any], *, duration: float | None, show: bool
-) -> int:
+def watch_live(stream: Stream, source: Source, watching: Watching, *, show: bool) -> int:
     """Watch until the time is up, the source ends, or Ctrl-C; raises if nothing was seen.
 
     Returns:
         how many frames were dropped.
     """
     with status(f"connecting to {source.name}", show):
-        feed = stream.start(source.value, **how)
-    begin = time.monotonic()
+        feed = stream.start(source.value, fps=watching.fps, reader=watching.reader)
+    begin, duration = time.monotonic(), watching.duration
     try:
         with bar(source.name, duration, show) as update:
             while not ended(feed):
