@@ -1,7 +1,7 @@
 """What is lost when frames of the past keep only some of their visual tokens?
 
-    python -m benchmarks.eviction                       everything; writes results/eviction.*
-    python -m benchmarks.eviction --cells main --worlds 4      a first look
+    python -m benchmarks.eviction --save                everything; writes results/eviction.*
+    python -m benchmarks.eviction --cells main --worlds 4      a first look, printed
     python -m benchmarks.eviction --work run.jsonl      what is there already is not asked again
 
 Streams of 50 drawn scenes (`needle_world.py`), one frame each, seeds that training never uses;
@@ -18,10 +18,9 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -29,122 +28,16 @@ import torch
 import mmkv
 from benchmarks.batched import exact_answers
 from benchmarks.common import save
+from benchmarks.eviction_asked import Asked, read_work, to_dict
+from benchmarks.eviction_cells import FOCUS, SETS, WHOLE, Cell, main_cells
 from benchmarks.eviction_report import write_report
 from benchmarks.needle_world import KINDS, World, make_world, pictures
 from mmkv.archive import Archive, ArchivedBlock, PageSize
-from mmkv.eviction import make_eviction
 from mmkv.eviction.settings import thinning_of
 from mmkv.models.tiny.world import make_bank
 
 FRAMES, DELAYS = 50, (8, 20, 35)
-WINDOW, RECENT, RETRIEVE = 16, 4, 8
-RATIOS = (0.5, 0.2, 0.1, 0.05)
-POLICIES = ("random", "text-prior", "snapkv", "temporal", "temporal+text-prior", "diverse")
-MERGES = ("none", "average", "pivot", "weighted")
-FOCUS = "red circle green square blue triangle yellow star orange cross purple ring cyan white"
 _SEED = 90_000  # far from those of training
-
-
-@dataclass(frozen=True, order=True)
-class Cell:
-    """One configuration. packed: key and value bits, or None for unpacked. protected: layers packed
-    at 4 bits instead.
-    """
-
-    policy: str
-    keep: float
-    merge: str = "none"
-    focus: bool = False
-    packed: tuple[float, float] | None = None
-    protected: tuple[int, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """How it is called in the results."""
-        parts = [self.policy, f"{100 * self.keep:g}%"]
-        parts += [self.merge] if self.merge != "none" else []
-        parts += ["focus"] if self.focus else []
-        parts += [f"K{self.packed[0]:g}/V{self.packed[1]:g}"] if self.packed else []
-        parts += [f"layers {', '.join(map(str, self.protected))} K4/V4"] if self.protected else []
-        return " ".join(parts)
-
-    @property
-    def observed(self) -> tuple[int, bool]:
-        """What tells apart streams that are encoded alike."""
-        observes = make_eviction(self.policy).observes
-        return observes, self.focus and observes != 0
-
-    def config(self) -> mmkv.CacheConfig:
-        """What a stream is opened with."""
-        options: dict[str, Any] = {}
-        if self.packed:
-            options = {"key_bits": self.packed[0], "value_bits": self.packed[1]}
-            options["protected_layers"] = self.protected
-        if self.keep < 1:
-            options |= {"keep_ratio": self.keep, "eviction": self.policy, "merging": self.merge}
-        if self.focus:
-            options["focus"] = FOCUS
-        return mmkv.CacheConfig(
-            window_frames=WINDOW, recent_frames=RECENT, retrieve_frames=RETRIEVE, **options
-        )
-
-
-WHOLE = Cell("none", 1.0)
-PACKED = (1.5, 1.58)
-
-
-def bar_cells() -> list[Cell]:
-    """What the bars are about: nothing evicted, the control, the best policy, and all of it packed
-    in a store.
-    """
-    return [WHOLE, Cell("diverse", 0.2), Cell("random", 0.2), Cell("diverse", 0.5), *packed_cells()]
-
-
-def main_cells() -> list[Cell]:
-    """The control, and each policy at half and at a fifth."""
-    return [WHOLE] + [Cell(policy, keep) for keep in (0.2, 0.5) for policy in POLICIES]
-
-
-def focus_cells() -> list[Cell]:
-    """Policies that look at a text, told what the questions will be about."""
-    return [
-        Cell(policy, keep, focus=True)
-        for policy in ("text-prior", "snapkv", "temporal+text-prior")
-        for keep in RATIOS
-    ]
-
-
-def packed_cells() -> list[Cell]:
-    """Everything at once: evicted, packed and in a store."""
-    return [
-        Cell("none", 1.0, packed=PACKED),
-        *(Cell("diverse", keep, packed=PACKED) for keep in (0.5, 0.2)),
-        Cell("diverse", 0.2, packed=PACKED, protected=(1, 2, 3)),
-        Cell("diverse", 0.2, packed=(4, 4)),
-    ]
-
-
-def all_cells() -> list[Cell]:
-    """Every policy, ratio and merge, most important first."""
-    rest = [Cell(policy, keep, merge) for merge in MERGES for keep in RATIOS for policy in POLICIES]
-    return list(dict.fromkeys([*bar_cells(), *main_cells(), *focus_cells(), *rest]))
-
-
-SETS = {"bars": bar_cells, "main": main_cells, "focus": focus_cells, "all": all_cells}
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What one configuration answered about one stream: 1 where exact, in the questions' order.
-
-    kept: share of the tokens that was kept. nbytes: keys and values of a frame as stored.
-    """
-
-    cell: Cell
-    world: int
-    exact: list[int]
-    kept: float
-    nbytes: float
 
 
 def run(
@@ -259,31 +152,6 @@ def cases_of(asked: Sequence[Asked], seed: int = _SEED) -> list[list[tuple[str, 
         ]
         for world in worlds
     ]
-
-
-def to_dict(asked: Asked) -> dict[str, Any]:
-    """For a line of the work file."""
-    cell = asked.cell
-    return {
-        "cell": [cell.policy, cell.keep, cell.merge, cell.focus, cell.packed, cell.protected],
-        "world": asked.world,
-        "exact": "".join(map(str, asked.exact)),
-        "kept": asked.kept,
-        "bytes": asked.nbytes,
-    }
-
-
-def read_work(work: Path | None) -> Iterator[Asked]:
-    """What an earlier run has asked."""
-    if work is None or not work.exists():
-        return
-    for line in work.read_text().splitlines():
-        found = json.loads(line)
-        policy, keep, merge, focus, packed, *protected = found["cell"]
-        bits = tuple(packed) if packed else None
-        cell = Cell(policy, keep, merge, focus, bits, tuple(*protected))
-        exact = [int(x) for x in found["exact"]]
-        yield Asked(cell, found["world"], exact, found["kept"], found["bytes"])
 
 
 def short(vlm: mmkv.VideoLM) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 from benchmarks.common import RESULTS, machine, save
 
 if TYPE_CHECKING:
-    from benchmarks.eviction import Asked, Cell
+    from benchmarks.eviction_asked import Asked
+    from benchmarks.eviction_cells import Cell
 
 Case = tuple[str, int]  # kind, delay
 

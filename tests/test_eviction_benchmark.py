@@ -9,20 +9,9 @@ import pytest
 
 import mmkv
 from benchmarks.batched import exact_answers
-from benchmarks.eviction import (
-    DELAYS,
-    FRAMES,
-    PACKED,
-    WHOLE,
-    Asked,
-    Cell,
-    Recorded,
-    all_cells,
-    main_cells,
-    read_work,
-    run,
-    to_dict,
-)
+from benchmarks.eviction import DELAYS, FRAMES, Recorded, run
+from benchmarks.eviction_asked import Asked, read_work, to_dict
+from benchmarks.eviction_cells import PACKED, WHOLE, Cell, all_cells, main_cells
 from benchmarks.eviction_report import plot, summary, table
 from benchmarks.needle_world import KINDS, make_world, pictures
 from mmkv.models.tiny.world import make_bank
@@ -55,7 +44,7 @@ def test_questions_asked_together_are_answered_as_each_alone(cell: Cell) -> None
 
 
 def test_every_policy_is_measured_with_every_merging_at_every_ratio() -> None:
-    from benchmarks.eviction import MERGES, POLICIES, RATIOS
+    from benchmarks.eviction_cells import MERGES, POLICIES, RATIOS
     from mmkv.eviction import EVICTIONS
     from mmkv.merging import MERGINGS
 
