@@ -13,8 +13,9 @@ from waiting import PATIENCE, finish, until
 
 from mmkv.demos.app.folders import Folders
 from mmkv.demos.app.limits import Limits
-from mmkv.demos.app.registry import Registry, Visit
+from mmkv.demos.app.registry import Registry
 from mmkv.demos.app.server import Serving, server
+from mmkv.demos.app.visit import Visit
 from mmkv.demos.app.watch import Watch
 
 CHROMIUM = next(

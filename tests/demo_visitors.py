@@ -11,8 +11,9 @@ from waiting import until
 import mmkv
 from mmkv.demos.app.folders import Folders
 from mmkv.demos.app.limits import Limits
-from mmkv.demos.app.registry import Key, Registry, Visit
+from mmkv.demos.app.registry import Registry
 from mmkv.demos.app.settings import Settings
+from mmkv.demos.app.visit import Key, Visit
 
 FAST = Settings(rush=True)
 

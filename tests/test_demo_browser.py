@@ -18,7 +18,7 @@ from demo_visitors import tiny
 from waiting import PATIENCE, until
 
 import mmkv
-from mmkv.demos.app.registry import Key
+from mmkv.demos.app.visit import Key
 from mmkv.models.tiny import SAMPLE_VIDEO
 
 pytest.importorskip("gradio", reason="needs Gradio: pip install 'mmkv-video[demo]'")

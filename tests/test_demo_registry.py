@@ -14,8 +14,8 @@ from demo_visitors import Server, until
 
 from mmkv.demos.app.folders import Folders
 from mmkv.demos.app.limits import Limits
-from mmkv.demos.app.registry import Busy, Key, Visit
 from mmkv.demos.app.views.banner import banner
+from mmkv.demos.app.visit import Busy, Key, Visit
 
 
 @pytest.fixture

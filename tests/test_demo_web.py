@@ -18,8 +18,8 @@ pytest.importorskip("gradio")
 from starlette.testclient import TestClient
 
 from mmkv.demos.app.guard import COOKIE
-from mmkv.demos.app.registry import Key
 from mmkv.demos.app.server import Serving, application
+from mmkv.demos.app.visit import Key
 
 
 class Web:

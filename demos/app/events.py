@@ -10,7 +10,7 @@ import gradio as gr
 
 from mmkv.demos.app.exchange import Exchange
 from mmkv.demos.app.guard import COOKIE
-from mmkv.demos.app.registry import Busy, Key, Registry, Visit
+from mmkv.demos.app.registry import Registry
 from mmkv.demos.app.session import Session, sentence
 from mmkv.demos.app.settings import MOMENTS, Settings
 from mmkv.demos.app.views.banner import GONE, banner
@@ -19,6 +19,7 @@ from mmkv.demos.app.views.player import player
 from mmkv.demos.app.views.plot import plot
 from mmkv.demos.app.views.talk import talk
 from mmkv.demos.app.views.timeline import timeline
+from mmkv.demos.app.visit import Busy, Key, Visit
 
 STEP = 0.05  # seconds, at least, between two updates of an answer
 SHOWN = ("banner", "screen", "line", "gauges", "plot", "chat", "ask", "stop", "tries")

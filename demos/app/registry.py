@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mmkv.demos.app.folders import Folders
@@ -14,6 +13,7 @@ from mmkv.demos.app.hosts import AllowedHosts
 from mmkv.demos.app.limits import Limits
 from mmkv.demos.app.session import Session
 from mmkv.demos.app.settings import Settings
+from mmkv.demos.app.visit import Busy, Key, Visit, end, quietly
 
 if TYPE_CHECKING:
     from mmkv import VideoLM
@@ -23,43 +23,6 @@ log = logging.getLogger("mmkv.demo")
 PERIOD = 0.5  # seconds between two rounds of measuring and reaping
 UNSEEN = 180.0  # seconds without any sign of a page; hidden tabs send one a minute
 PAGES = 20  # open pages that one browser may have
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """Whose session it is. visitor: the browser's secret cookie. tab: the tab's own secret.
-    user: the name that was logged in with, if any.
-    """
-
-    visitor: str = field(repr=False)
-    tab: str = field(repr=False)
-    user: str | None = None
-
-
-@dataclass(slots=True)
-class Visit:
-    """A session. pages: that show it, and what each was last told. gone: those that were closed.
-    left: when the last one was. leaving: its place is being given back. wanted: what it starts when
-    it gets a place. why: it lost it.
-    """
-
-    key: Key
-    session: Session
-    pages: dict[str, dict[str, object]] = field(default_factory=dict)
-    gone: set[str] = field(default_factory=set)
-    placed: bool = False
-    leaving: bool = False
-    left: float | None = None
-    wanted: Callable[[], None] | None = None
-    why: str = ""
-
-
-class Busy(Exception):
-    """All places are taken. position: in the line, from 1 on."""
-
-    def __init__(self, position: int) -> None:
-        super().__init__(f"busy, position {position}")
-        self.position = position
 
 
 class Registry:
@@ -287,19 +250,3 @@ class Registry:
         own = [v for k, v in self._visits.items() if k.visitor == key.visitor and not v.placed]
         for visit in own[: max(0, len(own) - PAGES)]:
             self._end(visit)
-
-
-def end(session: Session) -> None:
-    """End a session; what goes wrong is logged."""
-    try:
-        session.end()
-    except Exception:
-        log.exception("a session did not end well")
-
-
-def quietly(begin: Callable[[], None]) -> None:
-    """Start a video; the session keeps what went wrong for its page to say."""
-    try:
-        begin()
-    except Exception as error:
-        log.info("a video was not started: %s", error)

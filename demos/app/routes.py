@@ -23,8 +23,9 @@ from mmkv.cli.text import size
 from mmkv.demos.app.camera import MAX_BYTES
 from mmkv.demos.app.files import PLAYABLE, plain_name
 from mmkv.demos.app.guard import visitor_of
-from mmkv.demos.app.registry import Busy, Registry, Visit
+from mmkv.demos.app.registry import Registry
 from mmkv.demos.app.session import sentence
+from mmkv.demos.app.visit import Busy, Visit
 
 log = logging.getLogger("mmkv.demo")
 

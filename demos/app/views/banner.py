@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from mmkv.cli.text import took
 
 if TYPE_CHECKING:
-    from mmkv.demos.app.registry import Registry, Visit
+    from mmkv.demos.app.registry import Registry
+    from mmkv.demos.app.visit import Visit
 
 GONE = "This page's session has ended. Load the page again to begin anew."
 
