@@ -15,7 +15,7 @@ import gradio as gr
 
 from mmkv.demos.app import events as module
 from mmkv.demos.app.events import SHOWN, Events
-from mmkv.demos.app.registry import Visit
+from mmkv.demos.app.visit import Visit
 
 PAGE = "page of a"
 
