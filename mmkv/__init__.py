@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from mmkv.answer import Answer, FrameRef
     from mmkv.chat import Chat
     from mmkv.config import CacheConfig
+    from mmkv.encoding import Progress
     from mmkv.every import AskEvery
     from mmkv.eviction import Eviction, Frames
     from mmkv.feed import Feed
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from mmkv.retrieval.text_image import TextImage
     from mmkv.stats import Stats
     from mmkv.store import StoreError
-    from mmkv.stream import Progress, Stream
+    from mmkv.stream import Stream
     from mmkv.video_lm import VideoLM
 
 __version__ = "0.1.0.dev0"
@@ -35,7 +36,7 @@ _WHERE = {
     "Frames": "eviction",
     "Merge": "merging",
     "Moment": "find",
-    "Progress": "stream",
+    "Progress": "encoding",
     "Reply": "reply",
     "Stats": "stats",
     "StoreError": "store",

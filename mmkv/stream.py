@@ -5,22 +5,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mmkv import seam
 from mmkv.answer import Answer, unknown_words
 from mmkv.codecs.salience import salience_of
-from mmkv.context import Context, capture
+from mmkv.context import Context, check_span, checked_recent
 from mmkv.eviction.settings import proxy_of
-from mmkv.frames import as_frames, as_tensor, as_times, chunks
+from mmkv.frames import as_frames, as_times
 from mmkv.ingest import Ingest
-from mmkv.keeping import Frame
 from mmkv.models.prompt import Template, Turn
 from mmkv.placing import layer_devices
 from mmkv.reply import Reply
@@ -29,13 +25,14 @@ from mmkv.retrieval.make import make_retriever
 from mmkv.retrieval.retriever import Retriever
 from mmkv.retrieval.text_image import TextImage
 from mmkv.sampling import Sampling
+from mmkv.shared import SharedIngest
 from mmkv.sizes import CacheSizes
 from mmkv.stats import Stats
-from mmkv.turns import Turns
 
 if TYPE_CHECKING:
     from mmkv.chat import Chat
     from mmkv.codecs import Codec
+    from mmkv.encoding import Progress
     from mmkv.every import AskEvery
     from mmkv.feed import Feed
     from mmkv.find import Moment
@@ -44,20 +41,6 @@ if TYPE_CHECKING:
     from mmkv.video_lm import VideoLM
 
 log = logging.getLogger("mmkv")
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far an encoding is. frames: encoded so far. seconds: time reached in the source.
-    duration: of the source in seconds, if known. elapsed: wall-clock seconds.
-    warnings: sentences on what was wrong with the source without stopping its reading.
-    """
-
-    frames: int
-    seconds: float
-    duration: float | None
-    elapsed: float
-    warnings: tuple[str, ...] = ()
 
 
 class Stream:
@@ -88,13 +71,11 @@ class Stream:
         self._resident = None
         if config.resident:
             self._resident = Resident(codec, vlm.adapter.shape, layer_devices(vlm.adapter))
-        self._turns = Turns()
-        self._closed = False
+        self._shared = SharedIngest(vlm, self._ingest)
         self._feeds: list[Feed] = []
-        self._use = seam.Use(vlm.adapter.language_model)
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "open"
+        state = "closed" if self.closed else "open"
         last = self.seconds
         at = "no frames yet" if last is None else f"{self._ingest.frames} frames to {last:.1f} s"
         return f"<Stream of {self._vlm.name}: {at}, {state}>"
@@ -113,16 +94,7 @@ class Stream:
         """
         for feed in self.feeds:
             feed.stop()
-        with self._turns.turn():
-            if self._closed:
-                return
-            try:
-                if self._ingest.writing:
-                    self._ingest.flush()
-            finally:
-                self._closed = True
-                self._ingest.archive.close()
-                self._use.release()
+        self._shared.close()
 
     def flush(self) -> None:
         """Return when everything seen so far is stored so that even a power cut leaves it there.
@@ -131,10 +103,7 @@ class Stream:
         Raises:
             StoreError: it cannot be stored.
         """
-        with self._turns.turn():
-            self._check_open()
-            if not self._ingest.reading:
-                self._ingest.flush()
+        self._shared.flush()
 
     def encode(
         self,
@@ -161,24 +130,9 @@ class Stream:
         Raises:
             ValueError: the source cannot be read; frames read before stay in the stream.
         """
-        from mmkv.video import open_source
+        from mmkv.encoding import encode
 
-        started = time.perf_counter()
-        shift: float | None = None
-        count, seconds = 0, 0.0
-        with open_source(source, fps=fps, reader=reader) as frames:
-            for chunk in chunks(frames, 1 if frames.live else self.config.chunk_frames):
-                if shift is None:
-                    shift = self.continue_from(chunk[0][0], fps)
-                self._push([(at + shift, frame) for at, frame in chunk])
-                count, seconds = count + len(chunk), chunk[-1][0]
-                if on_progress is not None:
-                    elapsed = time.perf_counter() - started
-                    on_progress(Progress(count, seconds, frames.duration, elapsed))
-            elapsed = time.perf_counter() - started
-            for warning in frames.warnings:
-                log.warning("%s", warning)
-            return Progress(count, seconds, frames.duration, elapsed, tuple(frames.warnings))
+        return encode(self, source, fps, reader, on_progress)
 
     def feed(
         self,
@@ -196,14 +150,14 @@ class Stream:
         seconds = as_times(times, len(stack))
         pairs = list(zip(seconds, stack, strict=True))
         for at in range(0, len(pairs), self.config.chunk_frames):
-            self._push(pairs[at : at + self.config.chunk_frames])
+            self.push(pairs[at : at + self.config.chunk_frames])
 
     def start(self, source: Any, *, fps: float | None = 1.0, reader: str = "auto") -> Feed:
         """Encode a source, live or not, in a thread of its own; returns at once."""
         from mmkv.feed import Feed
 
-        self._check_open()
-        self._check_writable()
+        self._shared.check_open()
+        self._shared.check_writable()
         feed = Feed(self, source, fps=fps, reader=reader)
         self._feeds = [*(one for one in self._feeds if one.running), feed]
         return feed
@@ -309,7 +263,7 @@ class Stream:
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
-        return self._closed
+        return self._shared.closed
 
     @property
     def seconds(self) -> float | None:
@@ -319,24 +273,7 @@ class Stream:
 
     def push(self, frames: Iterable[tuple[float, np.ndarray]]) -> None:
         """Encode `(seconds, uint8 [H, W, 3])` frames, already checked, as one chunk."""
-        self._push(list(frames))
-
-    def _push(self, frames: list[tuple[float, Any]]) -> None:
-        self._check_writable()
-        self._ingest.archive.make_room()  # without a turn: questions need not wait for a disk
-        with self._turns.turn():
-            self._check_open()
-            last = self.seconds
-            for seconds, _ in frames:
-                if last is not None and seconds <= last:
-                    raise ValueError(
-                        f"a frame at {seconds} s came after one at {last} s; times must rise"
-                    )
-                last = seconds
-            ready: list[Frame] = [(s, as_tensor(f)) for s, f in frames]
-            if ready:
-                with self._vlm.turns.turn(), torch.inference_mode():
-                    self._ingest.push(ready)
+        self._shared.push(list(frames))
 
     def continue_from(self, seconds: float, fps: float | None) -> float:
         """What to add to a source's times, the first of which is `seconds`, to go on from here."""
@@ -349,24 +286,9 @@ class Stream:
         self, since: float | None, until: float | None, recent_frames: int | None = None
     ) -> Context:
         """What a question asked now may see."""
-        window, recent = self.config.window_frames, self.config.recent_frames
-        if recent_frames is not None:
-            whole = isinstance(recent_frames, int) and not isinstance(recent_frames, bool)
-            if not whole or not 0 <= recent_frames <= window:
-                raise ValueError(
-                    f"recent_frames={recent_frames!r} is not allowed; use a whole number from 0 "
-                    f"to the window's {window}"
-                )
-            recent = recent_frames
-        for name, moment in (("since", since), ("until", until)):
-            if moment is not None and not isinstance(moment, Real):
-                raise ValueError(f"{name}={moment!r} is not a time; pass seconds or None")
-        with self._turns.turn():
-            self._check_open()
-            with self._vlm.turns.turn(), torch.inference_mode():
-                if self._ingest.reading:
-                    self._ingest.catch_up()
-                return capture(self._ingest, self._vlm.rotary, recent, since, until)
+        recent = checked_recent(recent_frames, self.config)
+        check_span(since, until)
+        return self._shared.context(recent, since, until)
 
     def _far(self, context: Context) -> FarPast | None:
         """The packed past on the device, in the resident mode."""
@@ -382,10 +304,7 @@ class Stream:
 
     def begin(self, limits: Limits | None) -> None:
         """Bring a store's past into the stream; limits: go on writing it, within these."""
-        with self._turns.turn(), self._vlm.turns.turn(), torch.inference_mode():
-            self._ingest.catch_up()
-        if limits is not None:
-            self._ingest.go_on(limits)
+        self._shared.begin(limits)
 
     def catch_up(self) -> None:
         """See what the process that writes the store has flushed by now; every question does so
@@ -394,18 +313,4 @@ class Stream:
         Raises:
             StoreError: the store cannot be read.
         """
-        with self._turns.turn():
-            self._check_open()
-            if self._ingest.reading:
-                with self._vlm.turns.turn(), torch.inference_mode():
-                    self._ingest.catch_up()
-
-    def _check_writable(self) -> None:
-        if self._ingest.reading:
-            raise ValueError(
-                "the stream was opened with mode='r' and takes no frames; open it with mode='a'"
-            )
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ValueError("the stream is closed; open a new one with VideoLM.stream()")
+        self._shared.catch_up()

@@ -1,0 +1,130 @@
+"""What a stream has seen, for many threads: one at a time, in the order in which they came."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mmkv import seam
+from mmkv.context import Context, capture
+from mmkv.frames import as_tensor
+from mmkv.ingest import Ingest
+from mmkv.keeping import Frame
+from mmkv.turns import Turns
+
+if TYPE_CHECKING:
+    from mmkv.store.retention import Limits
+    from mmkv.video_lm import VideoLM
+
+
+class SharedIngest:
+    """An `Ingest` from when it is open until it is closed; the model is its own meanwhile.
+
+    closed: whether `close` was called.
+    """
+
+    def __init__(self, vlm: VideoLM, ingest: Ingest) -> None:
+        self.closed = False
+        self._vlm = vlm
+        self._ingest = ingest
+        self._turns = Turns()
+        self._use = seam.Use(vlm.adapter.language_model)
+
+    def begin(self, limits: Limits | None) -> None:
+        """Bring a store's past into the stream; limits: go on writing it, within these.
+
+        Raises:
+            StoreError: the store cannot be read, or not be written.
+        """
+        self.catch_up()
+        if limits is not None:
+            self._ingest.go_on(limits)
+
+    def push(self, frames: list[tuple[float, Any]]) -> None:
+        """Encode `(seconds, uint8 [H, W, 3])` frames.
+
+        Raises:
+            ValueError: a time does not come after the last one, or no frames are taken.
+        """
+        self.check_writable()
+        self._ingest.archive.make_room()  # without a turn: questions need not wait for a disk
+        with self._turns.turn():
+            self.check_open()
+            span = self._ingest.span
+            last = None if span is None else span[1]
+            for seconds, _ in frames:
+                if last is not None and seconds <= last:
+                    raise ValueError(
+                        f"a frame at {seconds} s came after one at {last} s; times must rise"
+                    )
+                last = seconds
+            ready: list[Frame] = [(s, as_tensor(f)) for s, f in frames]
+            if ready:
+                with self._vlm.turns.turn(), torch.inference_mode():
+                    self._ingest.push(ready)
+
+    def context(self, recent_frames: int, since: float | None, until: float | None) -> Context:
+        """What a question asked now may see; arguments as in `capture`.
+
+        Raises:
+            ValueError: there is no frame in that span, or the stream is closed.
+        """
+        with self._turns.turn():
+            self.check_open()
+            with self._vlm.turns.turn(), torch.inference_mode():
+                if self._ingest.reading:
+                    self._ingest.catch_up()
+                return capture(self._ingest, self._vlm.rotary, recent_frames, since, until)
+
+    def catch_up(self) -> None:
+        """See what is in the store by now, where another process writes it or none did yet.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        with self._turns.turn():
+            self.check_open()
+            if self._ingest.reading:
+                with self._vlm.turns.turn(), torch.inference_mode():
+                    self._ingest.catch_up()
+
+    def flush(self) -> None:
+        """Pack what waits to be packed, and store it.
+
+        Raises:
+            StoreError: it cannot be stored.
+        """
+        with self._turns.turn():
+            self.check_open()
+            if not self._ingest.reading:
+                self._ingest.flush()
+
+    def close(self) -> None:
+        """Flush, and let the model and the store go.
+
+        Raises:
+            StoreError: not everything could be stored.
+        """
+        with self._turns.turn():
+            if self.closed:
+                return
+            try:
+                if self._ingest.writing:
+                    self._ingest.flush()
+            finally:
+                self.closed = True
+                self._ingest.archive.close()
+                self._use.release()
+
+    def check_writable(self) -> None:
+        """Raises ValueError where frames come from a store that another stream writes."""
+        if self._ingest.reading:
+            raise ValueError(
+                "the stream was opened with mode='r' and takes no frames; open it with mode='a'"
+            )
+
+    def check_open(self) -> None:
+        """Raises ValueError after `close`."""
+        if self.closed:
+            raise ValueError("the stream is closed; open a new one with VideoLM.stream()")
