@@ -1,4 +1,4 @@
-"""Frames into the window and the archive: pairs them, places them, runs the language model.
+"""Frames into the window and the archive: paired, encoded, kept.
 
 Not thread-safe: a stream calls it one caller at a time.
 """
@@ -7,31 +7,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from mmkv import keeping, seam
+from mmkv import keeping
 from mmkv.archive import Archive, ArchivedBlock, PageSize
 from mmkv.codecs import Codec
-from mmkv.codecs.salience import TextSimilarity
-from mmkv.eviction.proxy import Proxy, watched
 from mmkv.eviction.settings import thinning_of
 from mmkv.keeping import Begun, Frame
-from mmkv.models.base import Block, Grid, VideoModel
-from mmkv.placing import layer_devices, open_window, origins
-from mmkv.retrieval.external import embed
-from mmkv.retrieval.landmarks import Summarizer
-from mmkv.retrieval.text_image import TextImage
-from mmkv.rotary import Rotary
+from mmkv.models.base import Block, Grid
+from mmkv.placing import layer_devices
+from mmkv.prefill import Prefill, frame_after
 from mmkv.sizes import CacheSizes
-from mmkv.slabs import Slabs
 from mmkv.store import Store, StoreError
 from mmkv.store.retention import Limits
-from mmkv.thumbnails import SIDE, thumbnail
 from mmkv.window import EncodePass, Window
 
 log = logging.getLogger("mmkv.store")
@@ -41,28 +30,18 @@ class Ingest:
     """State of one stream's encoding.
 
     Args:
-        adapter: the model. rotary: its angles. prefix: token ids before the first frame.
-        codec: how the past is packed. store: where it is kept on disk, or None.
-        proxy: the text by which frames are observed for thinning, or None.
-        salience: says how much tokens matter to a codec that asks, or None.
+        prefill: encodes. codec: how the past is packed. store: where it is kept on disk, or None.
     """
 
     def __init__(
         self,
-        adapter: VideoModel,
-        rotary: Rotary,
-        prefix: Sequence[int],
+        prefill: Prefill,
         config: CacheSizes,
         codec: Codec,
         store: Store | None = None,
-        encoder: TextImage | None = None,
-        proxy: Proxy | None = None,
-        salience: TextSimilarity | None = None,
     ) -> None:
-        self.adapter = adapter
-        self._proxy = proxy
-        self._salience = salience
-        self._encoder = encoder
+        self.prefill = prefill
+        self.adapter = adapter = prefill.adapter
         self.store = store
         self.archive = Archive(
             codec,
@@ -80,16 +59,16 @@ class Ingest:
         self.window: Window | None = None
         self.grid: Grid | None = None
         self.pending: list[Frame] = []
-        self.timings = {"vision": 0.0, "encode": 0.0, "archive": 0.0}
-        self._slabs = Slabs(
-            adapter.dtype, pinned=adapter.device.type == "cuda", limit=config.max_ram
-        )
-        self._rotary = rotary
-        self._prefix = list(prefix)
+        self._archiving = 0.0  # seconds
         self._config = config
         self._first_seconds = 0.0
         self._opened_for = 0
         self._told: list[str] = []  # losses of the store
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Seconds spent so far per stage."""
+        return {**self.prefill.timings, "archive": self._archiving}
 
     @property
     def writing(self) -> bool:
@@ -114,7 +93,7 @@ class Ingest:
     @property
     def frames(self) -> int:
         """Frames encoded or waiting."""
-        return self._next_frame() + len(self.pending)
+        return frame_after(self.archive.last) + len(self.pending)
 
     @property
     def span(self) -> tuple[float, float] | None:
@@ -220,24 +199,20 @@ class Ingest:
         return self._forward(self._blocks(padded), keep=False)
 
     def _blocks(self, frames: list[Frame]) -> list[Block]:
-        started = time.perf_counter()
         assert self.grid is not None
-        seconds, pixels = zip(*frames, strict=True)
-        blocks = self.adapter.blocks(pixels, seconds, self.grid)
-        if self.thumbnails:
-            for block, frame in zip(blocks, pixels[:: self.adapter.temporal_patch], strict=True):
-                block.sides[SIDE] = thumbnail(frame)
-        if self._encoder is not None:
-            embed(self._encoder, blocks, pixels)
-        if self._salience is not None:
-            self._salience.judge(blocks)
+        blocks = self.prefill.blocks(frames, self.grid)
         if self.window is None:
             self._open(len(blocks[0]))
-        self.timings["vision"] += time.perf_counter() - started
         return blocks
 
+    def _forward(
+        self, blocks: list[Block], *, keep: bool
+    ) -> tuple[EncodePass, list[ArchivedBlock]]:
+        assert self.window is not None
+        return self.prefill.run(blocks, self.window, self.archive, self._first_seconds, keep=keep)
+
     def _open(self, tokens: int) -> None:
-        self.window = open_window(self.adapter, self._rotary, self._prefix, self._config, tokens)
+        self.window = self.prefill.open(tokens)
         self.archive.window_tokens = self.window.local
         self._opened_for = tokens
 
@@ -259,68 +234,5 @@ class Ingest:
             self._note()
             self.archive.append(archived, done.summaries)
             self.settle()
-            self.timings["archive"] += time.perf_counter() - started
+            self._archiving += time.perf_counter() - started
             blocks = blocks[take:]
-
-    def _forward(
-        self, blocks: list[Block], *, keep: bool
-    ) -> tuple[EncodePass, list[ArchivedBlock]]:
-        started = time.perf_counter()
-        window = self.window
-        assert window is not None
-        adapter, shape = self.adapter, self.adapter.shape
-        starts = origins(adapter, len(self._prefix), self.archive.last, self._first_seconds, blocks)
-        positions = np.concatenate(
-            [b.layout.offsets + o[:, None] for b, o in zip(blocks, starts, strict=True)], axis=1
-        )
-        lengths = [len(b) for b in blocks]
-        n = sum(lengths)
-        size = (shape.layers, 2, shape.kv_heads, n, shape.head_dim)
-        # a slab lives as long as its longest-lived block, so a peeked one gets memory of its own
-        kv = self._slabs.take(size) if keep else torch.empty(size, dtype=adapter.dtype)
-        visual = torch.cat([b.visual for b in blocks])
-        summarize = Summarizer(visual, lengths, self._config.landmarks)
-        encode = EncodePass(window, positions, archive=kv, summarize=summarize)
-        extras = _deepstack(blocks, visual.to(adapter.device))
-        embeds = torch.cat([b.embeds for b in blocks])
-        masses = None
-        if self._proxy is None or not keep:
-            seam.run(adapter.language_model, encode, embeds, **extras)
-        else:
-            masses = watched(self._proxy, encode, window, positions, embeds, extras)
-        for device in {layer.key.device for layer in window.layers}:
-            if device.type == "cuda":  # the copies into the archive have to be there
-                torch.cuda.synchronize(device)
-        archived = []
-        at, index, frame = 0, len(self.archive), self._next_frame()
-        for block, origin, length in zip(blocks, starts, lengths, strict=True):
-            archived.append(
-                ArchivedBlock(
-                    index=index,
-                    start=window.seen + at,
-                    frame=frame,
-                    frames=block.frames,
-                    seconds=block.seconds,
-                    layout=block.layout,
-                    origin=origin,
-                    kv=kv[:, :, :, at : at + length],
-                    sides=block.sides,
-                    mass=None if masses is None else masses[:, :, at : at + length],
-                    salience=block.salience,
-                )
-            )
-            at, index, frame = at + length, index + 1, frame + block.frames
-        self.timings["encode"] += time.perf_counter() - started
-        return encode, archived
-
-    def _next_frame(self) -> int:
-        last = self.archive.last
-        return 0 if last is None else last.frame + last.frames
-
-
-def _deepstack(blocks: list[Block], visual: Tensor) -> dict[str, Any]:
-    levels = len(blocks[0].deepstack)
-    if not levels:
-        return {}
-    embeds = [torch.cat([b.deepstack[i] for b in blocks]) for i in range(levels)]
-    return {"visual_pos_masks": visual[None], "deepstack_visual_embeds": embeds}

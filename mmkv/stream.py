@@ -19,6 +19,7 @@ from mmkv.frames import as_frames, as_times
 from mmkv.ingest import Ingest
 from mmkv.models.prompt import Template, Turn
 from mmkv.placing import layer_devices
+from mmkv.prefill import Prefill
 from mmkv.reply import Reply
 from mmkv.resident import FarPast, Resident
 from mmkv.retrieval.make import make_retriever
@@ -65,9 +66,10 @@ class Stream:
         self._vectors: dict[int, Tensor] = {}  # of blocks, by the encoder
         proxy = proxy_of(config, vlm.adapter, template)
         salience = salience_of(codec, vlm.adapter, template, config.focus)
-        self._ingest = Ingest(
-            vlm.adapter, vlm.rotary, template.prefix, config, codec, store, encoder, proxy, salience
+        prefill = Prefill(
+            vlm.adapter, vlm.rotary, template.prefix, config, encoder, proxy, salience
         )
+        self._ingest = Ingest(prefill, config, codec, store)
         self._resident = None
         if config.resident:
             self._resident = Resident(codec, vlm.adapter.shape, layer_devices(vlm.adapter))

@@ -96,7 +96,7 @@ class SlowPass:
 def slow_stream(stream: mmkv.Stream, frames: Tensor, times: list[float]) -> Tensor:
     """Keys before RoPE and values `[L, 2, H_kv, T, D]` of a stream's blocks, all in one forward."""
     adapter, ingest = stream._vlm.adapter, stream._ingest
-    prefix = ingest._prefix
+    prefix = ingest.prefill.prefix
     blocks = adapter.blocks(list(frames), times, ingest.grid)
     archived = ingest.archive.snapshot().blocks
     opening = np.broadcast_to(np.arange(len(prefix)), (adapter.axes, len(prefix)))

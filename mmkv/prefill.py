@@ -1,0 +1,158 @@
+"""Frames to blocks of tokens, and blocks through the language model into a window."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmkv import seam
+from mmkv.archive import Archive, ArchivedBlock
+from mmkv.codecs.salience import TextSimilarity
+from mmkv.eviction.proxy import Proxy, watched
+from mmkv.keeping import Frame
+from mmkv.models.base import Block, Grid, VideoModel
+from mmkv.placing import open_window, origins
+from mmkv.retrieval.external import embed
+from mmkv.retrieval.landmarks import Summarizer
+from mmkv.retrieval.text_image import TextImage
+from mmkv.rotary import Rotary
+from mmkv.sizes import CacheSizes
+from mmkv.slabs import Slabs
+from mmkv.thumbnails import SIDE, thumbnail
+from mmkv.window import EncodePass, Window
+
+
+class Prefill:
+    """Encodes frames, and knows nothing of what was encoded before.
+
+    Args:
+        adapter: the model. rotary: its angles. prefix: token ids before the first frame.
+        encoder: embeds frames for score="external", or None.
+        proxy: the text by which frames are observed for thinning, or None.
+        salience: says how much tokens matter to a codec that asks, or None.
+
+    timings: seconds spent so far.
+    """
+
+    def __init__(
+        self,
+        adapter: VideoModel,
+        rotary: Rotary,
+        prefix: Sequence[int],
+        config: CacheSizes,
+        encoder: TextImage | None,
+        proxy: Proxy | None,
+        salience: TextSimilarity | None,
+    ) -> None:
+        self.adapter = adapter
+        self.prefix = list(prefix)
+        self.proxy = proxy
+        self.salience = salience
+        self.timings = {"vision": 0.0, "encode": 0.0}
+        self._rotary = rotary
+        self._config = config
+        self._encoder = encoder
+        self._slabs = Slabs(
+            adapter.dtype, pinned=adapter.device.type == "cuda", limit=config.max_ram
+        )
+
+    def open(self, tokens: int) -> Window:
+        """A window for blocks of about so many tokens, with the prompt's opening in it."""
+        return open_window(self.adapter, self._rotary, self.prefix, self._config, tokens)
+
+    def blocks(self, frames: list[Frame], grid: Grid) -> list[Block]:
+        """Frames, as many as blocks take, as tokens."""
+        started = time.perf_counter()
+        seconds, pixels = zip(*frames, strict=True)
+        blocks = self.adapter.blocks(pixels, seconds, grid)
+        if self._config.thumbnails:
+            for block, frame in zip(blocks, pixels[:: self.adapter.temporal_patch], strict=True):
+                block.sides[SIDE] = thumbnail(frame)
+        if self._encoder is not None:
+            embed(self._encoder, blocks, pixels)
+        if self.salience is not None:
+            self.salience.judge(blocks)
+        self.timings["vision"] += time.perf_counter() - started
+        return blocks
+
+    def run(
+        self,
+        blocks: list[Block],
+        window: Window,
+        archive: Archive,
+        first_seconds: float,
+        *,
+        keep: bool,
+    ) -> tuple[EncodePass, list[ArchivedBlock]]:
+        """Blocks behind what is archived.
+
+        Args:
+            first_seconds: time of the stream's first frame. keep: whether they become part of the
+                stream.
+
+        Returns:
+            the pass, whose tokens stand in the window's ring; the blocks, to be archived.
+        """
+        started = time.perf_counter()
+        adapter, shape = self.adapter, self.adapter.shape
+        starts = origins(adapter, len(self.prefix), archive.last, first_seconds, blocks)
+        positions = np.concatenate(
+            [b.layout.offsets + o[:, None] for b, o in zip(blocks, starts, strict=True)], axis=1
+        )
+        lengths = [len(b) for b in blocks]
+        n = sum(lengths)
+        size = (shape.layers, 2, shape.kv_heads, n, shape.head_dim)
+        # a slab lives as long as its longest-lived block, so a peeked one gets memory of its own
+        kv = self._slabs.take(size) if keep else torch.empty(size, dtype=adapter.dtype)
+        visual = torch.cat([b.visual for b in blocks])
+        summarize = Summarizer(visual, lengths, self._config.landmarks)
+        encode = EncodePass(window, positions, archive=kv, summarize=summarize)
+        extras = _deepstack(blocks, visual.to(adapter.device))
+        embeds = torch.cat([b.embeds for b in blocks])
+        masses = None
+        if self.proxy is None or not keep:
+            seam.run(adapter.language_model, encode, embeds, **extras)
+        else:
+            masses = watched(self.proxy, encode, window, positions, embeds, extras)
+        for device in {layer.key.device for layer in window.layers}:
+            if device.type == "cuda":  # the copies into the archive have to be there
+                torch.cuda.synchronize(device)
+        archived = []
+        at, index, frame = 0, len(archive), frame_after(archive.last)
+        for block, origin, length in zip(blocks, starts, lengths, strict=True):
+            archived.append(
+                ArchivedBlock(
+                    index=index,
+                    start=window.seen + at,
+                    frame=frame,
+                    frames=block.frames,
+                    seconds=block.seconds,
+                    layout=block.layout,
+                    origin=origin,
+                    kv=kv[:, :, :, at : at + length],
+                    sides=block.sides,
+                    mass=None if masses is None else masses[:, :, at : at + length],
+                    salience=block.salience,
+                )
+            )
+            at, index, frame = at + length, index + 1, frame + block.frames
+        self.timings["encode"] += time.perf_counter() - started
+        return encode, archived
+
+
+def frame_after(last: ArchivedBlock | None) -> int:
+    """The number of the frame behind a stream's last block."""
+    return 0 if last is None else last.frame + last.frames
+
+
+def _deepstack(blocks: list[Block], visual: Tensor) -> dict[str, Any]:
+    levels = len(blocks[0].deepstack)
+    if not levels:
+        return {}
+    embeds = [torch.cat([b.deepstack[i] for b in blocks]) for i in range(levels)]
+    return {"visual_pos_masks": visual[None], "deepstack_visual_embeds": embeds}
