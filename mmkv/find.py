@@ -22,7 +22,7 @@ from mmkv.retrieval.registry import EXTERNAL, SCORES, UNIFORM
 from mmkv.retrieval.retriever import Retriever
 
 if TYPE_CHECKING:
-    from mmkv.video_lm import VideoLM
+    from mmkv.loaded import Loaded
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -60,7 +60,7 @@ def check_can_find(score: str) -> None:
 
 
 def find(
-    vlm: VideoLM, context: Context, prompt: Prompt, retriever: Retriever, k: int
+    vlm: Loaded, context: Context, prompt: Prompt, retriever: Retriever, k: int
 ) -> tuple[Moment, ...]:
     """The best `k` moments for a prompt, best first; fewer where no more frames stand out."""
     model = vlm.adapter.language_model

@@ -22,7 +22,7 @@ from mmkv.store.retention import Limits
 from mmkv.stream import Stream
 
 if TYPE_CHECKING:
-    from mmkv.video_lm import VideoLM
+    from mmkv.loaded import Loaded
 
 _CODEC_FIELDS = (
     "codec",
@@ -37,7 +37,7 @@ _CODEC_FIELDS = (
 
 
 def new_stream(
-    vlm: VideoLM, config: CacheConfig, system: str | None, path: str | os.PathLike[str] | None
+    vlm: Loaded, config: CacheConfig, system: str | None, path: str | os.PathLike[str] | None
 ) -> Stream:
     """An empty stream; `path` is the new folder that it is kept in, or None."""
     _check_config(config)
@@ -75,7 +75,7 @@ def new_stream(
 
 
 def open_stream(
-    vlm: VideoLM, path: str | os.PathLike[str], mode: str, config: CacheConfig | None
+    vlm: Loaded, path: str | os.PathLike[str], mode: str, config: CacheConfig | None
 ) -> Stream:
     """The stream that a store holds."""
     if mode not in ("r", "a"):
@@ -119,16 +119,16 @@ def _check_config(config: object) -> None:
         raise ValueError(f"config={config!r} is not a CacheConfig; pass mmkv.CacheConfig(...)")
 
 
-def _sizes(vlm: VideoLM, config: CacheConfig) -> CacheSizes:
+def _sizes(vlm: Loaded, config: CacheConfig) -> CacheSizes:
     trained = int(getattr(vlm.adapter.text_config, "max_position_embeddings", 32768))
     return config.sizes(trained, vlm.tokens_per_frame())
 
 
-def _encoder(vlm: VideoLM, encoder: str | TextImage | None) -> TextImage | None:
+def _encoder(vlm: Loaded, encoder: str | TextImage | None) -> TextImage | None:
     return TextImage.load(encoder, vlm.device) if isinstance(encoder, str) else encoder
 
 
-def _codec(vlm: VideoLM, sizes: CacheSizes) -> Codec:
+def _codec(vlm: Loaded, sizes: CacheSizes) -> Codec:
     return make_codec(dtype=vlm.dtype, shape=vlm.adapter.shape, **_codec_settings(sizes))
 
 
@@ -137,7 +137,7 @@ def _codec_settings(config: CacheConfig | CacheSizes) -> dict[str, Any]:
 
 
 def _stored_sizes(
-    vlm: VideoLM, meta: dict[str, Any], config: CacheConfig | None, *, writing: bool
+    vlm: Loaded, meta: dict[str, Any], config: CacheConfig | None, *, writing: bool
 ) -> CacheSizes:
     known = {field.name for field in fields(CacheConfig)}
     stored = {name: value for name, value in meta["config"].items() if name in known}
@@ -166,7 +166,7 @@ def _stored_sizes(
 
 
 def _stored_codec(
-    vlm: VideoLM, meta: dict[str, Any], config: CacheConfig | None, name: str
+    vlm: Loaded, meta: dict[str, Any], config: CacheConfig | None, name: str
 ) -> Codec:
     spec = meta["codec"]
     given = None if config is None else config.codec

@@ -24,7 +24,7 @@ from mmkv.sampling import Sampler, Sampling
 from mmkv.turns import Cancelled
 
 if TYPE_CHECKING:
-    from mmkv.video_lm import VideoLM
+    from mmkv.loaded import Loaded
 
 log = logging.getLogger("mmkv")
 
@@ -38,7 +38,7 @@ class Reply:
 
     def __init__(
         self,
-        vlm: VideoLM,
+        vlm: Loaded,
         context: Context,
         prompt: Prompt,
         sampling: Sampling,

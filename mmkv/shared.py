@@ -14,8 +14,8 @@ from mmkv.keeping import Frame
 from mmkv.turns import Turns
 
 if TYPE_CHECKING:
+    from mmkv.loaded import Loaded
     from mmkv.store.retention import Limits
-    from mmkv.video_lm import VideoLM
 
 
 class SharedIngest:
@@ -24,7 +24,7 @@ class SharedIngest:
     closed: whether `close` was called.
     """
 
-    def __init__(self, vlm: VideoLM, ingest: Ingest) -> None:
+    def __init__(self, vlm: Loaded, ingest: Ingest) -> None:
         self.closed = False
         self._vlm = vlm
         self._ingest = ingest

@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from mmkv.every import AskEvery
     from mmkv.feed import Feed
     from mmkv.find import Moment
+    from mmkv.loaded import Loaded
     from mmkv.store import Store
     from mmkv.store.retention import Limits
-    from mmkv.video_lm import VideoLM
 
 log = logging.getLogger("mmkv")
 
@@ -52,7 +52,7 @@ class Stream:
 
     def __init__(
         self,
-        vlm: VideoLM,
+        vlm: Loaded,
         config: CacheSizes,
         template: Template,
         codec: Codec,

@@ -1,0 +1,77 @@
+"""A loaded model, as streams and answers need it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+
+from mmkv.decode import Slots
+from mmkv.models.base import VideoModel
+from mmkv.placing import layer_devices
+from mmkv.rotary import Rotary
+from mmkv.turns import turns_of
+
+
+class Loaded:
+    """A model and its tokenizer, and what its streams share.
+
+    name: what was loaded. family: the adapter's name.
+    cuda_graphs: whether answers replay their decode step as a CUDA graph, where that is possible.
+    """
+
+    cuda_graphs: bool = True
+
+    def __init__(self, adapter: VideoModel, name: str) -> None:
+        self.adapter = adapter
+        self.name = name
+        self.family = adapter.family
+        self.tokenizer = adapter.tokenizer
+        self.rotary = Rotary(adapter)
+        self.turns = turns_of(adapter.language_model)
+        self.slots = Slots(adapter, partial(layer_devices, adapter))
+        self.stop_tokens = _stop_tokens(adapter)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name} ({self.family}, {self.dtype}, {self.device})>"
+
+    @property
+    def device(self) -> torch.device:
+        """Where frames enter the model."""
+        return self.adapter.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Element type of keys and values."""
+        return self.adapter.dtype
+
+    @property
+    def model(self) -> Any:
+        """The transformers model."""
+        return self.adapter.model
+
+    def tokens_per_frame(self, height: int = 1080, width: int = 1920) -> float:
+        """Tokens that a frame of this size becomes, the text around it included."""
+        grid = self.adapter.grid(height, width)
+        patch = self.adapter.temporal_patch
+        times = [float(i) for i in range(patch)]
+        return self.adapter.layout(grid, times).offsets.shape[1] / patch
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes of one token's keys and values over all layers, uncompressed."""
+        shape = self.adapter.shape
+        element = torch.empty((), dtype=self.dtype).element_size()
+        return shape.layers * 2 * shape.kv_heads * shape.head_dim * element
+
+    def gb_per_hour(self, fps: float = 1.0, height: int = 1080, width: int = 1920) -> float:
+        """Uncompressed keys and values (10^9 bytes) of an hour of such frames."""
+        return self.tokens_per_frame(height, width) * self.bytes_per_token * fps * 3600 / 1e9
+
+
+def _stop_tokens(adapter: VideoModel) -> frozenset[int]:
+    generation = getattr(adapter.model, "generation_config", None)
+    ends = getattr(generation, "eos_token_id", None)
+    listed = ends if isinstance(ends, (list, tuple)) else [ends]
+    return frozenset(i for i in (*listed, adapter.tokenizer.eos_token_id) if i is not None)
