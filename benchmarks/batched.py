@@ -112,10 +112,10 @@ class BatchPass:
         context = self._context
         candidates, past = context.candidates, context.past
         last = candidates[-1].index + 1 + len(context.recent)
-        summaries = torch.cat(list(past.summary_parts(layer, candidates[0].index, last)))
+        summaries = list(past.summary_parts(layer, candidates[0].index, last))
         asking = torch.cat(list(self._words))
         rows = score(query[:, asking].float().transpose(0, 1) * scaling, summaries)
-        parts = rows.split([int(w.sum()) * query.shape[0] for w in self._words], dim=1)
+        parts = rows.split([int(w.sum()) * query.shape[0] for w in self._words])
         found = []
         for own, part in zip(self._scores, parts, strict=True):
             scores = own.combine(part)[: len(candidates)]

@@ -156,7 +156,7 @@ def index(sizes: Sizes) -> Iterator[Row]:
     blocks = 100 if sizes.dry else 100_000
     summary = sizes.random(blocks, 1, sizes.kv_heads, sizes.dim, dtype=torch.float32)
     words = sizes.random(1, sizes.heads, sizes.dim, dtype=torch.float32)
-    taken = seconds(sizes, [lambda: score.score(words, summary)])
+    taken = seconds(sizes, [lambda: score.score(words, [summary])])
     yield row(f"score of {blocks} blocks", 1e3 * taken, "ms", 1.0, least=False)
     key = sizes.random(sizes.kv_heads, sizes.chunk, sizes.dim)
     tokens = torch.arange(sizes.chunk, device=sizes.device).view(-1, 8 if sizes.dry else 196)

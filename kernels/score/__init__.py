@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from mmkv.kernels.dispatch import on_device, runs_triton
@@ -10,11 +12,11 @@ from mmkv.kernels.score import naive
 __all__ = ["score"]
 
 
-def score(words: Tensor, summaries: Tensor) -> Tensor:
-    """Log-sum-exp of words times summaries `[n, w * H]`; see `naive.score`."""
-    if runs_triton(summaries, summaries.shape[-1]) and words.shape[0]:
+def score(words: Tensor, parts: Sequence[Tensor]) -> Tensor:
+    """Log-sum-exp of words times summaries `[w * H, n]`; see `naive.score`."""
+    if parts and runs_triton(parts[0], parts[0].shape[-1]) and words.shape[0]:
         from mmkv.kernels.score import triton
 
         with on_device(words):
-            return triton.score(words, summaries)
-    return naive.score(words, summaries)
+            return triton.score(words, parts)
+    return naive.score(words, parts)

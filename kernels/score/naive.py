@@ -2,35 +2,45 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 _MAX_LOGITS = 1 << 18  # held at once: they stay in a core's cache
+_LANES = 16  # a product of 16 columns takes half the time of one of 10
 
 
-def score(words: Tensor, summaries: Tensor) -> Tensor:
+def score(words: Tensor, parts: Sequence[Tensor]) -> Tensor:
     """Log-sum-exp of every word's products with each block's summaries.
 
     Args:
-        words: float32 `[w, H, D]`, queries before RoPE. summaries: float32 `[n, m, H_kv, D]`.
+        words: float32 `[w, H, D]`, queries before RoPE. parts: summaries float32
+            `[n_i, m, H_kv, D]` of consecutive blocks.
 
     Returns:
-        float32 `[n, w * H]`; for one summary a block these are the products themselves.
+        float32 `[w * H, n]`; for one summary a block these are the products themselves.
     """
-    n, m, kv = summaries.shape[:3]
-    keys = summaries.permute(2, 1, 3, 0).flatten(0, 1)  # [H_kv * m, D, n], a view of an index's
-    queries = words.unflatten(1, (kv, -1)).permute(1, 0, 2, 3).flatten(1, 2)  # [H_kv, w * g, D]
-    columns = queries.shape[1]
-    queries = queries.repeat_interleave(m, dim=0)
-    out = summaries.new_empty(words.shape[0], kv, words.shape[1] // kv, n)
+    m, kv = parts[0].shape[1:3]
+    queries = words.unflatten(1, (kv, -1)).permute(1, 3, 0, 2).flatten(2)  # [H_kv, D, w * g]
+    rows = queries.shape[2]
+    queries = F.pad(queries * math.log2(math.e), (0, -rows % _LANES)).repeat_interleave(m, dim=0)
+    columns = queries.shape[2]
     tile = max(1, _MAX_LOGITS // max(1, kv * m * columns))
-    room = summaries.new_empty(kv * m * columns * min(n, tile))
-    for start in range(0, n, tile):
-        part = keys[:, :, start : start + tile]
-        logits = room[: kv * m * columns * part.shape[2]].view(kv * m, columns, -1)
-        torch.bmm(queries, part, out=logits)
-        every = logits.view(kv, m, columns, -1)
+    tiles = [tile_ for part in parts for tile_ in part.split(tile)]
+    out = words.new_empty(words.shape[0], kv, words.shape[1] // kv, sum(map(len, tiles)))
+    room = words.new_empty(kv * m * columns * max(map(len, tiles)))
+    start = 0
+    for summaries in tiles:
+        n = len(summaries)
+        logits = room[: kv * m * n * columns].view(kv * m, n, columns)
+        torch.bmm(summaries.permute(2, 1, 0, 3).flatten(0, 1), queries, out=logits)
+        every = logits.view(kv, m, n, columns)
         top = every.amax(dim=1)
-        sums = every.sub_(top[:, None]).exp_().sum(dim=1).log_().add_(top)
-        out[..., start : start + tile] = sums.unflatten(1, (words.shape[0], -1)).transpose(0, 1)
-    return out.flatten(0, 2).t()
+        sums = every.sub_(top[:, None]).exp2_().sum(dim=1).log2_().add_(top)[..., :rows]
+        sums = sums.unflatten(2, (words.shape[0], -1)).permute(2, 0, 3, 1)  # [w, H_kv, g, n]
+        torch.mul(sums, math.log(2), out=out[..., start : start + n])
+        start += n
+    return out.flatten(0, 2)

@@ -1,6 +1,8 @@
-"""Scores on a GPU: one launch over all summaries, whose products are never written."""
+"""Scores on a GPU: one launch over each part of the index, whose products are never written."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import triton
@@ -10,27 +12,32 @@ from torch import Tensor
 _BLOCKS = 32  # blocks of the past in a program
 
 
-def score(words: Tensor, summaries: Tensor) -> Tensor:
+def score(words: Tensor, parts: Sequence[Tensor]) -> Tensor:
     """As `naive.score`."""
     count, heads, dim = words.shape
-    blocks, several, kv_heads, _ = summaries.shape
+    several, kv_heads = parts[0].shape[1:3]
+    words = words.float().contiguous()
     group = heads // kv_heads
-    if summaries.stride(3) != 1:
-        summaries = summaries.contiguous()
-    out = torch.empty(blocks, count * heads, device=summaries.device)
-    rows = count * group
-    _score[(triton.cdiv(blocks, _BLOCKS), kv_heads, triton.cdiv(rows, 16))](
-        words.float().contiguous(), summaries, out, blocks, several, rows,
-        *summaries.stride()[:3],
-        HEADS=heads, GROUP=group, D=dim, BLOCK_D=triton.next_power_of_2(dim), BLOCKS=_BLOCKS,
-        num_warps=4, num_stages=2,
-    )  # fmt: skip
+    rows, total = count * group, sum(map(len, parts))
+    out = torch.empty(count * heads, total, device=words.device)
+    start = 0
+    for summaries in parts:
+        blocks = len(summaries)
+        if summaries.stride(3) != 1:
+            summaries = summaries.contiguous()
+        _score[(triton.cdiv(blocks, _BLOCKS), kv_heads, triton.cdiv(rows, 16))](
+            words, summaries, out[:, start:], blocks, several, rows, total,
+            *summaries.stride()[:3],
+            HEADS=heads, GROUP=group, D=dim, BLOCK_D=triton.next_power_of_2(dim), BLOCKS=_BLOCKS,
+            num_warps=4, num_stages=2,
+        )  # fmt: skip
+        start += blocks
     return out
 
 
 @triton.jit
 def _score(
-    words, summaries, out, blocks, several, rows, s_block, s_summary, s_head,
+    words, summaries, out, blocks, several, rows, s_out, s_block, s_summary, s_head,
     HEADS: tl.constexpr, GROUP: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr,
     BLOCKS: tl.constexpr,
 ):  # fmt: skip
@@ -54,5 +61,5 @@ def _score(
         higher = tl.maximum(best, logits)
         total = total * tl.exp(best - higher) + tl.exp(logits - higher)
         best = higher
-    spot = out + block[None, :] * (rows // GROUP * HEADS) + place[:, None]
+    spot = out + place[:, None].to(tl.int64) * s_out + block[None, :]
     tl.store(spot, best + tl.log(total), mask=asked[:, None] & there[None, :])

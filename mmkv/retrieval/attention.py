@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from mmkv.kernels.score import score
@@ -24,11 +26,11 @@ class Attention(Score):
         self._layers = 0
         self._sum: Tensor | None = None
 
-    def rows(self, words: Tensor, summaries: Tensor) -> Tensor:
-        return score(words, summaries)  # [n, w * H]
+    def rows(self, words: Tensor, parts: Sequence[Tensor]) -> Tensor:
+        return score(words, parts)  # [w * H, n]
 
     def combine(self, rows: Tensor) -> Tensor:
-        own = standard(rows.softmax(dim=0).mean(dim=1))
+        own = standard(rows.softmax(dim=1).mean(dim=0))
         self._layers += 1
         if self._layers == 1:
             return own

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 from torch import Tensor
@@ -18,24 +19,24 @@ class Score(ABC):
     name: ClassVar[str]
 
     @abstractmethod
-    def rows(self, words: Tensor, summaries: Tensor) -> Tensor:
+    def rows(self, words: Tensor, parts: Sequence[Tensor]) -> Tensor:
         """What can be said of each block by itself.
 
         Args:
             words: float32 `[w, H, D]`, the words' queries before RoPE, times the attention's scale.
-            summaries: float32 `[n, m, H_kv, D]`, keys before RoPE: each block's mean, then its
-                landmarks if there are any.
+            parts: summaries float32 `[n_i, m, H_kv, D]` of consecutive blocks, keys before RoPE:
+                each block's mean, then its landmarks if there are any.
 
         Returns:
-            float32 `[n, c]`, columns of any meaning.
+            float32 `[c, n]`, rows of any meaning, a column for each block.
         """
 
     def combine(self, rows: Tensor) -> Tensor:
-        """Scores `[n]`, higher is better, from the rows `[n, c]` of all blocks.
+        """Scores `[n]`, higher is better, from the rows `[c, n]` of all blocks.
 
         Called once per layer, in the layers' order.
         """
-        return rows.mean(dim=1)
+        return rows.mean(dim=0)
 
 
 def mean_query(words: Tensor, kv_heads: int) -> Tensor:

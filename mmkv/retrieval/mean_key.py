@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from mmkv.kernels.score import score
@@ -13,10 +15,9 @@ class MeanKey(Score):
 
     name = "mean-key"
 
-    def rows(self, words: Tensor, summaries: Tensor) -> Tensor:
-        means = summaries[:, 0]  # [n, H_kv, D]
-        probe = mean_query(words, means.shape[1])
-        return score(probe[None], means[:, None])  # [n, H_kv]
+    def rows(self, words: Tensor, parts: Sequence[Tensor]) -> Tensor:
+        probe = mean_query(words, parts[0].shape[2])
+        return score(probe[None], [part[:, :1] for part in parts])  # [H_kv, n]
 
     def combine(self, rows: Tensor) -> Tensor:
-        return rows.sum(dim=1)
+        return rows.sum(dim=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -95,12 +96,12 @@ class LayerRetriever(Retriever):
         self._score = score
 
     def scores(self, layer: int, words: Tensor) -> Tensor:
+        parts = [part for run in self._runs for part in self._past.summary_parts(layer, *run)]
         rows = [
-            self._score.rows(words.to(part.device), part).to(words.device)
-            for run in self._runs
-            for part in self._past.summary_parts(layer, *run)
+            self._score.rows(words.to(device), list(near)).to(words.device)
+            for device, near in groupby(parts, key=lambda part: part.device)
         ]
-        return self._score.combine(torch.cat(rows))
+        return self._score.combine(torch.cat(rows, dim=1))
 
 
 def runs(blocks: Sequence[ArchivedBlock]) -> list[tuple[int, int]]:
