@@ -124,4 +124,6 @@ def _index(stream: mmkv.Stream) -> int:
     """Bytes of the summaries so far; they are allocated in larger pieces, but not touched."""
     past = stream._ingest.archive.snapshot()
     layers = range(stream._vlm.adapter.shape.layers)
-    return sum(past.summaries(i, 0, 1).nbytes for i in layers) * len(past.blocks)
+    return sum(part.nbytes for i in layers for part in past.summary_parts(i, 0, 1)) * len(
+        past.blocks
+    )

@@ -313,12 +313,16 @@ def test_summarize(
 
 @given(
     group=st.sampled_from([1, 7, 8]), words=st.integers(1, 6), blocks=st.integers(1, 70),
-    several=st.integers(1, 4), dim=st.sampled_from([16, 48]), seed=st.integers(0, 99),
+    several=st.integers(1, 4), dim=st.sampled_from([16, 48]),
+    dtype=st.sampled_from([torch.float16, torch.float32]), seed=st.integers(0, 99),
 )  # fmt: skip
 @quick
-def test_score(group: int, words: int, blocks: int, several: int, dim: int, seed: int) -> None:
+def test_score(
+    group: int, words: int, blocks: int, several: int, dim: int, dtype: torch.dtype, seed: int
+) -> None:
     torch.manual_seed(seed)
-    asked, summaries = torch.randn(words, 2 * group, dim), torch.randn(blocks, several, 2, dim)
+    asked = torch.randn(words, 2 * group, dim)
+    summaries = torch.randn(blocks, several, 2, dim).to(dtype)
     got = score_triton.score(asked, summaries.split(33))
     want = score_naive.score(asked.double(), [summaries.double()])
     assert torch.allclose(got.double(), want, atol=1e-4)

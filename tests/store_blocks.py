@@ -82,8 +82,8 @@ def rows(first: int, stop: int) -> list[Tensor]:
     return [torch.stack([key[layer] for key in keys])[:, None] for layer in range(3)]
 
 
-def stored_rows(first: int, stop: int) -> list[Tensor]:
-    """The same as a stream with a store searches them: minus the first block's, in 16 bits."""
+def kept_rows(first: int, stop: int) -> list[Tensor]:
+    """The same as a stream searches them: less the first block's, in 16 bits."""
     found = []
     for layer, exact in enumerate(rows(first, stop)):
         centre = rows(0, 1)[layer]
@@ -155,7 +155,7 @@ def same_block(got: ArchivedBlock, i: int) -> bool:
     )
 
 
-def check(past: Snapshot, first: int, stop: int, *, on_disk: bool = True) -> None:
+def check(past: Snapshot, first: int, stop: int) -> None:
     """The snapshot holds exactly blocks first…stop-1, every byte as it was."""
     assert [b.index for b in past.blocks] == list(range(first, stop))
     assert all(same_block(b, b.index) for b in past.blocks)
@@ -164,6 +164,5 @@ def check(past: Snapshot, first: int, stop: int, *, on_disk: bool = True) -> Non
     want = torch.cat([states(i) for i in range(first, stop)], dim=3)
     for layer in range(3):
         assert torch.equal(past.load(layer, past.blocks, CPU), want[layer])
-        summaries = (stored_rows if on_disk else rows)(first, stop)[layer]
-        assert torch.equal(past.summaries(layer, first, stop), summaries)
+        assert torch.equal(past.summaries(layer, first, stop), kept_rows(first, stop)[layer])
     assert all(past.side("picture", b) == block(b.index).sides.get("picture") for b in past.blocks)

@@ -191,8 +191,12 @@ def test_scores_do_not_depend_on_pages_or_on_what_was_forgotten(
         assert (len(archive), archive.first) == (at, kept[0])
         first = data.draw(st.sampled_from(kept))
         probe = torch.randn(1, 4)
-        got = MeanKey().rows(probe[None], list(snapshot.summary_parts(0, first, at)))
-        assert torch.allclose(got[0], (rows[first:] * probe).sum(dim=(1, 2)), atol=1e-5)
+        parts, centre = list(snapshot.summary_parts(0, first, at)), snapshot.summary_centre(0)
+        got = MeanKey().rows(probe[None], parts, centre)[0]
+        want = ((rows[first:] - rows[0]).half().float() * probe).sum(dim=(1, 2))
+        assert torch.allclose(got, want, atol=1e-5)
+        whole = snapshot.summaries(0, first, at)[:, 0]
+        assert torch.allclose(whole, rows[first:], atol=1e-3, rtol=1e-3)
         assert len(archive._summaries.chunks[0]) <= len(kept) // page + 2
     finally:
         summaries.ROWS = before

@@ -124,7 +124,7 @@ CALLS: dict[str, Callable[[], object]] = {
     "summarize": lambda: summarize.summarize(
         zeros(KV, 1568, DIM, dtype=HALF), zeros(8, 196, dtype=torch.long), 8
     ),
-    "score": lambda: score.score(zeros(9, HEADS, DIM), [zeros(1000, 9, KV, DIM)]),
+    "score": lambda: score.score(zeros(9, HEADS, DIM), [zeros(1000, 9, KV, DIM, dtype=HALF)]),
     "attention_mass": lambda: mass.attention_mass(
         zeros(HEADS, 64, DIM, dtype=HALF),
         zeros(KV, 16384, DIM, dtype=HALF),

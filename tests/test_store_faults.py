@@ -25,10 +25,10 @@ from store_blocks import (
     check,
     created,
     fill,
+    kept_rows,
     resumed,
     same_block,
     states,
-    stored_rows,
     without_fsync,
 )
 from waiting import until
@@ -81,7 +81,7 @@ def served(path: Path) -> tuple[int, int]:
                 assert torch.equal(got, states(held.index)[layer])
     for layer in range(3):
         for first, stop in runs(past.blocks):
-            want = stored_rows(first, stop)[layer]
+            want = kept_rows(first, stop)[layer]
             assert torch.equal(past.summaries(layer, first, stop), want)
     return len(past.blocks), refused
 

@@ -248,7 +248,7 @@ def test_without_a_store_nothing_is_read_or_written(tmp_path: Path) -> None:
     kept = archive(on_disk=False)
     fill(kept, 0, 40)
     kept.flush()
-    check(kept.snapshot(), 0, 40, on_disk=False)
+    check(kept.snapshot(), 0, 40)
     assert (kept.reads.disk, kept.reads.memory > 0) == (0, True)
 
 

@@ -20,7 +20,7 @@ from mmkv.archive.pages import pack, stripped
 from mmkv.archive.reads import PageMemory, ReadCounts
 from mmkv.archive.snapshot import Packed, Snapshot
 from mmkv.archive.summaries import SummaryIndex
-from mmkv.archive.summary_format import SummaryFormat
+from mmkv.archive.summary_format import centre_of, facts, from_bytes, to_bytes
 from mmkv.codecs import Codec
 from mmkv.models.base import Shape
 from mmkv.slabs import Slabs
@@ -71,7 +71,7 @@ class Archive:
         self._summaries = SummaryIndex(shape.layers, index_bytes)
         self._memory = PageMemory(limit if on_disk else None)
         self._on_disk = on_disk
-        self._format = SummaryFormat(shape)
+        self._shape = shape
         self._handed = 0  # the first block that was not handed over to be written
         self._packed = Packed(codec, shape, dtype, self._memory)
         self._bytes = 0  # of packed blocks not forgotten
@@ -124,11 +124,9 @@ class Archive:
         `[len(blocks), H_kv, D]` or `[len(blocks), m, H_kv, D]`.
         """
         rows = [layer if layer.ndim == 4 else layer[:, None] for layer in summaries]
-        if self.behind is not None and blocks:
-            self._format.begin(rows)
-            self.behind.writer.note(summaries=self._format.facts())
-            rows = self._format.rounded(rows)
         self._summaries.append(len(self), rows)
+        if self.behind is not None and blocks:
+            self.behind.writer.note(summaries=facts(self._summaries.centre))
         for block in blocks:
             self._blocks.append(block)
             if self._page_size.full(self._open(), self._thinning):
@@ -145,12 +143,12 @@ class Archive:
         """
         for stored in store.pages():
             page = stored.page
-            self._format.read_facts(store.meta["summaries"])
+            self._summaries.centre = centre_of(store.meta["summaries"], self._shape)
             if not self._blocks:
                 self.first = page.first
-            rows = self._format.from_bytes(stored.summaries, len(stored.blocks))
+            rows = from_bytes(stored.summaries, len(stored.blocks), self._shape)
             moved = [row.to(device) for row, device in zip(rows, devices, strict=True)]
-            self._summaries.append(page.first, moved)
+            self._summaries.extend(page.first, moved)
             self._pages.add(page)
             self._blocks.extend(stored.blocks)
             self._handed = page.stop
@@ -230,11 +228,11 @@ class Archive:
             blocks = self._blocks[self._place(page.first) : self._place(page.stop)]
             view = self._summaries.view()
             rows = [
-                view.get(layer, page.first, page.stop, torch.device("cpu"))
+                torch.cat([part.cpu() for part in view.parts(layer, page.first, page.stop)])
                 for layer in range(page.sizes.shape[1])
             ]
             self._memory.admit(page)
-            job = Job(page, blocks, self._format.to_bytes(rows), self._needed())
+            job = Job(page, blocks, to_bytes(rows), self._needed())
             self.behind.put(job)
             self._handed = page.stop
         self.leave(self.behind.writer.first)

@@ -208,10 +208,15 @@ class Snapshot:
         return self._summaries.get(layer, first, last, device)
 
     def summary_parts(self, layer: int, first: int, last: int) -> Iterator[Tensor]:
-        """The same in pieces `[n, m, H_kv, D]`, in order, each where it lies: the newest on the
-        layer's device, those beyond `index_bytes` in host memory. Nothing is copied.
+        """The same less the centre in pieces, float16 `[n, m, H_kv, D]`, in order, each where it
+        lies: the newest on the layer's device, those beyond `index_bytes` in host memory. Nothing
+        is copied.
         """
         return self._summaries.parts(layer, first, last)
+
+    def summary_centre(self, layer: int) -> Tensor:
+        """What the pieces of `summary_parts` are less: float32 `[H_kv, D]`."""
+        return self._summaries.centre[layer]
 
     def side(self, name: str, block: ArchivedBlock) -> bytes | None:
         """What was kept under this name beside a block, or None.

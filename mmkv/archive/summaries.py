@@ -1,7 +1,10 @@
 """Summaries of every block and layer, by which a question finds its blocks.
 
 They lie in chunks of consecutive blocks: the newest on the layer's device, up to a number of
-bytes in all, older ones in host memory.
+bytes in all, older ones in host memory. They are float16, less their channels' centre, which is
+the mean key of the stream's first block: a key bias of some hundreds then costs no precision, and
+adds the same to a query's products with all of them. (In 8 bits, a scale per vector, some layers
+chose other frames.)
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ class SummaryIndex:
 
     def __init__(self, layers: int, limit: int | None = None) -> None:
         self.chunks: list[dict[int, Tensor]] = [{} for _ in range(layers)]
+        self.centre: list[Tensor] = []  # per layer [H_kv, D]; empty before the first block
         self._limit = limit
 
     @property
@@ -32,8 +36,17 @@ class SummaryIndex:
         return sum(c.nbytes for chunks in self.chunks for c in list(chunks.values()))
 
     def append(self, at: int, rows: Sequence[Tensor]) -> None:
-        """Write summaries of blocks from number `at` on; per layer `[n, m, H_kv, D]`."""
-        count = len(rows[0]) if rows else 0
+        """Round and write summaries of blocks from number `at` on; per layer `[n, m, H_kv, D]`."""
+        if not rows or not len(rows[0]):
+            return
+        if not self.centre:
+            first = [layer[0, 0].float() for layer in rows]
+            self.centre = [layer.nan_to_num(0.0, 0.0, 0.0) for layer in first]
+        self.extend(at, [rounded(*pair) for pair in zip(rows, self.centre, strict=True)])
+
+    def extend(self, at: int, rows: Sequence[Tensor]) -> None:
+        """Write what is rounded already; float16, less the centre."""
+        count = len(rows[0])
         for chunks, layer in zip(self.chunks, rows, strict=True):
             done = 0
             while done < count:
@@ -55,7 +68,7 @@ class SummaryIndex:
 
     def view(self) -> Summaries:
         """The summaries as they are now; rows are never written twice."""
-        return Summaries([dict(chunks) for chunks in self.chunks])
+        return Summaries([dict(chunks) for chunks in self.chunks], self.centre)
 
     def _to_host(self) -> None:
         if self._limit is None:
@@ -77,15 +90,22 @@ class SummaryIndex:
                     self.chunks[layer][number] = self.chunks[layer][number].cpu()
 
 
+def rounded(rows: Tensor, centre: Tensor) -> Tensor:
+    """What is kept of summaries `[n, m, H_kv, D]`: float16, less the centre `[H_kv, D]`."""
+    most = torch.finfo(torch.float16).max
+    return (rows.float() - centre).clamp_(-most, most).half()
+
+
 @dataclass(frozen=True, slots=True)
 class Summaries:
-    """The summaries at one moment."""
+    """The summaries at one moment. centre: per layer float32 `[H_kv, D]`."""
 
     _chunks: list[dict[int, Tensor]]
+    centre: list[Tensor]
 
     def parts(self, layer: int, first: int, last: int) -> Iterator[Tensor]:
-        """Summaries of blocks first…last-1 in order, float32 `[n, m, H_kv, D]` each, where they
-        lie: on the layer's device, or in host memory.
+        """Summaries of blocks first…last-1 in order, less the centre, float16 `[n, m, H_kv, D]`
+        each, where they lie: on the layer's device, or in host memory.
         """
         while first < last:
             number, row = divmod(first, ROWS)
@@ -94,9 +114,9 @@ class Summaries:
             first += take
 
     def get(self, layer: int, first: int, last: int, device: torch.device) -> Tensor:
-        """Summaries of blocks first…last-1, float32 `[n, m, H_kv, D]`, on a device."""
+        """Summaries of blocks first…last-1, whole, float32 `[n, m, H_kv, D]`, on a device."""
         parts = [part.to(device) for part in self.parts(layer, first, last)]
         if parts:
-            return parts[0] if len(parts) == 1 else torch.cat(parts)
+            return torch.cat(parts).float() + self.centre[layer].to(device)
         like = next(iter(self._chunks[layer].values()), torch.empty((0, 1, 0, 0)))
         return torch.empty((0, *like.shape[1:]), device=device)

@@ -1,8 +1,4 @@
-"""Summaries as bytes in a store.
-
-"float16": each vector minus its channels' centre, the stream's first block, so that a key bias of
-some hundreds costs no precision. (In 8 bits, a scale per vector, some layers chose other frames.)
-"""
+"""Summaries as bytes in a store: those of the index, as they are."""
 
 from __future__ import annotations
 
@@ -19,59 +15,41 @@ from mmkv.models.base import Shape
 KINDS = ("float16",)
 
 
-class SummaryFormat:
-    """How a store keeps summaries; a stream searches what the store would give back.
+def facts(centre: Sequence[Tensor]) -> dict[str, Any]:
+    """What reading needs, as JSON. centre: per layer float32 `[H_kv, D]`, or nothing yet."""
+    coded = None
+    if centre:
+        raw = torch.stack([layer.cpu() for layer in centre]).numpy().astype("<f4").tobytes()
+        coded = base64.b64encode(raw).decode()
+    return {"kind": KINDS[0], "centre": coded}
 
-    Args:
-        kind: one of KINDS.
+
+def centre_of(facts: Mapping[str, Any], shape: Shape) -> list[Tensor]:
+    """The centre that a store names.
+
+    Raises:
+        ValueError: its summaries are of an unknown kind.
     """
+    if facts["kind"] not in KINDS:
+        raise ValueError(
+            f"the store's summaries are of a kind {facts['kind']!r} that this version does not "
+            f"know; it knows {', '.join(KINDS)}"
+        )
+    if facts["centre"] is None:
+        return []
+    values = np.frombuffer(bytearray(base64.b64decode(facts["centre"])), dtype="<f4")
+    whole = torch.from_numpy(values.astype(np.float32))
+    return list(whole.view(shape.layers, shape.kv_heads, shape.head_dim))
 
-    def __init__(self, shape: Shape, kind: str = KINDS[0]) -> None:
-        self._shape = shape
-        self.kind = kind
-        self._centre: Tensor | None = None  # [L, 1, H_kv, D]
 
-    def begin(self, rows: Sequence[Tensor]) -> None:
-        """Take the centre from the stream's first block; rows per layer `[n, m, H_kv, D]`."""
-        if self._centre is None:
-            self._centre = torch.stack([layer[0, :1].float().cpu() for layer in rows])
+def to_bytes(rows: Sequence[Tensor]) -> bytes:
+    """Bytes of summaries given per layer, float16 `[n, m, H_kv, D]` each."""
+    stacked = torch.stack([layer.cpu() for layer in rows], dim=1)  # [n, L, m, H_kv, D]
+    return stacked.numpy().astype("<f2").tobytes()
 
-    def facts(self) -> dict[str, Any]:
-        """What reading needs, as JSON."""
-        centre = None
-        if self._centre is not None:
-            raw = self._centre.numpy().astype("<f4").tobytes()
-            centre = base64.b64encode(raw).decode()
-        return {"kind": self.kind, "centre": centre}
 
-    def read_facts(self, facts: Mapping[str, Any]) -> None:
-        """Read as a store says."""
-        self.kind = facts["kind"]
-        if self.kind not in KINDS:
-            raise ValueError(
-                f"the store's summaries are of a kind {self.kind!r} that this version does not "
-                f"know; it knows {', '.join(KINDS)}"
-            )
-        if facts["centre"] is not None:
-            size = (self._shape.layers, 1, self._shape.kv_heads, self._shape.head_dim)
-            raw = bytearray(base64.b64decode(facts["centre"]))
-            self._centre = torch.from_numpy(np.frombuffer(raw, dtype="<f4").copy()).view(size)
-
-    def rounded(self, rows: Sequence[Tensor]) -> list[Tensor]:
-        """The summaries as a store gives them back, where they were."""
-        again = self.from_bytes(self.to_bytes(rows), len(rows[0]))
-        return [new.to(old.device) for new, old in zip(again, rows, strict=True)]
-
-    def to_bytes(self, rows: Sequence[Tensor]) -> bytes:
-        """Bytes of summaries given per layer, `[n, m, H_kv, D]` each."""
-        stacked = torch.stack([layer.float().cpu() for layer in rows], dim=1)  # [n, L, m, H_kv, D]
-        assert self._centre is not None
-        return (stacked - self._centre).numpy().astype("<f2").tobytes()
-
-    def from_bytes(self, stored: bytes, count: int) -> list[Tensor]:
-        """Summaries of `count` blocks, per layer."""
-        layers, heads, width = self._shape.layers, self._shape.kv_heads, self._shape.head_dim
-        assert self._centre is not None
-        apart = torch.from_numpy(np.frombuffer(bytearray(stored), dtype="<f2"))
-        stacked = apart.view(count, layers, -1, heads, width).float() + self._centre
-        return [stacked[:, layer].contiguous() for layer in range(layers)]
+def from_bytes(stored: bytes, count: int, shape: Shape) -> list[Tensor]:
+    """Summaries of `count` blocks, per layer, float16."""
+    values = np.frombuffer(bytearray(stored), dtype="<f2").astype(np.float16)
+    stacked = torch.from_numpy(values).view(count, shape.layers, -1, shape.kv_heads, shape.head_dim)
+    return list(stacked.unbind(dim=1))

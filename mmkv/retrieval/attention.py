@@ -26,7 +26,7 @@ class Attention(Score):
         self._layers = 0
         self._sum: Tensor | None = None
 
-    def rows(self, words: Tensor, parts: Sequence[Tensor]) -> Tensor:
+    def rows(self, words: Tensor, parts: Sequence[Tensor], centre: Tensor) -> Tensor:
         return score(words, parts)  # [w * H, n]
 
     def combine(self, rows: Tensor) -> Tensor:

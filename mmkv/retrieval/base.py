@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 
@@ -19,13 +20,14 @@ class Score(ABC):
     name: ClassVar[str]
 
     @abstractmethod
-    def rows(self, words: Tensor, parts: Sequence[Tensor]) -> Tensor:
+    def rows(self, words: Tensor, parts: Sequence[Tensor], centre: Tensor) -> Tensor:
         """What can be said of each block by itself.
 
         Args:
             words: float32 `[w, H, D]`, the words' queries before RoPE, times the attention's scale.
-            parts: summaries float32 `[n_i, m, H_kv, D]` of consecutive blocks, keys before RoPE:
-                each block's mean, then its landmarks if there are any.
+            parts: summaries `[n_i, m, H_kv, D]` of consecutive blocks, keys before RoPE less the
+                centre: each block's mean, then its landmarks if there are any.
+            centre: float32 `[H_kv, D]`; it adds the same to a word's products with all blocks.
 
         Returns:
             float32 `[c, n]`, rows of any meaning, a column for each block.
@@ -45,6 +47,9 @@ def mean_query(words: Tensor, kv_heads: int) -> Tensor:
 
 
 def standard(scores: Tensor) -> Tensor:
-    """`[n, ...]` less the mean over the n, over their spread: comparable between layers."""
-    spread = scores.std(dim=0, correction=0).clamp_min(1e-12)
-    return (scores - scores.mean(dim=0)) / spread
+    """`[n]` less their mean, over their spread: comparable between layers. Zeros where they differ
+    by no more than rounding.
+    """
+    spread, mean = torch.std_mean(scores, correction=0)
+    rounding = 4 * torch.finfo(scores.dtype).eps * mean.abs()
+    return torch.where(spread > rounding, (scores - mean) / spread, 0.0)

@@ -15,8 +15,8 @@ class Cosine(Score):
 
     name = "cosine"
 
-    def rows(self, words: Tensor, parts: Sequence[Tensor]) -> Tensor:
-        means = torch.cat([part[:, 0] for part in parts])  # [n, H_kv, D]
+    def rows(self, words: Tensor, parts: Sequence[Tensor], centre: Tensor) -> Tensor:
+        means = torch.cat([part[:, 0] for part in parts]).float() + centre  # [n, H_kv, D]
         probe = mean_query(words, means.shape[1]).flatten()
         lengths = probe.norm() * means.flatten(1).norm(dim=1)
         return (means.flatten(1) @ probe / lengths.clamp_min(1e-12))[None]

@@ -15,7 +15,7 @@ class MeanKey(Score):
 
     name = "mean-key"
 
-    def rows(self, words: Tensor, parts: Sequence[Tensor]) -> Tensor:
+    def rows(self, words: Tensor, parts: Sequence[Tensor], centre: Tensor) -> Tensor:
         probe = mean_query(words, parts[0].shape[2])
         return score(probe[None], [part[:, :1] for part in parts])  # [H_kv, n]
 

@@ -97,8 +97,9 @@ class LayerRetriever(Retriever):
 
     def scores(self, layer: int, words: Tensor) -> Tensor:
         parts = [part for run in self._runs for part in self._past.summary_parts(layer, *run)]
+        centre = self._past.summary_centre(layer)
         rows = [
-            self._score.rows(words.to(device), list(near)).to(words.device)
+            self._score.rows(words.to(device), list(near), centre.to(device)).to(words.device)
             for device, near in groupby(parts, key=lambda part: part.device)
         ]
         return self._score.combine(torch.cat(rows, dim=1))
