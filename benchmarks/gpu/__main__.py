@@ -2,8 +2,10 @@
 
 Usage: `python -m benchmarks.gpu [--out DIR] [--dry-run]`, from a checkout. Needs torch, triton,
 transformers and numpy. Takes under 8 minutes: what does not fit in the budget is left out and said
-to be. Writes one JSON and one Markdown table with the hardware named. `--dry-run` goes through
-every step at toy size on a CPU, with Triton's interpreter; what it prints are no measurements.
+to be, and what fails, hangs or crashes is one row of the results, not the end of the others.
+Writes one JSON and one Markdown table with the hardware named, again after every step. `--dry-run`
+goes through every step at toy size on a CPU, with Triton's interpreter; what it prints are no
+measurements.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--out", type=Path, default=None, help="folder for JSON and table")
     parser.add_argument("--dry-run", action="store_true", help="toy sizes on a CPU")
-    parser.add_argument("--budget", type=float, default=470.0, help="seconds")
+    parser.add_argument("--budget", type=float, default=465.0, help="seconds")
+    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--first", type=int, default=0, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.dry_run:
         os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported
@@ -30,19 +34,27 @@ def main() -> int:
     if not given.dry_run and not torch.cuda.is_available():
         print("no CUDA device was found; run this on a GPU, or try --dry-run", file=sys.stderr)
         return 2
+    if given.worker is not None:
+        from benchmarks.gpu import worker
+
+        return worker.main(given.worker, given.first, given.budget, dry=given.dry_run)
     from benchmarks.gpu.report import Report
-    from benchmarks.gpu.setup import setup
+    from benchmarks.gpu.supervise import supervise
 
-    with torch.inference_mode():
-        sizes = setup(dry=given.dry_run)
-        report = Report(sizes, given.budget)
-        from benchmarks.gpu import correctness, model, speed
-
-        report.run(correctness.steps(sizes))
-        report.run(speed.steps(sizes))
-        report.run(model.steps(sizes))
-    out = given.out or (None if given.dry_run else RESULTS)
-    report.write(out)
+    report = Report(given.out or (None if given.dry_run else RESULTS), dry=given.dry_run)
+    arguments = [sys.executable, "-m", "benchmarks.gpu", *(["--dry-run"] * given.dry_run)]
+    supervise(
+        lambda found, first, left: [
+            *arguments, "--worker", str(found), "--first", str(first), "--budget", f"{left:.1f}",
+        ],
+        report,
+        given.budget,
+    )  # fmt: skip
+    if given.dry_run:
+        print("dry run: these are no measurements")
+    path = report.write()
+    if path is not None:
+        print(f"written: {path}")
     return 0 if report.right else 1
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu import cases
-from benchmarks.gpu.report import Row, Step
+from benchmarks.gpu.report import Row, Step, check
 from benchmarks.gpu.setup import Sizes, rmse_ratio
 from mmkv.kernels.attention_mass import naive as mass_naive
 from mmkv.kernels.buffer_attention import naive as buffer_naive
@@ -28,16 +28,20 @@ HALF, BRAIN = 2e-3, 8e-3  # root mean square error over signal, by dtype
 
 def steps(sizes: Sizes) -> list[Step]:
     """What is checked, by name."""
-    checks = (window, writing, buffers, packed, packing, unpacking, summaries, mass, merging)
-    return [(f"right: {check.__name__}", 20.0, lambda c=check: c(sizes)) for check in checks]
+    checks = (
+        subnormals, window, writing, buffers, packed, packing, unpacking, summaries, mass, merging,
+    )  # fmt: skip
+    return [(f"right: {each.__name__}", 20.0, lambda e=each: e(sizes)) for each in checks]
 
 
-def check(name: str, found: float, bar: float, unit: str = "error / signal") -> Row:
-    """A row that has to hold."""
-    return {
-        "name": f"right: {name}", "value": float(found), "unit": unit, "bar": f"<= {bar:g}",
-        "ok": bool(found <= bar), "check": True,
-    }  # fmt: skip
+def subnormals(sizes: Sizes) -> Iterator[Row]:
+    """Whether the matrix unit takes the smallest fp16 numbers, as `packed_attention` needs."""
+    from benchmarks.gpu.subnormal import products
+
+    got = products(sizes.device)
+    wanted = torch.arange(256, device=sizes.device).view(16, 16).double() * 2.0**-24
+    unequal = float((got.double() != wanted).sum())
+    yield check("subnormal fp16 numbers in the matrix unit", unequal, 0, "numbers differ")
 
 
 def window(sizes: Sizes) -> Iterator[Row]:
@@ -72,6 +76,15 @@ def writing(sizes: Sizes) -> Iterator[Row]:
         yield check(f"rotate_write into {name}, keys", rmse_ratio(got[0], want[0]), bar)
         unequal = float((got[1].double() != want[1]).sum())
         yield check(f"rotate_write into {name}, values", unequal, 0, "numbers differ")
+    tokens = torch.rand(sizes.kv_heads, n, device=sizes.device).argsort(dim=1)[:, : n // 2]
+    picked = [held.new_empty(1, sizes.kv_heads, n // 2, sizes.dim) for held in (key, value)]
+    triton.rotate_write(key, value, None, *picked, 0, tokens)
+    place = tokens[None, :, :, None].expand_as(picked[0])
+    unequal = sum(
+        float((p != held.gather(2, place)).sum())
+        for p, held in zip(picked, (key, value), strict=True)
+    )
+    yield check("rotate_write of tokens picked per head", unequal, 0, "numbers differ")
 
 
 def buffers(sizes: Sizes) -> Iterator[Row]:
@@ -89,10 +102,17 @@ def buffers(sizes: Sizes) -> Iterator[Row]:
             given = (query, key, value, at, 0.1, turn)
             out, lse = triton.buffer_attention_lse(*given)
             doubles = [t.double() for t in (query, key, value)]
-            want = buffer_naive.buffer_attention_lse(*doubles, before, 0.1, _double(turn))
+            exact = (*doubles, before, 0.1, _double(turn))
+            want = buffer_naive.buffer_attention_lse(*exact)
             yield check(f"buffer_attention of {name} {dtype}", rmse_ratio(out, want[0]), bar)
             gap = float((lse - want[1]).abs().max())
             yield check(f"buffer_attention of {name} {dtype}, lse", gap, 2e-2)
+            beside = elsewhere(sizes, n)
+            joined = triton.buffer_attention_lse(*given, beside)[0]
+            both = buffer_naive.buffer_attention_lse(*exact, beside)[0]
+            yield check(
+                f"buffer_attention of {name} {dtype}, joined", rmse_ratio(joined, both), bar
+            )
             plain = triton.buffer_attention(*given).transpose(1, 2)
             yield check(
                 f"buffer_attention of {name} {dtype}, 16 bit", rmse_ratio(plain, want[0]), bar
@@ -109,13 +129,14 @@ def packed(sizes: Sizes) -> Iterator[Row]:
         begin, end = cases.visible(sizes, held)
         end[-1] -= 5
         query = sizes.random(1, sizes.heads, 1, sizes.dim, dtype=torch.float32)
-        plain = triton.packed_attention(query, held, begin, end, 0.02, asm=False)
-        want = packed_naive.packed_attention(query, held, begin, end, 0.02)
+        given = (query, held, begin, end, 0.02, cases.angles(sizes, 1), elsewhere(sizes, 1))
+        plain = triton.packed_attention(*given, asm=False)
+        want = packed_naive.packed_attention(*given)
         # wrong by far where the matrix unit takes subnormal numbers for zero
         yield check(f"packed_attention {name}", rmse_ratio(plain[0], want[0]), HALF)
         yield check(f"packed_attention {name}, lse", float((plain[1] - want[1]).abs().max()), 5e-3)
         if not sizes.dry:
-            fast = triton.packed_attention(query, held, begin, end, 0.02, asm=True)
+            fast = triton.packed_attention(*given, asm=True)
             unequal = float((fast[0] != plain[0]).sum())
             yield check(f"packed_attention {name}, assembly", unequal, 0, "numbers differ")
 
@@ -170,11 +191,11 @@ def mass(sizes: Sizes) -> Iterator[Row]:
     from mmkv.kernels.attention_mass import triton
 
     m = 100 if sizes.dry else 5000
-    query = sizes.random(sizes.heads, 9, sizes.dim)
-    key = sizes.random(sizes.kv_heads, m, sizes.dim)
-    for before in (None, m - 9):
-        got = triton.attention_mass(query, key, 0.1, before)
-        want = mass_naive.attention_mass(query.double(), key.double(), 0.1, before)
+    query = sizes.random(sizes.heads, 9, sizes.dim, dtype=torch.float16)
+    key = sizes.random(sizes.kv_heads, m, sizes.dim, dtype=torch.float16)
+    for before, turn in ((None, None), (m - 9, cases.angles(sizes, 9))):
+        got = triton.attention_mass(query, key, 0.1, before, turn)
+        want = mass_naive.attention_mass(query.double(), key.double(), 0.1, before, _double(turn))
         yield check(f"attention_mass, before={before}", rmse_ratio(got, want), HALF)
 
 
@@ -187,6 +208,12 @@ def merging(sizes: Sizes) -> Iterator[Row]:
         given = (key, value, order[:, :30], order[:, 30:], mode)
         pairs = zip(triton.merge(*given), merge_naive.merge(*given), strict=True)
         yield check(f"merge, {mode}", max(rmse_ratio(a, b) for a, b in pairs), 1e-4)
+
+
+def elsewhere(sizes: Sizes, n: int) -> tuple[Tensor, Tensor]:
+    """Attention of n queries over other tokens, to be joined."""
+    out = sizes.random(1, sizes.heads, n, sizes.dim, dtype=torch.float32)
+    return out, sizes.random(1, sizes.heads, n, dtype=torch.float32) + 2
 
 
 def packed_blocks(

@@ -12,45 +12,66 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.gpu import cases
-from benchmarks.gpu.report import Row, row
+from benchmarks.gpu.report import Row, failed, missing, row
 from benchmarks.gpu.setup import ROTATED, Sizes, rmse_ratio, seconds
+from mmkv.kernels.pack.form import Form
 
 BARS = {32 << 10: 1.8, 128 << 10: 4.5, 1 << 20: 5.0}
 
 
-def decode(sizes: Sizes, tokens: int, state: dict[str, float]) -> Iterator[Row]:
-    """One token's attention over so much history, all layers."""
-    from mmkv.kernels.packed_attention import triton
+def decode(sizes: Sizes, tokens: int, bandwidth: float) -> Iterator[Row]:
+    """One token's attention over so much history, all layers.
 
+    Args:
+        bandwidth: bytes a second of a copy.
+    """
     query = sizes.random(1, sizes.heads, 1, sizes.dim)
     scale = sizes.dim**-0.5
     best = None
     for name, taken in _baselines(sizes, query, tokens, scale):
         if isinstance(taken, str):
-            yield {"name": f"decode {tokens}, {name}", "value": None, "unit": taken}
+            yield missing(f"decode {tokens}, {name}", taken)
             continue
         best = taken if best is None else min(best, taken)
         yield row(
             f"decode {tokens}, {name}, {sizes.layers} layers", 1e3 * taken * sizes.layers, "ms"
         )
     for name, pair in cases.forms(sizes).items():
-        held = [cases.history(sizes, tokens, *pair) for _ in range(1 if sizes.dry else ROTATED)]
-        ends = cases.visible(sizes, held[0])
-        for layer in held:
-            assert layer.compact
-        calls = [
-            lambda h=h, e=ends: triton.packed_attention(query, h, *e, scale, asm=not sizes.dry)
-            for h in held
-        ]
-        taken = seconds(sizes, calls)
-        moved = held[0].keys.nbytes + held[0].values.nbytes
-        yield row(f"decode {tokens}, packed {name}, {sizes.layers} layers",
-                  1e3 * taken * sizes.layers, "ms")  # fmt: skip
-        yield row(f"decode {tokens}, packed {name}, share of copy bandwidth",
-                  moved / taken / state["copy"], "")  # fmt: skip
+        try:
+            taken, moved = _packed(sizes, query, tokens, pair, scale)
+        except Exception as error:
+            yield failed(f"decode {tokens}, packed {name}", error)
+            continue
+        yield row(
+            f"decode {tokens}, packed {name}, {sizes.layers} layers",
+            1e3 * taken * sizes.layers,
+            "ms",
+        )
+        yield row(
+            f"decode {tokens}, packed {name}, share of copy bandwidth",
+            moved / taken / bandwidth,
+            "",
+        )
         if best is not None:
             bar = BARS.get(tokens) if name != "K4 V4" else None
             yield row(f"decode {tokens}, packed {name}, times the fastest", best / taken, "x", bar)
+
+
+def _packed(
+    sizes: Sizes, query: Tensor, tokens: int, pair: tuple[Form, Form], scale: float
+) -> tuple[float, int]:
+    """Seconds of one layer's attention over packed history, and the bytes of codes it reads."""
+    from mmkv.kernels.packed_attention import triton
+
+    held = [cases.history(sizes, tokens, *pair) for _ in range(1 if sizes.dry else ROTATED)]
+    ends = cases.visible(sizes, held[0])
+    for layer in held:
+        assert layer.compact
+    calls = [
+        lambda h=h, e=ends: triton.packed_attention(query, h, *e, scale, asm=not sizes.dry)
+        for h in held
+    ]
+    return seconds(sizes, calls), held[0].keys.nbytes + held[0].values.nbytes
 
 
 def _baselines(
@@ -77,7 +98,8 @@ def _baselines(
                 continue
             yield name, seconds(sizes, [lambda p=p, a=attend: a(*p) for p in held])
         except Exception as error:
-            yield name, f"not here: {type(error).__name__}: {str(error).splitlines()[0][:80]}"
+            first = (str(error).splitlines() or [""])[0][:80]
+            yield name, f"not here: {type(error).__name__}: {first}"
 
 
 def _ways(

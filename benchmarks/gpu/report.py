@@ -1,69 +1,56 @@
-"""Rows of results: run the steps, keep what fails as a row too, write JSON and Markdown."""
+"""Rows of results: on the screen, and as JSON and Markdown."""
 
 from __future__ import annotations
 
 import json
-import platform
-import time
-import traceback
 from collections.abc import Callable, Iterable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from benchmarks.gpu.setup import Sizes
-
-Row = dict[str, Any]  # name, value, unit; bar and ok where there is a bar
+Row = dict[str, Any]  # name, value, unit; bar and ok where there is a bar; check where it must hold
 Step = tuple[str, float, Callable[[], Iterable[Row]]]  # name, seconds it may take, what to run
-_PACKAGES = ("torch", "triton", "transformers", "numpy", "flash-attn")
 
 
 class Report:
-    """What was found so far. right: whether every check passed and no step failed."""
+    """What was found so far.
 
-    def __init__(self, sizes: Sizes, budget: float) -> None:
-        self.machine = machine(sizes)
+    Args:
+        folder: where the results go, or None.
+
+    Attributes:
+        right: whether every check passed and nothing failed. machine: hardware and versions.
+        steps: names and seconds of what was run.
+    """
+
+    def __init__(self, folder: Path | None, *, dry: bool) -> None:
         self.rows: list[Row] = []
         self.right = True
-        self._until = time.monotonic() + budget
-        self._dry = sizes.dry
+        self.machine: Row = {"gpu": None}
+        self.steps: list[Row] = []
+        self._folder, self._dry = folder, dry
 
-    def run(self, steps: Iterable[Step]) -> None:
-        """Run steps while there is time; a step that fails becomes a row and does not stop."""
-        for name, cost, step in steps:
-            if time.monotonic() + cost > self._until:
-                self._add({"name": name, "value": None, "unit": "left out: no time", "ok": None})
-                continue
-            try:
-                for row in step():
-                    self._add(row)
-            except Exception as error:
-                traceback.print_exc()
-                self.right = False
-                text = f"failed: {type(error).__name__}: {error}"[:300]
-                self._add({"name": name, "value": None, "unit": text, "ok": False})
-
-    def _add(self, row: Row) -> None:
+    def add(self, row: Row) -> None:
+        """One more row."""
         self.rows.append(row)
-        if row.get("check") and not row["ok"]:
+        broken = row.get("check") or row["value"] is None
+        if broken and row.get("ok") is False:
             self.right = False
         print(line(row), flush=True)
 
-    def write(self, folder: Path | None) -> None:
-        """Write `gpu-<name>.json` and `.md` into a folder, or nothing."""
-        if self._dry:
-            print("dry run: these are no measurements")
-        if folder is None:
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        slug = "dry-run" if self._dry else "-".join(str(self.machine["gpu"]).lower().split())
-        result = {"machine": self.machine, "dry_run": self._dry, "rows": self.rows}
-        path = folder / f"gpu-{slug}.json"
+    def write(self) -> Path | None:
+        """Write `gpu-<name>.json` and `.md` into the folder, if there is one: where the JSON is."""
+        if self._folder is None:
+            return None
+        self._folder.mkdir(parents=True, exist_ok=True)
+        gpu = str(self.machine["gpu"] or "unknown")
+        slug = "dry-run" if self._dry else "-".join(gpu.lower().split())
+        result = {
+            "machine": self.machine, "dry_run": self._dry, "rows": self.rows, "steps": self.steps,
+        }  # fmt: skip
+        path = self._folder / f"gpu-{slug}.json"
         path.write_text(json.dumps(result, indent=1) + "\n")
         path.with_suffix(".md").write_text(self.markdown())
-        print(f"written: {path}")
+        return path
 
     def markdown(self) -> str:
         """The table, with the machine above it."""
@@ -82,6 +69,26 @@ def row(name: str, value: float, unit: str, bar: float | None = None, least: boo
     return {"name": name, "value": float(value), "unit": unit, "bar": f"{sign} {bar:g}", "ok": ok}
 
 
+def check(name: str, found: float, bar: float, unit: str = "error / signal") -> Row:
+    """A row that has to hold."""
+    return {
+        "name": f"right: {name}", "value": float(found), "unit": unit, "bar": f"<= {bar:g}",
+        "ok": bool(found <= bar), "check": True,
+    }  # fmt: skip
+
+
+def missing(name: str, why: str) -> Row:
+    """A row of what is not here, which is no fault."""
+    return {"name": name, "value": None, "unit": why, "ok": None}
+
+
+def failed(name: str, error: Exception) -> Row:
+    """A row of what went wrong."""
+    first = (str(error).splitlines() or [""])[0]
+    text = f"failed: {type(error).__name__}: {first}"[:300]
+    return {"name": name, "value": None, "unit": text, "ok": False}
+
+
 def cells(row: Row) -> tuple[str, str, str, str]:
     """Name, value with unit, bar, and whether it holds."""
     value = row["value"]
@@ -94,23 +101,3 @@ def line(row: Row) -> str:
     """A row for the screen."""
     name, value, bar, verdict = cells(row)
     return f"{name:<58} {value:<28} {bar:<12} {verdict}".rstrip()
-
-
-def machine(sizes: Sizes) -> Row:
-    """Hardware and versions that every figure stands beside."""
-    found: Row = {"gpu": None, "python": platform.python_version()}
-    if sizes.device.type == "cuda":
-        about = torch.cuda.get_device_properties(sizes.device)
-        found |= {
-            "gpu": about.name,
-            "capability": f"{about.major}.{about.minor}",
-            "memory_gb": round(about.total_memory / 1e9, 1),
-            "processors": about.multi_processor_count,
-            "cuda": torch.version.cuda,
-        }
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = None
-    return found

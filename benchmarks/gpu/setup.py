@@ -83,6 +83,12 @@ def seconds(
     return statistics.median(taken)
 
 
+def wait(sizes: Sizes) -> None:
+    """Until the device is through with what it was given."""
+    if sizes.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
 def rmse_ratio(found: Tensor, wanted: Tensor) -> float:
     """Root mean square error over the wanted numbers' root mean square."""
     wanted = wanted.double()

@@ -1,0 +1,104 @@
+"""Runs the measuring process, and starts another where it crashes or hangs, behind the step it was
+at: a fault on a GPU ends every later call of the process that met it.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu.report import Report
+
+_POLL = 0.2  # seconds
+_GRACE = 5.0  # seconds past the budget in which a worker may end by itself
+
+Command = Callable[[Path, int, float], list[str]]  # file for what is found, first step, seconds
+
+
+def supervise(command: Command, report: Report, budget: float) -> None:
+    """Fill the report from workers until one of them is through, or the budget is used up.
+
+    A worker writes a JSON object a line: {"machine": …}; {"begin": i, "name": …, "limit": seconds}
+    before each step; {"row": …}; {"took": seconds} after each step; {"done": true} at the end.
+    """
+    until = time.monotonic() + budget
+    first = 0
+    while True:
+        with tempfile.TemporaryDirectory() as folder:
+            worker = _Worker(command, Path(folder) / "found.jsonl", first, until, report)
+            worker.follow()
+        if worker.done:
+            return
+        # nothing begun: the worker cannot even start, and neither will the next one
+        name = "start" if worker.step is None else worker.name
+        over = time.monotonic() >= until
+        unit = f"stopped: {worker.ended}"
+        report.add({"name": name, "value": None, "unit": unit, "ok": None if over else False})
+        report.write()
+        if worker.step is None or over:
+            return
+        first = worker.step + 1
+
+
+class _Worker:
+    """One process. step, name: what it was at. ended: how it ended, where it was not done."""
+
+    def __init__(
+        self, command: Command, found: Path, first: int, until: float, report: Report
+    ) -> None:
+        found.touch()
+        self.step: int | None = None
+        self.name = ""
+        self.done = False
+        self.ended = ""
+        self._found, self._until, self._report = found, until, report
+        self._limit = until + _GRACE
+        self._rest = ""
+        self._process = subprocess.Popen(command(found, first, until - time.monotonic()))
+
+    def follow(self) -> None:
+        """Until it ends, or has to be ended."""
+        try:
+            with self._found.open() as lines:
+                while self._process.poll() is None and time.monotonic() < self._limit:
+                    self._read(lines.read())
+                    time.sleep(_POLL)
+                code = self._process.poll()
+                if code is None:
+                    over = time.monotonic() >= self._until
+                    self.ended = "no time left" if over else "it hangs, or takes far too long"
+                else:
+                    self.ended = f"the process ended with exit code {code}"
+                self._stop()
+                self._read(lines.read())
+        finally:
+            self._stop()
+
+    def _stop(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+
+    def _read(self, text: str) -> None:
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self._take(json.loads(line))
+        if lines:
+            self._report.write()
+
+    def _take(self, said: dict[str, Any]) -> None:
+        if "machine" in said:
+            self._report.machine = said["machine"]
+        elif "begin" in said:
+            self.step, self.name = said["begin"], said["name"]
+            self._limit = min(time.monotonic() + said["limit"], self._until + _GRACE)
+        elif "row" in said:
+            self._report.add(said["row"])
+        elif "took" in said:
+            self._report.steps.append({"name": self.name, "seconds": round(said["took"], 1)})
+        self.done = self.done or "done" in said
