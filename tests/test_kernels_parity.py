@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import subprocess
@@ -10,14 +11,17 @@ from pathlib import Path
 
 import pytest
 
-CASES = Path(__file__).with_name("kernel_parity.py")
-OPERATIONS = re.findall(r"^def (test_\w+)\(", CASES.read_text(), re.MULTILINE)
+FILES = [Path(__file__).with_name(name) for name in ("kernel_parity.py", "kernel_engine.py")]
+OPERATIONS = [
+    (file, name)
+    for file in FILES
+    for name in re.findall(r"^def (test_\w+)\(", file.read_text(), re.MULTILINE)
+]
 
 
-@pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> str:
+@functools.cache
+def report(cases: Path) -> str:
     """What pytest prints about the cases, run once in a process of their own."""
-    pytest.importorskip("triton")
     done = subprocess.run(
         [
             sys.executable,
@@ -28,19 +32,23 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
             "--tb=short",
             "-p",
             "no:cacheprovider",
-            CASES,
+            cases,
         ],
         env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
-        cwd=CASES.parents[1],
+        cwd=cases.parents[1],
         capture_output=True,
         text=True,
     )
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
-def test_triton_equals_torch(operation: str, report: str) -> None:
-    passed = re.findall(rf"^PASSED \S+::{operation}(?:\[|$)", report, re.MULTILINE)
-    failed = re.findall(rf"^(?:FAILED|ERROR) \S+::{operation}(?:\[| |$)", report, re.MULTILINE)
-    assert passed, report[-3000:]
-    assert not failed, report[-6000:]
+@pytest.mark.parametrize(
+    ("cases", "operation"), OPERATIONS, ids=lambda part: getattr(part, "stem", part)
+)
+def test_triton_equals_torch(cases: Path, operation: str) -> None:
+    pytest.importorskip("triton")
+    told = report(cases)
+    passed = re.findall(rf"^PASSED \S+::{operation}(?:\[|$)", told, re.MULTILINE)
+    failed = re.findall(rf"^(?:FAILED|ERROR) \S+::{operation}(?:\[| |$)", told, re.MULTILINE)
+    assert passed, told[-3000:]
+    assert not failed, told[-6000:]
