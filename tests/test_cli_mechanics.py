@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import heeding_ctrl_c
 
 import mmkv
 from mmkv import Answer, FrameRef, Stats
@@ -452,11 +453,8 @@ def test_ctrl_c_while_live_asks_at_once(
         return False
 
     monkeypatch.setattr(engine, "wait", interrupted)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it
-    try:
+    with heeding_ctrl_c():
         code, out, err = run("ask", "0", "q", "--model", "some/model")
-    finally:
-        signal.signal(signal.SIGINT, before)
     assert code == 0
     assert "going on with what was seen" in err
     assert "a red circle" in out

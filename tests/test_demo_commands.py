@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE, heeding_ctrl_c
 
 from mmkv.cli import main
 
@@ -122,24 +123,26 @@ def test_help_names_what_an_operator_decides(
 
 def test_it_serves_the_page_and_deletes_its_folder_when_told_to_end(tmp_path: Path) -> None:
     words = ["demo", "--port", "0", "--temp", str(tmp_path), "--model", "mmkv-tiny"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mmkv", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    with heeding_ctrl_c():
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mmkv", *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
     try:
         assert process.stdout is not None
         told = process.stdout.readline()
         address = re.search(r"http://127\.0\.0\.1:\d+", told)
         assert address is not None, told
-        with urllib.request.urlopen(address[0], timeout=240) as answer:
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with direct.open(address[0], timeout=PATIENCE) as answer:
             assert b"gradio" in answer.read()
         assert list(tmp_path.glob("*/*"))
     finally:
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=240)
+        _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert "Traceback" not in err
     assert not list(tmp_path.glob("*/*"))

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from video_servers import Camera, jpeg
+from waiting import PATIENCE, finish, until
 
 from mmkv.demos.app.hosts import AllowedHosts, Host
 from mmkv.demos.app.pinned import open_address
@@ -156,7 +157,7 @@ def test_an_rtsp_server_that_sends_elsewhere_is_not_followed(status: str, words:
     pinned = allowed("cam.local").pin(f"rtsp://cam.local:{port}/live")
     with pytest.raises(VideoError, match=words):
         open_address(pinned, 1.0)
-    thread.join(10)
+    finish(thread)
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +182,10 @@ def asked(certificate: ssl.SSLContext) -> Iterator[list[str | None]]:
     certificate.sni_callback = None
 
 
+def no_relay() -> bool:
+    return all(thread.name != "mmkv-relay" for thread in threading.enumerate())
+
+
 # no such name is known to the system's resolver: only the number leads to the camera
 
 
@@ -195,7 +200,7 @@ def test_an_https_camera_is_reached_by_its_number_and_asked_by_its_name(
             assert next(iter(source))[1].ndim == 3
         assert {visit["Host"] for visit in camera.visits} == {f"cam.local:{camera.port}"}
         assert set(asked) == {"cam.local"}
-    assert not [t for t in threading.enumerate() if t.name == "mmkv-relay"]
+    until(no_relay)
 
 
 def test_where_no_proxy_is_set_the_number_itself_is_connected_to(
@@ -229,7 +234,7 @@ def test_a_recording_on_an_https_server_is_read_to_its_end(
         with open_address(pinned, 0.1) as source:
             assert not source.live
             assert len(list(source)) == 15
-    assert not [t for t in threading.enumerate() if t.name == "mmkv-relay"]
+    until(no_relay)
 
 
 def test_an_https_host_that_is_not_there_is_said_in_words(
@@ -245,10 +250,10 @@ def test_an_https_host_that_is_not_there_is_said_in_words(
 def test_a_relay_leads_to_its_own_place_only() -> None:
     with socket.create_server(("127.0.0.1", 0)) as there:
         there.setblocking(False)
-        with Relay("cam.local:443", "127.0.0.1", there.getsockname()[1], 5.0) as relay:
+        with Relay("cam.local:443", "127.0.0.1", there.getsockname()[1], PATIENCE) as relay:
             port = int(relay.address.rpartition(":")[2])
             for place in ("cam.local:22", "other.local:443", "127.0.0.1:443"):
-                with socket.create_connection(("127.0.0.1", port), 5) as asking:
+                with socket.create_connection(("127.0.0.1", port), PATIENCE) as asking:
                     asking.sendall(f"CONNECT {place} HTTP/1.1\r\n\r\n".encode())
                     assert asking.recv(99).startswith(b"HTTP/1.1 403")
         with pytest.raises(BlockingIOError):

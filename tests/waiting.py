@@ -7,9 +7,11 @@ something has probably happened nor takes the time of what it does.
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 PATIENCE = 240.0  # seconds
@@ -48,3 +50,13 @@ def by_itself(work: Callable[[], object]) -> None:
     finish(thread)
     for error in failed:
         raise error
+
+
+@contextmanager
+def heeding_ctrl_c() -> Iterator[None]:
+    """What is started here can be interrupted, even where a shell's `&` had the tests ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -154,8 +154,9 @@ def watch_live(stream: Stream, source: Source, watching: Watching, *, show: bool
         with bar(source.name, duration, show) as update:
             while not ended(feed):
                 elapsed = time.monotonic() - begin
+                text = f"{source.name} {clock(elapsed)}, {stream.stats().frames} frames"
                 dropped = f", {feed.dropped} dropped" if feed.dropped else ""
-                update(elapsed, f"{source.name} {clock(elapsed)}{dropped}", duration)
+                update(elapsed, text + dropped, duration)
                 if duration is not None and elapsed >= duration:
                     break
     except KeyboardInterrupt:
