@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,8 +11,14 @@ from mmkv.demos.captioning.listing import Video
 from mmkv.demos.captioning.progress import Tally
 
 
+@pytest.fixture(autouse=True)
+def standing_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(monotonic=lambda: 0.0)
+    monkeypatch.setattr("mmkv.demos.captioning.progress.time", clock)
+
+
 def tally(seconds: float, **counts: int) -> Tally:
-    return Tally(began=time.monotonic() - seconds, **counts)
+    return Tally(began=-seconds, **counts)
 
 
 def test_it_says_videos_per_hour_and_when_it_will_be_done() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from caption_clips import scenes, write_clip
 from video_servers import Camera, RtspCamera
+from waiting import PATIENCE
 
 from mmkv.models.tiny.questions import Clip
 from mmkv.models.tiny.world import object_name
@@ -26,7 +27,7 @@ def run(name: str, *arguments: object) -> None:
 
 @pytest.fixture
 def mjpeg() -> Iterator[str]:
-    with Camera(lambda handler, visit: camera.show(handler, 0, 200, 0.05)) as camera:
+    with Camera(lambda handler, visit: camera.show(handler, 0, None, 0.05)) as camera:
         yield f"http://127.0.0.1:{camera.port}/live"
 
 
@@ -65,7 +66,7 @@ def test_alert_on_an_rtsp_camera(capsys: pytest.CaptureFixture[str], tmp_path: P
         command += ["What is there now?", "red circle"]
         # cameras have no end: the example is stopped once it has told
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            timer = threading.Timer(120, process.kill)
+            timer = threading.Timer(PATIENCE, process.kill)
             timer.start()
             assert process.stdout is not None
             told = process.stdout.readline()

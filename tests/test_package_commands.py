@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from waiting import finish
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -135,7 +136,7 @@ def test_two_installations_at_once_take_turns(installer: ModuleType, tmp_path: P
         thread.join(0.3)
         assert thread.is_alive()
         assert installer.ran == []
-    thread.join(10)
+    finish(thread)
     assert len(installer.ran) == 1
 
 
@@ -154,7 +155,12 @@ def test_ci_fails_when_a_check_fails_and_ends_with_pytest(tmp_path: Path, broken
         for name, line in [("lint", "All checks passed!"), ("test", "== 3 passed in 0.1s ==")]
     ]
     (tmp_path / "Makefile").write_text("\n".join(rules))
+    chromium = tmp_path / "bin" / "chromium"  # else it would install one
+    chromium.parent.mkdir()
+    chromium.write_text("#!/bin/sh\n")
+    chromium.chmod(0o755)
     clean = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
+    clean["PATH"] = f"{chromium.parent}{os.pathsep}{clean['PATH']}"
     run = ["bash", str(tmp_path / ".ci" / "run")]
     done = subprocess.run(run, capture_output=True, text=True, env=clean)
     assert (done.returncode == 0) == (broken == "nothing")
