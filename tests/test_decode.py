@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import tape
 import torch
+import waiting
 from small_models import FAMILIES, clip, small_vlm
 
 import mmkv
@@ -114,8 +115,7 @@ def test_answers_under_way_at_once_have_memory_of_their_own(
         threads = [threading.Thread(target=finish, args=(i,)) for i in range(2)]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join(60)
+        waiting.finish(*threads)
     assert len(slots) == 2
     assert done == alone
 

@@ -14,6 +14,7 @@ from engine_reference import archived_kv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import FAMILIES, clip, small_vlm
+from waiting import finish, until
 
 import mmkv
 from mmkv.turns import Cancelled, Turns
@@ -154,10 +155,8 @@ def test_turns_come_in_the_order_of_asking() -> None:
         for i in range(6):
             threads.append(threading.Thread(target=work, args=(i,)))
             threads[-1].start()
-            while turns.waiting <= i:
-                time.sleep(0.001)
-    for thread in threads:
-        thread.join(5)
+            until(lambda i=i: turns.waiting > i)
+    finish(*threads)
     assert order == list(range(6))
 
 
@@ -177,8 +176,7 @@ def test_only_one_thread_has_the_turn(counts: list[int]) -> None:
     threads = [threading.Thread(target=work, args=(c,)) for c in counts]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join(20)
+    finish(*threads)
     assert len(most) == sum(counts)
     assert max(most) == 1
 
@@ -197,7 +195,7 @@ def test_a_cancelled_wait_gives_its_place_up() -> None:
         thread = threading.Thread(target=work)
         thread.start()
         cancel.set()
-        thread.join(5)
+        finish(thread)
     with turns.turn():
         seen.append("next")
     assert seen == ["cancelled", "next"]
@@ -228,5 +226,5 @@ def test_a_turn_that_was_never_given_back_is_not_lost(monkeypatch: pytest.Monkey
 
     thread = threading.Thread(target=work)
     thread.start()
-    thread.join(10)
+    finish(thread)
     assert ran == [True]

@@ -13,6 +13,7 @@ import pytest
 import torch
 from engine_reference import archived_kv
 from small_models import clip, small_vlm
+from waiting import PATIENCE, by_itself, until
 
 import mmkv
 from mmkv.video import FrameSource
@@ -44,16 +45,9 @@ class Camera(FrameSource):
             yield float(i), CLIP[i % 12]
 
 
-def eventually(claim: Any, seconds: float = 20.0) -> bool:
-    until = time.monotonic() + seconds
-    while not claim() and time.monotonic() < until:
-        time.sleep(0.005)
-    return bool(claim())
-
-
 def test_an_array_is_encoded_to_its_end(stream: mmkv.Stream) -> None:
     feed = stream.start(CLIP, fps=None)
-    assert feed.wait(30)
+    assert feed.wait(PATIENCE)
     assert (feed.encoded, feed.position, feed.running) == (12, 11.0, False)
     assert stream.stats().frames == 12
 
@@ -61,7 +55,7 @@ def test_an_array_is_encoded_to_its_end(stream: mmkv.Stream) -> None:
 @pytest.mark.parametrize("family", ["llava_onevision", "qwen3_vl"])
 def test_a_feed_encodes_what_encode_does(family: str) -> None:
     with small_vlm(family).stream(CONFIG) as one, small_vlm(family).stream(CONFIG) as other:
-        one.start(CLIP, fps=None).wait(30)
+        assert one.start(CLIP, fps=None).wait(PATIENCE)
         done = other.encode(CLIP, fps=None)
         assert (done.frames, done.seconds) == (12, 11.0)
         assert torch.allclose(archived_kv(one), archived_kv(other), atol=1e-5)
@@ -85,7 +79,7 @@ def test_a_folder_of_images_is_encoded(stream: mmkv.Stream, tmp_path: Path) -> N
     for i, frame in enumerate(CLIP[:3]):
         image.fromarray(frame).save(tmp_path / f"{i}.png")
     feed = stream.start(str(tmp_path), fps=None)
-    assert feed.wait(30)
+    assert feed.wait(PATIENCE)
     assert stream.stats().frames == 3
 
 
@@ -117,7 +111,7 @@ def test_a_running_feed_can_be_asked_about(stream: mmkv.Stream) -> None:
     feed = stream.start(camera, fps=None)
     for i in range(5):
         camera.allowed.release()
-        assert eventually(lambda i=i: feed.position == float(i))
+        until(lambda i=i: feed.position == float(i))
         assert stream.ask("What?", max_new_tokens=1).as_of == i
     assert feed.running
     assert feed.lag_seconds >= 0
@@ -132,9 +126,7 @@ def test_waiting_for_a_running_feed_gives_up_after_its_time(stream: mmkv.Stream)
 
 def test_stopping_a_feed_that_waits_for_a_frame_takes_no_time(stream: mmkv.Stream) -> None:
     feed = stream.start(Camera(), fps=None)
-    before = time.monotonic()
-    feed.stop()
-    assert time.monotonic() - before < 5
+    by_itself(feed.stop)
     assert (feed.running, feed.error) == (False, None)
     assert feed.wait(0) is True
 
@@ -143,7 +135,7 @@ def test_what_a_stopped_feed_encoded_stays(stream: mmkv.Stream) -> None:
     camera = Camera()
     feed = stream.start(camera, fps=None)
     camera.allowed.release(3)
-    assert eventually(lambda: feed.encoded == 3)
+    until(lambda: feed.encoded == 3)
     feed.stop()
     assert stream.ask("What?", max_new_tokens=1).as_of == 2.0
 
@@ -163,7 +155,7 @@ def test_a_source_that_fails_ends_the_feed_with_its_error(stream: mmkv.Stream) -
 
     feed = stream.start(frames(), fps=None)
     with pytest.raises(OSError, match="the cable"):
-        feed.wait(30)
+        feed.wait(PATIENCE)
     assert isinstance(feed.error, OSError)
     assert (stream.stats().frames, feed.running) == (3, False)
 
@@ -187,7 +179,7 @@ def test_stats_can_be_read_while_frames_come(stream: mmkv.Stream) -> None:
     while feed.running:
         counts.append(stream.stats().frames)
         time.sleep(0.002)
-    feed.wait(30)
+    assert feed.wait(PATIENCE)
     assert counts == sorted(counts)
     assert stream.stats().frames == 60
 
@@ -196,9 +188,9 @@ def test_pushing_while_a_feed_runs_keeps_times_rising(stream: mmkv.Stream) -> No
     camera = Camera()
     feed = stream.start(camera, fps=None)
     camera.allowed.release(2)
-    assert eventually(lambda: feed.encoded == 2)
+    until(lambda: feed.encoded == 2)
     stream.feed(CLIP[0], 100.0)
     camera.allowed.release()
     with pytest.raises(ValueError, match="times must rise"):
-        feed.wait(30)
+        feed.wait(PATIENCE)
     assert stream.seconds == 100.0

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import FAMILIES, clip, small_vlm
+from waiting import finish
 
 import mmkv
 from mmkv.decoder import Decoder
@@ -147,8 +148,7 @@ def test_closing_from_another_thread_ends_the_wait_for_the_device(stream: mmkv.S
         thread = threading.Thread(target=lambda: pieces.extend(reply))
         thread.start()
         reply.close()
-        thread.join(5)
-        assert not thread.is_alive()
+        finish(thread)
     assert reply.answer.finish_reason == "cancelled"
 
 
@@ -268,6 +268,5 @@ def test_many_threads_ask_one_stream_at_once(stream: mmkv.Stream) -> None:
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join(30)
+    finish(*threads)
     assert got == [True] * 20

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from small_models import FAMILIES, clip, small_vlm
+from waiting import finish
 
 import mmkv
 from mmkv import seam
@@ -61,9 +62,7 @@ def together(*works: Any) -> list[Any]:
     threads = [threading.Thread(target=run, args=(i,)) for i in range(len(works))]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join(60)
-        assert not thread.is_alive()
+    finish(*threads)
     return results
 
 
