@@ -7,13 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from caption_clips import right, scenes, write_clip
+from waiting import PATIENCE, until
 
 from mmkv.demos.captioning.job import CaptioningError, Failure, Job
 from mmkv.demos.captioning.listing import Video
@@ -56,11 +56,7 @@ def done(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     out = tmp_path_factory.mktemp("out") / "captions.jsonl"
     command = [*MMKV, str(folder), "--out", str(out), "--format", "srt", "--strict"]
     first = subprocess.Popen(command, env=ENV, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    begin = time.monotonic()
-    while not out.exists() or out.read_bytes().count(b"\n") < 1:
-        assert time.monotonic() - begin < 240
-        assert first.poll() is None
-        time.sleep(0.02)
+    until(lambda: first.poll() is not None or (out.exists() and b"\n" in out.read_bytes()))
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
     with out.open("ab") as file:
@@ -122,20 +118,16 @@ def test_changed_settings_are_noticed(done: tuple[Path, str, str], folder: Path)
 
 @pytest.fixture(scope="module")
 def supervisor() -> Iterator[Supervisor]:
-    with Supervisor(Job(Captioning(every=1)), stall=15) as one:
+    with Supervisor(Job(Captioning(every=1)), stall=PATIENCE) as one:
         yield one
 
 
-def interrupt(supervisor: Supervisor, number: int, times: int) -> Any:
-    """Send a signal to the process when it tells of progress, so many times."""
-    left = [times]
-
-    def told(seconds: float, duration: float | None) -> None:
-        if left[0] and supervisor._process is not None:
-            left[0] -= 1
-            os.kill(supervisor._process.pid, number)
-
-    return told
+def stopped(supervisor: Supervisor) -> int:
+    """Let the process stand still; its number."""
+    supervisor.start()
+    assert supervisor._process is not None
+    os.kill(supervisor._process.pid, signal.SIGSTOP)
+    return supervisor._process.pid
 
 
 def test_one_process_captions_several_videos(supervisor: Supervisor, folder: Path) -> None:
@@ -151,10 +143,16 @@ def test_one_process_captions_several_videos(supervisor: Supervisor, folder: Pat
 
 
 def test_a_video_that_kills_the_process_is_a_failure_and_the_next_one_works(
-    supervisor: Supervisor, folder: Path
+    supervisor: Supervisor, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = interrupt(supervisor, signal.SIGKILL, 1)
-    failed = supervisor.caption(Video.of(str(folder / "2.mp4")), told=told)
+    pid, send = stopped(supervisor), supervisor._connection.send  # type: ignore[union-attr]
+
+    def deadly(video: Any) -> None:
+        send(video)
+        os.kill(pid, signal.SIGKILL)
+
+    monkeypatch.setattr(supervisor._connection, "send", deadly)
+    failed = supervisor.caption(Video.of(str(folder / "2.mp4")))
     assert isinstance(failed, Failure)
     assert failed.kind == "died"
     assert "was killed" in failed.reason
@@ -162,18 +160,26 @@ def test_a_video_that_kills_the_process_is_a_failure_and_the_next_one_works(
 
 
 def test_a_process_that_hangs_is_ended_and_the_video_tried_once_more_alone(
-    supervisor: Supervisor, folder: Path
+    supervisor: Supervisor, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = interrupt(supervisor, signal.SIGSTOP, 1)
-    begin = time.monotonic()
+    pid, kill, ended = stopped(supervisor), supervisor._kill, []
+
+    def patient_again() -> None:
+        ended.append(supervisor._process.pid)  # type: ignore[union-attr]
+        kill()
+        supervisor._stall = PATIENCE
+
+    monkeypatch.setattr(supervisor, "_kill", patient_again)
+    supervisor._stall = 0.5
     one, two = (Video.of(str(folder / f"{n}.mp4")) for n in (0, 1))
-    found = supervisor.caption(one, following=two, told=told)
-    assert time.monotonic() - begin > 15
+    found = supervisor.caption(one, following=two)
+    assert ended == [pid]
     assert isinstance(found, dict)
+    assert found["id"] == one.id
 
 
 def test_a_video_beyond_its_time_is_given_up(supervisor: Supervisor, folder: Path) -> None:
-    supervisor.start()
+    stopped(supervisor)
     supervisor._timeout = 0.05
     try:
         failed = supervisor.caption(Video.of(str(folder / "2.mp4")))
