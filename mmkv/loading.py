@@ -124,4 +124,8 @@ def _legacy_template(path: str, hub: dict[str, Any]) -> str | None:
     found = cached_file(
         path, "chat_template.json", _raise_exceptions_for_missing_entries=False, **hub
     )
-    return None if found is None else json.loads(Path(found).read_text()).get("chat_template")
+    return (
+        None
+        if found is None
+        else json.loads(Path(found).read_text(encoding="utf-8")).get("chat_template")
+    )

@@ -24,7 +24,7 @@ def row(number: int, digest: str = "abc") -> dict[str, Any]:
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_a_file_of_something_else_is_left_alone(out: Path) -> None:
     out.write_text("dear diary")
     with pytest.raises(OutputError, match="does not hold JSON lines"):
         Output(out)
-    assert out.read_text() == "dear diary"
+    assert out.read_text(encoding="utf-8") == "dear diary"
 
 
 def test_a_damaged_line_in_the_middle_is_told_by_its_number(out: Path) -> None:
@@ -151,14 +151,16 @@ def test_captions_made_anew_get_new_subtitles(out: Path) -> None:
         yield VIDEOS[1], spoken(1, "old words", "other")
 
     def new(tally: Tally) -> Iterator[Result]:
-        assert [file.read_text().count("as it was") for file in folder.iterdir()] == [1]
+        assert [
+            file.read_text(encoding="utf-8").count("as it was") for file in folder.iterdir()
+        ] == [1]
         yield VIDEOS[1], spoken(1, "new words", job.digest)
 
     with Output(out) as output:
         written(old, VIDEOS[:2], VIDEOS[:2], job, output, ["srt"], None)
         todo = resumed(VIDEOS[:2], job, output, "redo")
         written(new, VIDEOS[:2], todo, job, output, ["srt"], None)
-    told = " ".join(file.read_text() for file in folder.iterdir())
+    told = " ".join(file.read_text(encoding="utf-8") for file in folder.iterdir())
     assert ("as it was" in told, "new words" in told, "old words" in told) == (True, True, False)
 
 

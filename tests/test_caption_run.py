@@ -45,7 +45,7 @@ def mmkv(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[s
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_rows_say_what_was_seen_when_and_how(done: tuple[Path, str, str], folder
 def test_every_row_has_its_subtitles(done: tuple[Path, str, str]) -> None:
     files = list(done[0].with_name("captions-subtitles").glob("*.srt"))
     assert len(files) == 4
-    assert all(file.read_text().count(" --> ") == LENGTH for file in files)
+    assert all(file.read_text(encoding="utf-8").count(" --> ") == LENGTH for file in files)
 
 
 def test_failures_have_their_reasons_and_strict_says_so(done: tuple[Path, str, str]) -> None:

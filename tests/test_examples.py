@@ -95,5 +95,7 @@ def test_reopen_a_store(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> N
 
 
 def test_no_example_is_left_out() -> None:
-    ran = set(re.findall(r'^    run\("(\w+)"', Path(__file__).read_text(), re.MULTILINE))
+    ran = set(
+        re.findall(r'^    run\("(\w+)"', Path(__file__).read_text(encoding="utf-8"), re.MULTILINE)
+    )
     assert {path.stem for path in FOLDER.glob("*.py")} - {"__init__"} == ran

@@ -17,5 +17,8 @@ TRIED = (
 
 def suggestions() -> list[str]:
     """Those of the bundled video's questions that the page offers."""
-    known = {note["question"] for note in json.loads(SAMPLE_NOTES.read_text())["questions"]}
+    known = {
+        note["question"]
+        for note in json.loads(SAMPLE_NOTES.read_text(encoding="utf-8"))["questions"]
+    }
     return [question for question in TRIED if question in known]

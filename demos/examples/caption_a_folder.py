@@ -18,7 +18,7 @@ def main(folder: str, out: str = "captions.jsonl", model: str = "mmkv-tiny") -> 
     with Output(Path(out)) as output:
         tally = caption_videos(listed([folder], None), job, output, timeout=3600)
     print(f"{tally.done} captioned, {tally.before} were there, {tally.failed} failed")
-    for line in Path(out).read_text().splitlines():
+    for line in Path(out).read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         print(row["path"])
         for segment in row["segments"]:

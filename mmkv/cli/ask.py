@@ -189,7 +189,9 @@ def remarks(answer: Answer, seconds: float, gap: float) -> list[str]:
 
 def sample_questions() -> list[dict[str, Any]]:
     """Questions about the bundled video whose answers are known."""
-    questions: list[dict[str, Any]] = jsonlib.loads(SAMPLE_NOTES.read_text())["questions"]
+    questions: list[dict[str, Any]] = jsonlib.loads(SAMPLE_NOTES.read_text(encoding="utf-8"))[
+        "questions"
+    ]
     return questions
 
 

@@ -19,7 +19,7 @@ FORMAT = "mmkv store"
 def is_store(folder: Path) -> bool:
     """Whether the folder holds a store."""
     try:
-        return json.loads((folder / NAME).read_text()).get("format") == FORMAT
+        return json.loads((folder / NAME).read_text(encoding="utf-8")).get("format") == FORMAT
     except (OSError, ValueError, AttributeError):
         return False
 
@@ -70,7 +70,7 @@ def load(folder: Path) -> dict[str, Any]:
         StoreError: there is no store. StoreMismatchError: it is of another version.
     """
     try:
-        text = (folder / NAME).read_text()
+        text = (folder / NAME).read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
         raise StoreError(
             f"there is no store at {folder}; `mmkv encode VIDEO --store {folder}` or "
