@@ -6,7 +6,6 @@ One writer, the stream; a question works on a snapshot, which keeps what it refe
 from __future__ import annotations
 
 import logging
-from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,8 @@ import torch
 from torch import Tensor
 
 from mmkv.archive.behind import BACKLOG_BYTES, Job, WriteBehind
-from mmkv.archive.blocks import ArchivedBlock, index_of
+from mmkv.archive.block_list import BlockList
+from mmkv.archive.blocks import ArchivedBlock
 from mmkv.archive.page_list import PageList, PageSize
 from mmkv.archive.pages import pack, stripped
 from mmkv.archive.reads import PageMemory, ReadCounts
@@ -66,7 +66,7 @@ class Archive:
         self._page_size = page or PageSize()
         self._devices = devices
         self._payloads = Slabs(torch.uint8, pinned=False, limit=limit)
-        self._blocks: list[ArchivedBlock] = []
+        self._blocks = BlockList()
         self._pages = PageList(2 * shape.layers * shape.kv_heads * shape.head_dim)
         self._summaries = SummaryIndex(shape.layers, index_bytes)
         self._memory = PageMemory(limit if on_disk else None)
@@ -75,21 +75,25 @@ class Archive:
         self._handed = 0  # the first block that was not handed over to be written
         self._packed = Packed(codec, shape, dtype, self._memory)
         self._bytes = 0  # of packed blocks not forgotten
-        self.first = 0
 
     def __len__(self) -> int:
         """Blocks so far, those forgotten or lost too: the next one's number."""
-        return self._blocks[-1].index + 1 if self._blocks else self.first
+        return self._blocks.stop
+
+    @property
+    def first(self) -> int:
+        """Number of the oldest block not forgotten."""
+        return self._blocks.first
 
     @property
     def last(self) -> ArchivedBlock | None:
         """The newest block."""
-        return self._blocks[-1] if self._blocks else None
+        return self._blocks.last
 
     @property
     def oldest(self) -> ArchivedBlock | None:
         """The oldest block not forgotten."""
-        return self._blocks[0] if self._blocks else None
+        return self._blocks.oldest
 
     @property
     def nbytes(self) -> int:
@@ -128,7 +132,7 @@ class Archive:
         if self.behind is not None and blocks:
             self.behind.writer.note(summaries=facts(self._summaries.centre))
         for block in blocks:
-            self._blocks.append(block)
+            self._blocks.add([block])
             if self._page_size.full(self._open(), self._thinning):
                 self._close_page()
         self._hand_over()
@@ -144,13 +148,13 @@ class Archive:
         for stored in store.pages():
             page = stored.page
             self._summaries.centre = centre_of(store.meta["summaries"], self._shape)
-            if not self._blocks:
-                self.first = page.first
+            if self._blocks.last is None:
+                self._blocks.first = page.first
             rows = from_bytes(stored.summaries, len(stored.blocks), self._shape)
             moved = [row.to(device) for row, device in zip(rows, devices, strict=True)]
             self._summaries.extend(page.first, moved)
             self._pages.add(page)
-            self._blocks.extend(stored.blocks)
+            self._blocks.add(stored.blocks)
             self._handed = page.stop
         self.leave(store.first)
 
@@ -164,8 +168,14 @@ class Archive:
 
     def leave(self, first: int) -> None:
         """Forget blocks before number `first`."""
-        if first > self.first:
-            self._leave(self._place(first))
+        if first <= self.first:
+            return
+        for block in self._blocks.drop(first):
+            page = self._pages.of(block.index)
+            if page is not None and not self._on_disk:
+                self._bytes -= page.bytes_of(block.index)
+        self._memory.forget(self._pages.drop(self.first))
+        self._summaries.forget(self.first)
 
     def make_room(self) -> None:
         """Wait while too much waits to be written.
@@ -203,21 +213,14 @@ class Archive:
 
     def _open(self) -> list[ArchivedBlock]:
         """Blocks of the open page."""
-        return self._blocks[self._place(max(self._pages.stop, self.first)) :]
-
-    def _place(self, index: int) -> int:
-        """Where in `_blocks` the block of this number stands, or would stand."""
-        last = len(self._blocks)
-        if last and self._blocks[-1].index - self._blocks[0].index == last - 1:  # nothing is lost
-            return min(max(0, index - self._blocks[0].index), last)
-        return bisect_left(self._blocks, index, key=index_of)
+        return self._blocks.between(max(self._pages.stop, self.first))
 
     def _close_page(self) -> None:
         blocks = self._open()
         page = pack(blocks, self.codec, self._payloads, self._devices, self._thinning)
         # from here on the blocks are the page's, also where an interrupt comes in between
         self._pages.add(page)
-        self._blocks[-len(blocks) :] = map(stripped, blocks)
+        self._blocks.replace([stripped(block) for block in blocks])
         self._bytes += sum(page.bytes_of(block.index) for block in blocks)
 
     def _hand_over(self) -> None:
@@ -225,7 +228,7 @@ class Archive:
         if self.behind is None:
             return
         for page in self._pages.since(self._handed):
-            blocks = self._blocks[self._place(page.first) : self._place(page.stop)]
+            blocks = self._blocks.between(page.first, page.stop)
             view = self._summaries.view()
             rows = [
                 torch.cat([part.cpu() for part in view.parts(layer, page.first, page.stop)])
@@ -239,10 +242,9 @@ class Archive:
 
     def _needed(self) -> int:
         """The first block that the window still shows."""
-        last = self._blocks[-1]
-        low = last.start + last.tokens - self.window_tokens
-        place = bisect_right(self._blocks, low, key=_end)
-        return self._blocks[place].index if place < len(self._blocks) else len(self)
+        last = self._blocks.last
+        assert last is not None
+        return self._blocks.at_token(last.start + last.tokens - self.window_tokens)
 
     def _forget(self) -> None:
         if self._on_disk or self._limit is None or self.nbytes <= self._limit:
@@ -253,29 +255,11 @@ class Archive:
                 "forgotten (raise max_ram to keep more, or keep the stream on disk with store=)",
                 self._limit,
             )
-        held, drop = self.nbytes, 0
-        while held > self._limit and drop < len(self._blocks) - 1:
-            held -= self._size(drop)
-            drop += 1
-        self._leave(drop)
-
-    def _size(self, place: int) -> int:
-        """Bytes of the block at this place in `_blocks`."""
-        block = self._blocks[place]
-        page = self._pages.of(block.index)
-        return block.nbytes if page is None else page.bytes_of(block.index)
-
-    def _leave(self, drop: int) -> None:
-        """Forget the oldest blocks."""
-        if not self._on_disk:
-            closed = len(self._blocks) - len(self._open())
-            self._bytes -= sum(self._size(place) for place in range(min(drop, closed)))
-        first = self._blocks[drop].index if drop < len(self._blocks) else len(self)
-        self._memory.forget(self._pages.drop(first))
-        del self._blocks[:drop]
-        self.first = first
-        self._summaries.forget(first)
-
-
-def _end(block: ArchivedBlock) -> int:
-    return block.start + block.tokens
+        held, first = self.nbytes, self.first
+        for block in self._blocks:
+            if held <= self._limit or block is self.last:
+                break
+            page = self._pages.of(block.index)
+            held -= block.nbytes if page is None else page.bytes_of(block.index)
+            first = block.index + 1
+        self.leave(first)
