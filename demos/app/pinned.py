@@ -72,8 +72,9 @@ class Pinned:
 
     @property
     def _by_name(self) -> bool:
-        """Whether a name is connected to, which only servers behind a name of many need (SNI).
-        FFmpeg keeps to a proxy only where no_proxy does not name exceptions.
+        """Whether a relay is asked for the name, so that TLS says it: servers of several names
+        need that (SNI). Where no_proxy is set, FFmpeg might pass the relay by: then the number is
+        connected to.
         """
         named = ":" not in str(self.parts.hostname) and self.parts.hostname != self.number
         return self.parts.scheme == "https" and named and not os.environ.get("no_proxy")
