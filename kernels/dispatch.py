@@ -21,11 +21,13 @@ _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 def runs_triton(tensor: Tensor, head_dim: int | None = None) -> bool:
     """Whether the Triton kernels take this tensor (of keys or values of this head size)."""
     return (
-        tensor.is_cuda
-        and tensor.dtype in _DTYPES
-        and (head_dim is None or head_dim % 16 == 0)
-        and why_not(tensor.device) is None
+        has_triton(tensor) and tensor.dtype in _DTYPES and (head_dim is None or head_dim % 16 == 0)
     )
+
+
+def has_triton(tensor: Tensor) -> bool:
+    """Whether Triton kernels run where this tensor is."""
+    return tensor.is_cuda and why_not(tensor.device) is None
 
 
 def on_device(tensor: Tensor) -> AbstractContextManager[None]:

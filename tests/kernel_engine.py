@@ -20,9 +20,7 @@ from mmkv.kernels import dispatch
 triton_runs = False
 launches: list[str] = []
 
-dispatch.runs_triton = lambda tensor, head_dim=None: (
-    triton_runs and tensor.dtype in dispatch._DTYPES and not (head_dim or 16) % 16
-)
+dispatch.has_triton = lambda tensor: triton_runs
 dispatch.on_device = lambda tensor: nullcontext()
 
 from small_models import clip, small_vlm  # noqa: E402
@@ -32,22 +30,23 @@ import mmkv  # noqa: E402
 
 FRAMES, TOKENS = 8, 2
 SETTINGS: dict[str, dict[str, Any]] = {
-    "retrieved, packed": {"key_bits": 2, "value_bits": 1.58},
+    "retrieved, thinned and packed": {
+        "keep_ratio": 0.5, "key_bits": 2, "value_bits": 1.58, "page_tokens": 16,
+    },
     "thinned by what a text sees, merged, thinned again when asked": {
         "keep_ratio": 0.5, "eviction": "text-prior", "merging": "average",
         "answer_keep_ratio": 0.5, "page_tokens": 16,
     },
-    "everything, packed": {"retrieve_frames": "all", "key_bits": 2, "value_bits": 2},
-    "everything, part of it not packed yet": {
+    "everything, packed but for the last frames": {
         "retrieve_frames": "all", "key_bits": 4, "value_bits": 1.58, "page_tokens": 30,
     },
 }  # fmt: skip
 EVERYWHERE = {"_window_attention", "_buffer_attention", "_join", "_rotate_write", "_score"}
 # kernels that have to have run, by the first words of a case
 USED = {
-    "retrieved": {"_fit", "_quantize", "_unpack_rotate", "_summarize"},
+    "retrieved": {"_fit", "_quantize", "_pack_bits", "_unpack_rotate", "_summarize", "_farthest"},
     "thinned": {"_lse", "_total", "_mass", "_nearest", "_gather"},
-    "everything": {"_fold", "_packed_attention"},
+    "everything": {"_widen", "_fold", "_packed_attention"},
 }
 
 
@@ -67,7 +66,7 @@ def logits(settings: dict[str, Any], *, in_triton: bool) -> Tensor:
     global triton_runs
     triton_runs = in_triton
     launches.clear()
-    config = {"window_frames": 4, "recent_frames": 2, "chunk_frames": 2, "retrieve_frames": 3}
+    config = {"window_frames": 2, "recent_frames": 1, "chunk_frames": 4, "retrieve_frames": 2}
     with small_vlm("llava_onevision").stream(mmkv.CacheConfig(**{**config, **settings})) as stream:
         stream.feed(clip(FRAMES), [float(i) for i in range(FRAMES)])
         with stream.ask_iter("What is it?", max_new_tokens=TOKENS) as reply:

@@ -18,6 +18,8 @@ from mmkv.kernels.attention_mass import naive as mass_naive
 from mmkv.kernels.attention_mass import triton as mass_triton
 from mmkv.kernels.buffer_attention import naive as buffer_naive
 from mmkv.kernels.buffer_attention import triton as buffer_triton
+from mmkv.kernels.farthest import naive as farthest_naive
+from mmkv.kernels.farthest import triton as farthest_triton
 from mmkv.kernels.merge import naive as merge_naive
 from mmkv.kernels.merge import triton as merge_triton
 from mmkv.kernels.pack import naive as pack_naive
@@ -33,6 +35,8 @@ from mmkv.kernels.summarize import naive as summarize_naive
 from mmkv.kernels.summarize import triton as summarize_triton
 from mmkv.kernels.unpack_rotate import naive as unpack_naive
 from mmkv.kernels.unpack_rotate import triton as unpack_triton
+from mmkv.kernels.widen import naive as widen_naive
+from mmkv.kernels.widen import triton as widen_triton
 from mmkv.kernels.window_attention import naive as window_naive
 from mmkv.kernels.window_attention import triton as window_triton
 from mmkv.rotary import rotate
@@ -351,6 +355,44 @@ def test_attention_mass(
     want = scores.softmax(-1).sum((1, 2))
     assert rmse_ratio(got, want) <= 1e-3
     assert torch.allclose(got, mass_naive.attention_mass(query, key, 0.3, before, turn), rtol=2e-2)
+
+
+@given(
+    name=st.sampled_from(sorted(FORMS)),
+    pages=st.integers(1, 2),
+    lengths=st.lists(st.integers(0, 30), min_size=1, max_size=4).filter(any),
+    skip=st.sampled_from([0, 2]),
+    grouped=st.booleans(),
+    seed=st.integers(0, 99),
+)
+@settings(quick, max_examples=10)
+def test_widen_bit_for_bit(
+    name: str, pages: int, lengths: list[int], skip: int, grouped: bool, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    form, heads, dim, total = FORMS[name](32), 2, 32, sum(lengths)
+    sizes = [skip + sum(form.plane_bytes(heads, n, dim)) for n in lengths]
+    data = torch.randint(0, 243 if form.levels == 3 else 256, (pages * sum(sizes),)).to(torch.uint8)
+    at = torch.arange(pages) * sum(sizes)
+    starts = [sum(sizes[:i]) + skip for i in range(len(sizes))]
+    groups = [total // 2, total - total // 2] if grouped and total > 1 else [total]
+    size = (heads, -(-max(groups) // 16) * 16 + 16, dim)
+    for values in (False, True):
+        given_ = (data, at, starts, lengths, groups, form, size)
+        got = widen_triton.widen(*given_, values=values)
+        assert torch.equal(got, widen_naive.widen(*given_, values=values))
+
+
+@given(
+    sets=st.integers(1, 4), count=st.integers(1, 40), width=st.integers(1, 20),
+    seed=st.integers(0, 99),
+)  # fmt: skip
+@quick
+def test_farthest(sets: int, count: int, width: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    points = torch.randn(sets, count, width)
+    got, want = farthest_triton.farthest(points), farthest_naive.farthest(points)
+    assert torch.allclose(got, want, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("mode", ["average", "pivot", "weighted"])

@@ -15,6 +15,7 @@ from waiting import PATIENCE
 
 from mmkv.kernels.attention_mass import triton as mass
 from mmkv.kernels.buffer_attention import triton as buffer
+from mmkv.kernels.farthest import triton as farthest
 from mmkv.kernels.merge import triton as merge
 from mmkv.kernels.pack import form as packing
 from mmkv.kernels.pack import triton as pack
@@ -25,6 +26,7 @@ from mmkv.kernels.rotate_write import triton as rotate_write
 from mmkv.kernels.score import triton as score
 from mmkv.kernels.summarize import triton as summarize
 from mmkv.kernels.unpack_rotate import triton as unpack
+from mmkv.kernels.widen import triton as widen
 from mmkv.kernels.window_attention import naive as window_naive
 from mmkv.kernels.window_attention import triton as window
 
@@ -110,6 +112,13 @@ def run_merge() -> None:
     merge.merge(states, states, kept, gone)
 
 
+def run_widen() -> None:
+    data, pages = zeros(1 << 20, dtype=torch.uint8), torch.tensor([0, 60000])
+    for form, values in ((K15, False), (Form(3), True), (Form(16), True)):
+        given = (data, pages, [0, 9000], [196, 196], [392], form, (KV, 448, DIM))
+        widen.widen(*given, values=values)
+
+
 CALLS: dict[str, Callable[[], object]] = {
     "window_attention": run_window,
     "buffer_attention of a token": run_buffer,
@@ -134,6 +143,8 @@ CALLS: dict[str, Callable[[], object]] = {
         (zeros(64, DIM), zeros(64, DIM)),
     ),
     "merge": run_merge,
+    "widen": run_widen,
+    "farthest": lambda: farthest.farthest(zeros(KV, 196, 2 * DIM)),
 }
 # bytes of registers that may go to memory, outside of the loops over tokens
 SPILLS = {"_window_attention": 768}

@@ -13,6 +13,7 @@ from benchmarks.gpu.report import Row, Step, check
 from benchmarks.gpu.setup import Sizes, rmse_ratio
 from mmkv.kernels.attention_mass import naive as mass_naive
 from mmkv.kernels.buffer_attention import naive as buffer_naive
+from mmkv.kernels.farthest import naive as farthest_naive
 from mmkv.kernels.merge import naive as merge_naive
 from mmkv.kernels.pack import naive as pack_naive
 from mmkv.kernels.pack.form import Form, slot_order
@@ -21,6 +22,7 @@ from mmkv.kernels.rotate_write import naive as write_naive
 from mmkv.kernels.score import naive as score_naive
 from mmkv.kernels.summarize import naive as summarize_naive
 from mmkv.kernels.unpack_rotate import naive as unpack_naive
+from mmkv.kernels.widen import naive as widen_naive
 from mmkv.kernels.window_attention import naive as window_naive
 
 HALF, BRAIN = 2e-3, 8e-3  # root mean square error over signal, by dtype
@@ -29,7 +31,8 @@ HALF, BRAIN = 2e-3, 8e-3  # root mean square error over signal, by dtype
 def steps(sizes: Sizes) -> list[Step]:
     """What is checked, by name."""
     checks = (
-        subnormals, window, writing, buffers, packed, packing, unpacking, summaries, mass, merging,
+        subnormals, window, writing, buffers, packed, packing, unpacking, widening, summaries,
+        mass, merging, sampling,
     )  # fmt: skip
     return [(f"right: {each.__name__}", 20.0, lambda e=each: e(sizes)) for each in checks]
 
@@ -172,6 +175,29 @@ def unpacking(sizes: Sizes) -> Iterator[Row]:
         got = triton.unpack_rotate(*arguments, out)
         want = unpack_naive.unpack_rotate(*arguments, torch.empty_like(out))
         yield check(f"unpack_rotate keys of {name}", rmse_ratio(got, want), 1e-4)
+
+
+def widening(sizes: Sizes) -> Iterator[Row]:
+    from mmkv.kernels.widen import triton
+
+    for name, pair in cases.forms(sizes).items():
+        for values, form in zip((False, True), pair, strict=True):
+            arguments = packed_blocks(sizes, form, 3, 20)[0]
+            at = arguments[1].tolist()
+            size = (sizes.kv_heads, 64, sizes.dim)
+            given = (arguments[0], arguments[1][:1], at, [20] * 3, [60], form, size)
+            got = triton.widen(*given, values=values)
+            unequal = float((got != widen_naive.widen(*given, values=values)).sum())
+            side = "values" if values else "keys"
+            yield check(f"widen {side} of {name}", unequal, 0, "bytes differ")
+
+
+def sampling(sizes: Sizes) -> Iterator[Row]:
+    from mmkv.kernels.farthest import triton
+
+    points = sizes.random(3, 40 if sizes.dry else 196, 2 * sizes.dim, dtype=torch.float32)
+    got, want = triton.farthest(points), farthest_naive.farthest(points)
+    yield check("farthest", rmse_ratio(got, want), 1e-4)
 
 
 def summaries(sizes: Sizes) -> Iterator[Row]:

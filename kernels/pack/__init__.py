@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mmkv.kernels.dispatch import on_device, runs_triton, why_not
+from mmkv.kernels.dispatch import has_triton, on_device, runs_triton
 from mmkv.kernels.pack import naive
 from mmkv.kernels.pack.form import Form, Params
 
@@ -24,7 +24,7 @@ def pack(states: Tensor, form: Form) -> tuple[Params, Tensor]:
 
 def pack_bits(codes: Tensor, form: Form) -> Tensor:
     """Bytes of blocks of codes; see `naive.pack_bits`."""
-    if codes.is_cuda and codes.numel() and why_not(codes.device) is None:
+    if has_triton(codes) and codes.numel():
         from mmkv.kernels.pack import triton
 
         with on_device(codes):

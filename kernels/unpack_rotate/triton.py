@@ -13,8 +13,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mmkv.kernels.pack.codes import code_at
 from mmkv.kernels.pack.form import WIDE_LEVELS, Form, Params, tables
 
+_WIDE_LEVELS = tl.constexpr(WIDE_LEVELS)
 _HALF_WIDE = tl.constexpr((WIDE_LEVELS - 1) / 2)
 
 
@@ -61,28 +63,6 @@ def unpack_rotate(
 
 
 @triton.jit
-def _codes(
-    codes, base, length, place, here, head, slots,
-    HEADS: tl.constexpr, WIDTH: tl.constexpr, LEVELS: tl.constexpr,
-):  # fmt: skip
-    """Codes int32 `[TILE, n]` of a plane that begins at `base` of each token's block."""
-    row = head * length + place
-    if LEVELS == 3:
-        size = (HEADS * length * WIDTH + 4) // 5  # bytes of the plane
-        element = row[:, None] * WIDTH + slots[None, :]
-        byte = tl.load(codes + base[:, None] + element % size[:, None], mask=here, other=0)
-        digit = element // size[:, None]
-        power = tl.where(digit == 0, 1, tl.where(digit == 1, 3, 1))
-        power = tl.where(digit == 2, 9, tl.where(digit == 3, 27, tl.where(digit == 4, 81, power)))
-        return byte.to(tl.int32) // power.to(tl.int32) % 3
-    BITS: tl.constexpr = 1 if LEVELS == 2 else (2 if LEVELS == 4 else 4)
-    BYTES: tl.constexpr = WIDTH * BITS // 8
-    at = codes + (base + row * BYTES)[:, None] + (slots % BYTES)[None, :]
-    byte = tl.load(at, mask=here, other=0).to(tl.int32)
-    return (byte >> (slots // BYTES * BITS)[None, :]) & (LEVELS - 1)
-
-
-@triton.jit
 def _unpack_rotate(
     codes, where, scales, centres, positions, words, matrix, cos, sin, out,
     total, out_head, out_token,
@@ -94,14 +74,15 @@ def _unpack_rotate(
     token = tl.program_id(0) * TILE + tl.arange(0, TILE)
     there = token < total
     here = there[:, None]
-    base = tl.load(where + token, mask=there, other=0)
-    length = tl.load(where + total + token, mask=there, other=1)
-    place = tl.load(where + 2 * total + token, mask=there, other=0)
+    base = tl.load(where + token, mask=there, other=0)[:, None]
+    length = tl.load(where + total + token, mask=there, other=1)[:, None]
+    place = tl.load(where + 2 * total + token, mask=there, other=0)[:, None]
+    at = head * length + place
     group = tl.load(where + 3 * total + token, mask=there, other=0)
     row = ((group * HEADS + head) * D)[:, None]
     slot = tl.arange(0, NARROW)
     after = base + HEADS * length * (WIDE // 4)
-    code = _codes(codes, after, length, place, here, head, slot, HEADS, NARROW, LEVELS)
+    code = code_at(codes, after, length, at, slot[None, :], here, HEADS, NARROW, LEVELS)
     scale = tl.load(scales + row + WIDE + slot[None, :], mask=here, other=0.0)
     narrow = (code.to(tl.float32) - (LEVELS - 1) / 2) * scale
     if TRANSFORM:  # the transpose undoes it
@@ -111,7 +92,7 @@ def _unpack_rotate(
     states = narrow
     if WIDE > 0:
         slot = tl.arange(0, WIDE)
-        code = _codes(codes, base, length, place, here, head, slot, HEADS, WIDE, 4)
+        code = code_at(codes, base, length, at, slot[None, :], here, HEADS, WIDE, _WIDE_LEVELS)
         scale = tl.load(scales + row + slot[None, :], mask=here, other=0.0)
         wide = (code.to(tl.float32) - _HALF_WIDE) * scale
         position = tl.load(positions + row + channel[None, :], mask=here, other=0).to(tl.int32)

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mmkv.codecs.base import Part
 from mmkv.kernels.pack import Form, Params, pack, pack_bits
-from mmkv.kernels.unpack_rotate import unpack_bits, unpack_rotate
+from mmkv.kernels.unpack_rotate import unpack_rotate
+from mmkv.kernels.widen import widen
 from mmkv.models.base import Shape
 
 _LISTED = 2  # words whose high part is below this ask for an exact centre
@@ -105,30 +105,32 @@ class ChannelPacker(Packer):
         )
 
     def resident(
-        self, parts: Sequence[Part], shape: Shape, device: torch.device
+        self,
+        parts: Sequence[Part],
+        shape: Shape,
+        device: torch.device,
+        tokens: int,
+        *,
+        values: bool,
     ) -> tuple[Params, Tensor]:
         """Pages with the same lengths as groups of codes, for attention over them as they are.
 
+        Args:
+            tokens: of a group, a multiple of 16; zeros fill it up. values: laid out as values are.
+
         Returns:
-            the groups' parameters, page by page, and codes uint8 `[groups, H_kv, T, D]` by slot.
-            T is the longest group rounded up to a multiple of 16, zeros at the end.
+            the groups' parameters and codes, page by page; see `widen`.
         """
         params, _ = self._params([p.shared for p in parts], shape, device)
         lengths = parts[0].lengths
         data = torch.from_numpy(np.concatenate([b for p in parts for b in p.blocks])).to(device)
         sizes = np.array([self.block_bytes(n, shape) for n in lengths])
-        page = torch.arange(len(parts), device=device) * int(sizes.sum())
+        pages = torch.arange(len(parts), device=device) * int(sizes.sum())
         skip = _PLACE.itemsize if self.group_size else 0
-        blocks = [
-            unpack_bits(data, page + int(at) + skip, n, shape.kv_heads, shape.head_dim, self.form)
-            for at, n in zip(np.cumsum(sizes) - sizes, lengths, strict=True)
-            if n
-        ]
-        codes = torch.cat(blocks, dim=2)  # [pages, H_kv, T, D]
-        groups = self.groups(codes.shape[2])
-        longest = -(-max(groups) // 16) * 16
-        padded = [F.pad(c, (0, 0, 0, longest - c.shape[2])) for c in codes.split(groups, dim=2)]
-        return params, torch.stack(padded, dim=1).flatten(0, 1)
+        starts = (np.cumsum(sizes) - sizes + skip).tolist()
+        size = (shape.kv_heads, tokens, shape.head_dim)
+        groups = self.groups(sum(lengths))
+        return params, widen(data, pages, starts, lengths, groups, self.form, size, values=values)
 
     def groups(self, tokens: int) -> list[int]:
         """Tokens of each group of a page."""

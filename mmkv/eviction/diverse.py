@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mmkv.eviction.base import Eviction, Frames
+from mmkv.kernels.farthest import farthest
 
 
 class Diverse(Eviction):
@@ -21,7 +22,7 @@ class Diverse(Eviction):
     name = "diverse"
 
     def scores(self, frames: Frames) -> Tensor:
-        return apart_from_better(points(frames))
+        return farthest(points(frames).flatten(0, 1)).view(frames.key.shape[:3])
 
 
 def points(frames: Frames) -> Tensor:
@@ -34,22 +35,3 @@ def points(frames: Frames) -> Tensor:
         size = apart.flatten(1).norm(dim=1) / apart[0].numel() ** 0.5  # [H]
         parts.append(apart / size.clamp_min(1e-30)[:, None, None, None])
     return torch.cat(parts, dim=3)
-
-
-def apart_from_better(points: Tensor) -> Tensor:
-    """Squared distances `[H, F, T]` at which points `[H, F, T, C]` are taken, each time the one
-    farthest from the origin and from those of its block that are taken.
-    """
-    heads, frames, tokens, _ = points.shape
-    flat = points.flatten(0, 1)  # [H * F, T, C]
-    products = flat @ flat.transpose(1, 2)
-    norms = products.diagonal(dim1=1, dim2=2)
-    apart = norms[:, :, None] + norms[:, None] - 2 * products
-    rows = torch.arange(len(flat), device=flat.device)
-    scores, left = norms.clone(), norms.clone()
-    for _ in range(tokens):
-        far, place = left.max(dim=1)
-        scores[rows, place] = far
-        torch.minimum(left, apart[rows, place], out=left)
-        left[rows, place] = -torch.inf
-    return scores.clamp_min(0).view(heads, frames, tokens)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mmkv.archive import ArchivedBlock, Snapshot
@@ -24,7 +23,7 @@ from mmkv.codecs.packer import ChannelPacker
 from mmkv.context import Context
 from mmkv.kernels.packed_attention import PackedHistory
 from mmkv.models.base import Shape
-from mmkv.resident.segments import LAYOUTS, Row, Segment, new_segment
+from mmkv.resident.segments import Row, Segment, new_segment
 
 _AT_ONCE = 64  # pages brought over in one go
 
@@ -115,10 +114,10 @@ class Resident:
             pairs = [self._codec.halves(part, layer) for part in parts]
             for i, packer in enumerate(self._packers[layer]):
                 own = [pair[i] for pair in pairs]
-                params, codes = packer.resident(own, self._shape, device)
-                codes = F.pad(codes, (0, 0, 0, segment.tokens - codes.shape[2]))
-                side = segment.layers[layer][i]
-                side.append(len(segment.rows), LAYOUTS[i](codes, packer.form), params)
+                params, codes = packer.resident(
+                    own, self._shape, device, segment.tokens, values=i == 1
+                )
+                segment.layers[layer][i].append(len(segment.rows), codes, params)
         segment.rows += rows
 
     def _segment(self, longest: int) -> Segment:
