@@ -59,6 +59,9 @@ def packed_attention(
     rows = grouped.shape[1]
     out = grouped.new_empty((kv_heads, rows, dim), dtype=torch.float32)
     lse = grouped.new_empty((kv_heads, rows), dtype=torch.float32)
+    if not len(history.keys):  # nothing to launch over
+        nothing = (out.zero_(), lse.fill_(float("-inf")))
+        return beside or (nothing[0].view(1, heads, n, dim), nothing[1].view(1, heads, n))
     if beside is not None:
         other, other_lse = (t.reshape(kv_heads, rows, *t.shape[3:]) for t in beside)
     visible = torch.stack([begin, end], dim=1).to(torch.int32).contiguous()
