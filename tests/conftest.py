@@ -1,9 +1,21 @@
-"""What the environment of whoever runs the tests says does not reach them, nor what they start."""
+"""What the tests share: the same wherever, whenever and by whomever they are run.
+
+The environment of whoever runs them reaches neither them nor what they start. Hypothesis tries the
+same examples every time, however long they take; others with `--hypothesis-profile=explore`.
+"""
 
 import os
+
+from hypothesis import HealthCheck, settings
 
 for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):  # cameras are on this machine
     os.environ.pop(name, None)
     os.environ.pop(name.upper(), None)
 for name in ("MMKV_MODEL", "MMKV_DEMO_AUTH"):
     os.environ.pop(name, None)
+
+settings.register_profile(
+    "explore", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.register_profile("same", settings.get_profile("explore"), derandomize=True, database=None)
+settings.load_profile("same")

@@ -32,11 +32,14 @@ def start() -> None:
 @pytest.fixture(scope="module")
 def local() -> Iterator[None]:
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - else a busy machine starves them
-    try:
-        start()
-    except Exception:  # a node that is not there within Ray's 30 seconds, on a busy machine
-        ray.shutdown()
-        start()
+    for left in (3, 2, 1, 0):
+        try:
+            start()
+            break
+        except Exception:  # a node that is not there within Ray's 30 seconds, on a busy machine
+            ray.shutdown()
+            if not left:
+                raise
     yield
     ray.shutdown()
 
