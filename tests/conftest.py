@@ -1,11 +1,16 @@
 """What the tests share: the same wherever, whenever and by whomever they are run.
 
-The environment of whoever runs them reaches neither them nor what they start. Hypothesis tries the
-same examples every time, however long they take; others with `--hypothesis-profile=explore`.
+The environment of whoever runs them reaches neither them nor what they start. Random numbers are
+the same in whatever order they are run. Hypothesis tries the same examples every time, however
+long they take; others with `--hypothesis-profile=explore`.
 """
 
 import os
+import random
 
+import numpy as np
+import pytest
+import torch
 from hypothesis import HealthCheck, settings
 
 for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):  # cameras are on this machine
@@ -19,3 +24,10 @@ settings.register_profile(
 )
 settings.register_profile("same", settings.get_profile("explore"), derandomize=True, database=None)
 settings.load_profile("same")
+
+
+@pytest.fixture(autouse=True)
+def _same_numbers() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)

@@ -162,9 +162,9 @@ FAMILIES = {"llava_onevision": _llava, "qwen2_5_vl": _qwen25, "qwen3_vl": _qwen3
 
 @functools.cache
 def _model(family: str, seed: int) -> tuple[Any, Any]:
-    torch.manual_seed(seed)
-    model, tok = FAMILIES[family]()
-    with torch.no_grad():
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        model, tok = FAMILIES[family]()
         for name, weight in model.named_parameters():
             if "bias" in name and "language_model" in name:
                 weight.normal_(std=0.5)  # Qwen2's key biases, which a fresh model has at zero

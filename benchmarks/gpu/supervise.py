@@ -65,8 +65,10 @@ class _Worker:
         """Until it ends, or has to be ended."""
         try:
             with self._found.open() as lines:
-                while self._process.poll() is None and time.monotonic() < self._limit:
-                    self._read(lines.read())
+                while self._process.poll() is None:
+                    self._read(lines.read())  # first: it may have gone on meanwhile
+                    if time.monotonic() >= self._limit:
+                        break
                     time.sleep(_POLL)
                 code = self._process.poll()
                 if code is None:
