@@ -104,8 +104,8 @@ def test_two_visitors_stay_apart(browser: Any, context: Any, running: Running) -
     other.raw.wait_for_selector(".mm-state")
     other.begun()
     address = page.raw.evaluate("document.querySelector('#mm-video source').src")
-    assert context.request.get(address).status == 200
-    assert other_context.request.get(address).status == 404
+    for asking, status in ((context, 200), (other_context, 404)):
+        assert asking.request.get(address, timeout=1000 * PATIENCE).status == status
     other.answered("How many shapes are there now?")
     assert mine not in other.raw.content()
     assert "How many shapes are there now?" not in page.raw.inner_text("#mm-chat")
