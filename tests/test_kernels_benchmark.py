@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from benchmarks.gpu.report import Report, Row, check, row
-from benchmarks.gpu.supervise import supervise
+from benchmarks.gpu.supervise import side_by_side
 from benchmarks.gpu.worker import work
 
 ROOT = Path(__file__).parents[1]
@@ -100,9 +100,9 @@ def not_a_number() -> Iterator[Row]:
     yield check("nan", float("nan"), 1e-3)
 
 
-def said(steps: list[Any], first: int = 0, seconds: float = 60.0) -> list[Any]:
+def said(steps: list[Any], seconds: float = 60.0) -> list[Any]:
     lines: list[Any] = []
-    code = work(steps, first, time.monotonic() + seconds, lines.append)
+    code = work(steps, range(len(steps)), time.monotonic() + seconds, lines.append)
     assert code == 0
     assert lines[-1] == {"done": True}
     json.loads(json.dumps(lines, allow_nan=False))
@@ -129,12 +129,12 @@ def test_what_does_not_fit_in_the_budget_is_left_out_and_said_to_be() -> None:
 
 WORKER = """
 import json, os, sys, time
-found, first = open(sys.argv[1], "a"), int(sys.argv[2])
+found, numbers = open(sys.argv[1], "a"), json.loads(sys.argv[2])
 def say(*what):
     found.write("".join(json.dumps(one) + "\\n" for one in what)); found.flush()
 say({"machine": {"gpu": "Toy 1"}})
 for i, name in enumerate(["one", "crash", "hang", "four"]):
-    if i < first:
+    if i not in numbers:
         continue
     begin = {"begin": i, "name": name, "limit": 1.0 if name == "hang" else 1000.0}
     say(begin, {"row": {"name": f"{name} began", "value": 1.0, "unit": "ms"}})
@@ -147,12 +147,16 @@ say({"done": True})
 """
 
 
-def supervised(report: Report, script: str, budget: float = 1000.0) -> None:
-    supervise(
-        lambda found, first, left: [sys.executable, "-c", script, str(found), str(first)],
+def supervised(report: Report, script: str, until: float | None = None, lanes: int = 1) -> None:
+    side_by_side(
+        lambda found, numbers, left: [
+            sys.executable, "-c", script, str(found), json.dumps(list(numbers)),
+        ],
         report,
-        budget,
-    )
+        time.monotonic() + 1000.0 if until is None else until,
+        range(9),
+        lanes,
+    )  # fmt: skip
 
 
 def test_a_process_that_crashes_or_hangs_costs_its_step_alone(tmp_path: Path) -> None:
@@ -165,6 +169,15 @@ def test_a_process_that_crashes_or_hangs_costs_its_step_alone(tmp_path: Path) ->
     assert not report.right
     written = json.loads((tmp_path / "gpu-toy-1.json").read_text())
     assert written["rows"] == report.rows
+
+
+def test_steps_that_time_nothing_are_shared_out(tmp_path: Path) -> None:
+    report = Report(tmp_path, dry=False)
+    supervised(report, WORKER, lanes=3)
+    names = {r["name"] for r in report.rows if r["value"] is not None}
+    assert names == {"one began", "crash began", "hang began", "four began"}
+    assert len(report.rows) == 6
+    assert not report.right
 
 
 def test_the_budget_ends_what_runs_over_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

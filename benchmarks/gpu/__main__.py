@@ -13,8 +13,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from pathlib import Path
 
+MOST = 99  # steps behind the checks
 RESULTS = Path(__file__).parents[1] / "results"
 
 
@@ -25,7 +27,7 @@ def main() -> int:
     parser.add_argument("--dry-run", action="store_true", help="toy sizes on a CPU")
     parser.add_argument("--budget", type=float, default=465.0, help="seconds")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--first", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--steps", default="", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.dry_run:
         os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported
@@ -37,24 +39,28 @@ def main() -> int:
     if given.worker is not None:
         from benchmarks.gpu import worker
 
-        return worker.main(given.worker, given.first, given.budget, dry=given.dry_run)
+        numbers = [int(number) for number in given.steps.split(",")]
+        return worker.main(given.worker, numbers, given.budget, dry=given.dry_run)
+    from benchmarks.gpu.correctness import CHECKS
     from benchmarks.gpu.report import Report
-    from benchmarks.gpu.supervise import supervise
+    from benchmarks.gpu.supervise import Command, side_by_side, supervise
 
+    until = time.monotonic() + given.budget
     report = Report(given.out or (None if given.dry_run else RESULTS), dry=given.dry_run)
-    arguments = [sys.executable, "-m", "benchmarks.gpu", *(["--dry-run"] * given.dry_run)]
-    supervise(
-        lambda found, first, left: [
-            *arguments, "--worker", str(found), "--first", str(first), "--budget", f"{left:.1f}",
-        ],
-        report,
-        given.budget,
-    )  # fmt: skip
+    command: Command = lambda found, numbers, left: [  # noqa: E731
+        sys.executable, "-m", "benchmarks.gpu", *(["--dry-run"] * given.dry_run),
+        "--worker", str(found), "--steps", ",".join(map(str, numbers)), "--budget", f"{left:.1f}",
+    ]  # fmt: skip
+    # checks are mostly compiling; what is timed comes after them, alone
+    lanes = max(1, min(4, (os.cpu_count() or 1) // 3))
+    side_by_side(command, report, until, range(len(CHECKS)), lanes)
+    supervise(command, report, until, range(len(CHECKS), len(CHECKS) + MOST))
     if given.dry_run:
         print("dry run: these are no measurements")
     path = report.write()
     if path is not None:
         print(f"written: {path}")
+    print(f"took {time.monotonic() - until + given.budget:.0f} s")
     return 0 if report.right else 1
 
 

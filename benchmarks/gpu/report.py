@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -28,14 +29,20 @@ class Report:
         self.machine: Row = {"gpu": None}
         self.steps: list[Row] = []
         self._folder, self._dry = folder, dry
+        self._lock = threading.RLock()
 
     def add(self, row: Row) -> None:
         """One more row."""
-        self.rows.append(row)
         broken = row.get("check") or row["value"] is None
-        if broken and row.get("ok") is False:
-            self.right = False
-        print(line(row), flush=True)
+        with self._lock:
+            self.rows.append(row)
+            if broken and row.get("ok") is False:
+                self.right = False
+            print(line(row), flush=True)
+
+    def took(self, name: str, seconds: float) -> None:
+        """How long a step ran."""
+        self.steps.append({"name": name, "seconds": round(seconds, 1)})
 
     def write(self) -> Path | None:
         """Write `gpu-<name>.json` and `.md` into the folder, if there is one: where the JSON is."""
@@ -48,8 +55,9 @@ class Report:
             "machine": self.machine, "dry_run": self._dry, "rows": self.rows, "steps": self.steps,
         }  # fmt: skip
         path = self._folder / f"gpu-{slug}.json"
-        path.write_text(json.dumps(result, indent=1) + "\n")
-        path.with_suffix(".md").write_text(self.markdown())
+        with self._lock:
+            path.write_text(json.dumps(result, indent=1) + "\n")
+            path.with_suffix(".md").write_text(self.markdown())
         return path
 
     def markdown(self) -> str:

@@ -19,13 +19,14 @@ from mmkv.kernels.attention_mass import naive as mass_naive
 def steps(sizes: Sizes) -> list[Step]:
     """What is timed, by name."""
     state: dict[str, float] = {}
+    slow: set[str] = set()
     found: list[Step] = [("copy bandwidth", 5.0, lambda: copy(sizes, state))]
     for tokens in sizes.lengths:
         found.append(
             (
                 f"decode over {tokens}",
                 40.0,
-                lambda t=tokens: decode(sizes, t, bandwidth(sizes, state)),
+                lambda t=tokens: decode(sizes, t, bandwidth(sizes, state), slow),
             )
         )
     for step in (packing, unpacking, writing):

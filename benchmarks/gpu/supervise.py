@@ -8,7 +8,8 @@ import json
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +18,33 @@ from benchmarks.gpu.report import Report
 _POLL = 0.2  # seconds
 _GRACE = 5.0  # seconds past the budget in which a worker may end by itself
 
-Command = Callable[[Path, int, float], list[str]]  # file for what is found, first step, seconds
+# file for what is found, numbers of the steps to take, seconds left
+Command = Callable[[Path, Sequence[int], float], list[str]]
 
 
-def supervise(command: Command, report: Report, budget: float) -> None:
-    """Fill the report from workers until one of them is through, or the budget is used up.
+def side_by_side(
+    command: Command, report: Report, until: float, numbers: Sequence[int], lanes: int
+) -> None:
+    """Supervise so many workers at a time, which share the steps: for steps that time nothing."""
+    with ThreadPoolExecutor(lanes) as pool:
+        jobs = [
+            pool.submit(supervise, command, report, until, numbers[lane::lanes])
+            for lane in range(lanes)
+        ]
+        for job in jobs:
+            job.result()
+
+
+def supervise(command: Command, report: Report, until: float, numbers: Sequence[int]) -> None:
+    """Fill the report from one worker after the other, until one of them is through with these
+    steps, or it is that late by `time.monotonic`.
 
     A worker writes a JSON object a line: {"machine": …}; {"begin": i, "name": …, "limit": seconds}
     before each step; {"row": …}; {"took": seconds} after each step; {"done": true} at the end.
     """
-    until = time.monotonic() + budget
-    first = 0
-    while True:
+    while numbers:
         with tempfile.TemporaryDirectory() as folder:
-            worker = _Worker(command, Path(folder) / "found.jsonl", first, until, report)
+            worker = _Worker(command, Path(folder) / "found.jsonl", numbers, until, report)
             worker.follow()
         if worker.done:
             return
@@ -42,14 +56,14 @@ def supervise(command: Command, report: Report, budget: float) -> None:
         report.write()
         if worker.step is None or over:
             return
-        first = worker.step + 1
+        numbers = [number for number in numbers if number > worker.step]
 
 
 class _Worker:
     """One process. step, name: what it was at. ended: how it ended, where it was not done."""
 
     def __init__(
-        self, command: Command, found: Path, first: int, until: float, report: Report
+        self, command: Command, found: Path, numbers: Sequence[int], until: float, report: Report
     ) -> None:
         found.touch()
         self.step: int | None = None
@@ -59,7 +73,7 @@ class _Worker:
         self._found, self._until, self._report = found, until, report
         self._limit = until + _GRACE
         self._rest = ""
-        self._process = subprocess.Popen(command(found, first, until - time.monotonic()))
+        self._process = subprocess.Popen(command(found, numbers, until - time.monotonic()))
 
     def follow(self) -> None:
         """Until it ends, or has to be ended."""
@@ -102,5 +116,5 @@ class _Worker:
         elif "row" in said:
             self._report.add(said["row"])
         elif "took" in said:
-            self._report.steps.append({"name": self.name, "seconds": round(said["took"], 1)})
+            self._report.took(self.name, said["took"])
         self.done = self.done or "done" in said

@@ -22,8 +22,8 @@ _PACKAGES = ("torch", "triton", "transformers", "numpy", "flash-attn")
 Say = Callable[[dict[str, Any]], None]
 
 
-def main(found: Path, first: int, budget: float, *, dry: bool) -> int:
-    """All steps from number `first` on, within so many seconds."""
+def main(found: Path, numbers: Sequence[int], budget: float, *, dry: bool) -> int:
+    """The steps of these numbers, within so many seconds."""
     until = time.monotonic() + budget
     with found.open("a") as file, torch.inference_mode():
 
@@ -40,17 +40,18 @@ def main(found: Path, first: int, budget: float, *, dry: bool) -> int:
             *speed.steps(sizes),
             *model.steps(sizes, lambda: until - time.monotonic()),
         ]
-        return work(steps, first, until, say)
+        return work(steps, numbers, until, say)
 
 
-def work(steps: Sequence[Step], first: int, until: float, say: Say) -> int:
-    """Run steps while there is time; one that fails becomes a row and does not stop the others.
+def work(steps: Sequence[Step], numbers: Sequence[int], until: float, say: Say) -> int:
+    """Run steps of these numbers while there is time; one that fails becomes a row, and the others
+    go on.
 
     Returns:
         0, or 3 where the device is lost to this process.
     """
     for number, (name, cost, step) in enumerate(steps):
-        if number < first:
+        if number not in numbers:
             continue
         if time.monotonic() + cost > until:
             say({"row": {"name": name, "value": None, "unit": "left out: no time", "ok": None}})
