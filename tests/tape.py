@@ -76,6 +76,7 @@ def install(patch: Any, vlm: Any) -> Recorder:
     return recorder
 
 
-def no_graph(*args: Any, **kwargs: Any) -> Any:
-    """What a device says that cannot record."""
+def no_graph(streams: list[str]) -> Any:
+    """What a device does that cannot record: it leaves a stream of its own, and says so."""
+    streams.append("the capture's")
     raise RuntimeError("operation not permitted when stream is capturing\nmore lines")

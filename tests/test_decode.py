@@ -261,8 +261,11 @@ def test_stats_tell_the_memory_of_answers(
 def test_what_cannot_be_recorded_runs_and_is_told_once(
     vlm: mmkv.VideoLM, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    current = ["the answer's"]
     monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
-    monkeypatch.setattr(torch.cuda, "graph", tape.no_graph)
+    monkeypatch.setattr(torch.cuda, "graph", lambda *a, **k: tape.no_graph(current))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: current[-1])
+    monkeypatch.setattr(torch.cuda, "set_stream", current.append)
     with opened(vlm) as stream:
         want = rows(stream)
         monkeypatch.setattr(vlm.slots, "recorder", CudaGraphs())
@@ -273,6 +276,7 @@ def test_what_cannot_be_recorded_runs_and_is_told_once(
         "answers are generated without CUDA graphs, which is slower: RuntimeError: operation not "
         "permitted when stream is capturing"
     ]
+    assert current[-1] == "the answer's"  # not the one that the capture began on
 
 
 def test_only_a_model_on_one_cuda_device_is_recorded() -> None:

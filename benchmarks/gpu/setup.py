@@ -6,10 +6,12 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+T = TypeVar("T")
 ROTATED = 8  # layers whose buffers are used in turn, so that none stays in the L2 cache
 
 
@@ -63,15 +65,11 @@ def seconds(
         return (time.perf_counter() - started) / len(calls)
     torch.cuda.synchronize()
     replay: Callable[[], object] = lambda: [call() for call in calls]  # noqa: E731
-    try:
-        if graph:
-            captured = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(captured):
-                for call in calls:
-                    call()
-            replay = captured.replay
-    except RuntimeError:  # not all baselines can be captured
-        torch.cuda.synchronize()
+    if graph:
+        try:
+            replay, _ = captured(replay)
+        except RuntimeError:  # not all baselines can be captured
+            torch.cuda.synchronize()
     taken = []
     for _ in range(rounds):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -81,6 +79,22 @@ def seconds(
         end.synchronize()
         taken.append(start.elapsed_time(end) / 1e3 / len(calls))
     return statistics.median(taken)
+
+
+def captured(step: Callable[[], T]) -> tuple[Callable[[], object], T]:
+    """What replays a step as a CUDA graph, and what the step returned, which replaying fills.
+
+    Raises:
+        RuntimeError: the step cannot be captured.
+    """
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    try:
+        with torch.cuda.graph(graph):
+            out = step()
+    except BaseException:
+        torch.cuda.set_stream(stream)  # torch leaves the capture's own in place
+        raise
+    return graph.replay, out
 
 
 def wait(sizes: Sizes) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import mmkv
 from benchmarks.gpu.report import Row, missing, row
-from benchmarks.gpu.setup import Sizes, wait
+from benchmarks.gpu.setup import Sizes, captured, wait
 
 FRAMES = 34  # as many as an answer attends to
 BAR = 1.15  # of the fastest compiled way
@@ -66,7 +66,7 @@ def _ways(sizes: Sizes, vlm: mmkv.VideoLM) -> dict[str, Callable[[], Step]]:
 def _step(sizes: Sizes, vlm: mmkv.VideoLM) -> Step:
     """One token behind as many tokens as an answer attends to; always the same one."""
     model, head = vlm.adapter.language_model, vlm.adapter.lm_head
-    length = 40 if sizes.dry else FRAMES * vlm.tokens_per_frame(384, 384)
+    length = 40 if sizes.dry else int(FRAMES * vlm.tokens_per_frame(384, 384))
     cache = transformers.StaticCache(config=model.config, max_cache_len=length + 64)
     shape = (1, length, model.config.hidden_size)
     embeds = torch.zeros(shape, dtype=vlm.dtype, device=sizes.device)
@@ -90,12 +90,10 @@ def _graph(sizes: Sizes, step: Step) -> Step:
     """The step as a CUDA graph; itself where there are none."""
     if sizes.device.type != "cuda":
         return step
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        token = step()
+    again, token = captured(step)
 
     def replay() -> Tensor:
-        graph.replay()
+        again()
         return token
 
     return replay

@@ -6,7 +6,7 @@ Blocks of any lengths and pages go through one launch. What the kernel needs to 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import triton
@@ -38,6 +38,21 @@ def unpack_rotate(
     out: Tensor,
 ) -> Tensor:
     """As `naive.unpack_rotate`."""
+    launcher(codes, at, lengths, rows, params, form, rotation, out)()
+    return out
+
+
+def launcher(
+    codes: Tensor,
+    at: Tensor,
+    lengths: Sequence[int],
+    rows: Tensor,
+    params: Params,
+    form: Form,
+    rotation: tuple[Tensor, Tensor] | None,
+    out: Tensor,
+) -> Callable[[], object]:
+    """The launch, with everything there that the kernel reads."""
     heads, total, dim = out.shape
     device = codes.device
     size = torch.tensor(lengths, device=device)
@@ -52,14 +67,13 @@ def unpack_rotate(
     cos, sin = rotation if rotation is not None else (top, top)
     assert out.stride(2) == 1
     tile = 32 if matrix is None else 16
-    _unpack_rotate[(triton.cdiv(total, tile), heads)](
-        codes, where.contiguous(), table.scale, table.centre, position, words,
+    return lambda: _unpack_rotate[(triton.cdiv(total, tile), heads)](
+        codes, where, table.scale, table.centre, position, words,
         top if matrix is None else matrix, cos, sin, out, total, out.stride(0), out.stride(1),
         HEADS=heads, D=dim, WIDE=form.wide, LEVELS=form.levels, LISTED=listed,
         TRANSFORM=matrix is not None, ROTARY=0 if rotation is None else cos.shape[1],
         TILE=tile, num_warps=4, num_stages=1,
     )  # fmt: skip
-    return out
 
 
 @triton.jit

@@ -33,13 +33,14 @@ class CudaGraphs:
     def __call__(self, step: Callable[[], Tensor]) -> Callable[[], Tensor] | None:
         if not self.works:
             return None
-        graph = torch.cuda.CUDAGraph()
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         try:
             # other threads may go on allocating and copying meanwhile
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 out = step()
         except Exception as error:
             self.works = False
+            torch.cuda.set_stream(stream)  # torch leaves the capture's own in place
             reason = (str(error).splitlines() or [""])[0][:200]
             log.warning(
                 "answers are generated without CUDA graphs, which is slower: %s: %s",
