@@ -20,7 +20,6 @@ from mmkv import seam
 from mmkv.answer_pass import prompt_input
 from mmkv.archive import ArchivedBlock
 from mmkv.context import Context, capture
-from mmkv.kernels.score import score
 from mmkv.models.tiny.questions import Question
 from mmkv.retrieval.attention import Attention
 from mmkv.retrieval.choice import choose
@@ -114,7 +113,8 @@ class BatchPass:
         last = candidates[-1].index + 1 + len(context.recent)
         summaries = list(past.summary_parts(layer, candidates[0].index, last))
         asking = torch.cat(list(self._words))
-        rows = score(query[:, asking].float().transpose(0, 1) * scaling, summaries)
+        words = query[:, asking].float().transpose(0, 1) * scaling
+        rows = self._scores[0].rows(words, summaries, past.summary_centre(layer))
         parts = rows.split([int(w.sum()) * query.shape[0] for w in self._words])
         found = []
         for own, part in zip(self._scores, parts, strict=True):

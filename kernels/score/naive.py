@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -14,20 +13,20 @@ _LANES = 16  # a product of 16 columns takes half the time of one of 10
 
 
 def score(words: Tensor, parts: Sequence[Tensor]) -> Tensor:
-    """Log-sum-exp of every word's products with each block's summaries.
+    """The best of every word's products with each block's summaries.
 
     Args:
         words: float32 `[w, H, D]`, queries before RoPE. parts: summaries `[n_i, m, H_kv, D]` of
             consecutive blocks, in half precision or the words' own.
 
     Returns:
-        float32 `[w * H, n]`; for one summary a block these are the products themselves.
+        float32 `[w * H, n]`.
     """
     m, kv = parts[0].shape[1:3]
     count, heads, dim = words.shape
     queries = words.unflatten(1, (kv, -1)).permute(1, 3, 0, 2).flatten(2)  # [H_kv, D, w * g]
     rows = queries.shape[2]
-    queries = F.pad(queries * math.log2(math.e), (0, -rows % _LANES)).repeat(m, 1, 1)
+    queries = F.pad(queries, (0, -rows % _LANES)).repeat(m, 1, 1)
     columns = queries.shape[2]
     most = max(1, _MAX_LOGITS // max(1, kv * m * columns))
     tiles = [tile for part in parts for tile in part.split(most)]
@@ -41,9 +40,7 @@ def score(words: Tensor, parts: Sequence[Tensor]) -> Tensor:
         key = keys[: tile.numel()].view(m, kv, n, dim).copy_(tile.permute(1, 2, 0, 3))
         every = logits[: m * kv * n * columns].view(m, kv, n, columns)
         torch.bmm(key.flatten(0, 1), queries, out=every.flatten(0, 1))
-        top = every.amax(dim=0)  # [H_kv, n, w * g]
-        sums = every.sub_(top).exp2_().sum(dim=0).log2_().add_(top)[..., :rows]
-        sums = sums.unflatten(2, (count, -1)).permute(2, 0, 3, 1)  # [w, H_kv, g, n]
-        torch.mul(sums, math.log(2), out=out[..., start : start + n])
+        best = every.amax(dim=0)[..., :rows].unflatten(2, (count, -1))  # [H_kv, n, w, g]
+        out[..., start : start + n] = best.permute(2, 0, 3, 1)
         start += n
     return out.flatten(0, 2)

@@ -52,14 +52,11 @@ def _score(
     query = tl.load(
         words + place[:, None] * D + column[None, :], mask=asked[:, None] & inside, other=0.0
     )
-    best = tl.full([16, BLOCKS], -1e30, tl.float32)
-    total = tl.zeros([16, BLOCKS], tl.float32)
+    best = tl.full([16, BLOCKS], float("-inf"), tl.float32)
     at = summaries + block[:, None] * s_block + kv * s_head + column[None, :]
     for i in range(several):
         key = tl.load(at + i * s_summary, mask=there[:, None] & inside, other=0.0)
         logits = tl.dot(query, tl.trans(key.to(tl.float32)), input_precision="tf32x3")
-        higher = tl.maximum(best, logits)
-        total = total * tl.exp(best - higher) + tl.exp(logits - higher)
-        best = higher
+        best = tl.maximum(best, logits, propagate_nan=tl.PropagateNan.ALL)
     spot = out + place[:, None].to(tl.int64) * s_out + block[None, :]
-    tl.store(spot, best + tl.log(total), mask=asked[:, None] & there[None, :])
+    tl.store(spot, best, mask=asked[:, None] & there[None, :])

@@ -11,13 +11,14 @@ from mmkv.retrieval.base import Score, standard
 
 
 class Attention(Score):
-    """Attention of the words on the blocks' summaries, shared out over all blocks by a softmax.
+    """Attention of the words on the best summary of each block, shared out by one softmax.
 
     Every word and head shares out the same amount, so that a word that fits one block only counts
     for more than many that fit every block a little; the mean query of ReKV drowns it. Standardised
     in each layer and added up over the layers so far: a block that an earlier layer found stays
     found, though the question's later states have moved on to what was read there. The first layer
-    stands alone: its queries are single words that know nothing of each other.
+    stands alone, and looks at the blocks' mean keys only: its queries are single words that know
+    nothing of each other, and landmarks do not help them.
     """
 
     name = "attention"
@@ -27,6 +28,8 @@ class Attention(Score):
         self._sum: Tensor | None = None
 
     def rows(self, words: Tensor, parts: Sequence[Tensor], centre: Tensor) -> Tensor:
+        if self._layers == 0:
+            parts = [part[:, :1] for part in parts]
         return score(words, parts)  # [w * H, n]
 
     def combine(self, rows: Tensor) -> Tensor:
