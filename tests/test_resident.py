@@ -103,6 +103,21 @@ def test_logits_are_those_of_decoded_keys_under_one_softmax(
         )
 
 
+@pytest.mark.parametrize("family", ["llava_onevision", "qwen2_5_vl"])
+@pytest.mark.parametrize("frames", [1, 5, FRAMES])
+def test_the_past_stands_in_the_middle_between_the_recent_frames_and_the_windows_end(
+    family: str, frames: int
+) -> None:
+    with opened(small_vlm(family), frames) as stream:
+        context = stream._context(None, None)
+        steps = [int(block.layout.advance[0]) for block in context.recent]
+        assert len(set(steps)) == 1
+        window = 6 // max(block.frames for block in context.recent)
+        seen = min(len(context.candidates), window - len(steps))  # blocks of the window beyond
+        near, far = sum(steps), sum(steps) + steps[0] * seen
+        assert abs(stream._far(context).distance - (near + far) / 2) <= 1
+
+
 @pytest.mark.parametrize("span", [{"until": 13.0}, {"since": 5.0, "until": 17.0}, {"since": 21.0}])
 def test_since_and_until_hide_parts_of_pages(span: dict[str, float]) -> None:
     with opened(small_vlm("llava_onevision"), page_tokens=40) as stream:

@@ -1,8 +1,9 @@
 """The whole packed past on the devices, for answers that attend to all of it.
 
 Pages come over as they are closed, their codes widened to 2 bits where they have fewer. Nothing is
-decoded or rotated: every answer sees all of it at one fixed distance (InfLLM's rule for what has
-left the window, arXiv 2402.04617). It grows with the stream, and forgets what the archive forgets.
+decoded or rotated: every answer sees all of it at one fixed distance (as InfLLM does with what has
+left the window, arXiv 2402.04617, but from the window's middle, where a question sees most of what
+it sees: `benchmarks/far.py`). It grows with the stream, and forgets what the archive forgets.
 """
 
 from __future__ import annotations
@@ -75,8 +76,8 @@ class Resident:
         return sum(side.nbytes for s in segments for sides in s.layers for side in sides)
 
     def see(self, context: Context, window_distance: int | None) -> FarPast:
-        """What an answer in this context sees of the past: as far away as the window reaches, or as
-        the past really lies where that is nearer.
+        """What an answer in this context sees of the past: in the middle between the recent blocks
+        and as far as the window reaches, or the past really lies where that is nearer.
 
         Args:
             window_distance: positions that the window spans; None while nothing has left it.
@@ -86,11 +87,11 @@ class Resident:
             self._fetch(context.past)
             layers = self._view(context.past, context.candidates)
         blocks = [*context.candidates, *context.recent]
-        distance = int(context.anchor[0] - blocks[0].origin[0]) if blocks else 0
-        distance += sum(int(block.layout.advance[0]) for block in context.recent)
-        return FarPast(
-            layers, distance if window_distance is None else min(distance, window_distance)
-        )
+        recent = sum(int(block.layout.advance[0]) for block in context.recent)
+        reach = recent + (int(context.anchor[0] - blocks[0].origin[0]) if blocks else 0)
+        if window_distance is not None:
+            reach = max(recent, min(reach, window_distance))
+        return FarPast(layers, (recent + reach) // 2)
 
     def _fetch(self, past: Snapshot) -> None:
         new = [page for page in past.pages if page.first >= self._stop and sum(page.lengths) > 0]
