@@ -110,11 +110,11 @@ def test_the_past_stands_in_the_middle_between_the_recent_frames_and_the_windows
 ) -> None:
     with opened(small_vlm(family), frames) as stream:
         context = stream._context(None, None)
-        steps = [int(block.layout.advance[0]) for block in context.recent]
-        assert len(set(steps)) == 1
-        window = 6 // max(block.frames for block in context.recent)
-        seen = min(len(context.candidates), window - len(steps))  # blocks of the window beyond
-        near, far = sum(steps), sum(steps) + steps[0] * seen
+        blocks = [*context.candidates, *context.recent]
+        near = sum(int(block.layout.advance[0]) for block in context.recent)
+        window = 6 // max(block.frames for block in blocks)
+        beyond = min(len(context.candidates), window - len(context.recent))
+        far = near + beyond * int(blocks[0].layout.advance[0])
         assert abs(stream._far(context).distance - (near + far) / 2) <= 1
 
 
