@@ -50,7 +50,7 @@ def pack(states: Tensor, form: Form) -> tuple[Params, Tensor]:
             tokens, *states.stride()[:3], start,
             HEADS=heads, D=dim, BLOCK=block, LEVELS=levels, STEP=naive._GAUSSIAN_STEP[levels],
             FITTED=form.fitted, CENTRED=form.centred, TRANSFORM=turn is not None,
-            TILE=_TILE if turn is None else _TURNED, num_warps=4 if turn is None else 8,
+            TILE=_TILE if turn is None else _TURNED, num_warps=8,
             num_stages=1,
         )  # fmt: skip
     params = naive.rounded(first, constant, scale, centre, wide, order)
