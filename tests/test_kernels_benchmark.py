@@ -132,8 +132,9 @@ import json, os, sys, time
 found, numbers = open(sys.argv[1], "a"), json.loads(sys.argv[2])
 def say(*what):
     found.write("".join(json.dumps(one) + "\\n" for one in what)); found.flush()
-say({"machine": {"gpu": "Toy 1"}})
-for i, name in enumerate(["one", "crash", "hang", "four"]):
+names = ["one", "crash", "hang", "four"]
+say({"machine": {"gpu": "Toy 1"}, "plan": list(enumerate(names))})
+for i, name in enumerate(names):
     if i not in numbers:
         continue
     begin = {"begin": i, "name": name, "limit": 1.0 if name == "hang" else 1000.0}
@@ -194,10 +195,24 @@ def test_the_budget_ends_what_runs_over_it(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("benchmarks.gpu.supervise.time", Clock())
     script = WORKER.replace("1.0 if", "1e6 if").replace('"crash"', '"two"', 1)
     supervised(report, script, 900.0)
-    assert report.rows[-1]["name"] == "hang"
-    assert "no time" in report.rows[-1]["unit"]
+    assert [r["name"] for r in report.rows[-2:]] == ["hang", "four"]
+    assert all("no time" in r["unit"] for r in report.rows[-2:])
     assert report.right  # nothing was found to be wrong
     assert (tmp_path / "gpu-toy-1.json").exists()
+
+
+def test_an_interrupt_ends_all_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
+    report, add = Report(None, dry=False), Report.add
+
+    def interrupted_once(row: Row) -> None:
+        add(report, row)
+        if len(report.rows) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(report, "add", interrupted_once)
+    script = WORKER.replace("1.0 if", "1e6 if").replace('"one", "crash"', '"hang", "hang"')
+    with pytest.raises(KeyboardInterrupt):
+        supervised(report, script, lanes=2)
 
 
 def test_a_process_that_cannot_start_ends_it() -> None:

@@ -20,12 +20,13 @@ class Report:
 
     Attributes:
         right: whether every check passed and nothing failed. machine: hardware and versions.
-        steps: names and seconds of what was run.
+        steps: names and seconds of what was run. stopped: whether nothing else is to be begun.
     """
 
     def __init__(self, folder: Path | None, *, dry: bool) -> None:
         self.rows: list[Row] = []
         self.right = True
+        self.stopped = False
         self.machine: Row = {"gpu": None}
         self.steps: list[Row] = []
         self._folder, self._dry = folder, dry

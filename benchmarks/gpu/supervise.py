@@ -9,11 +9,11 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.report import Report
+from benchmarks.gpu.report import Report, missing
 
 _POLL = 0.2  # seconds
 _GRACE = 5.0  # seconds past the budget in which a worker may end by itself
@@ -31,18 +31,23 @@ def side_by_side(
             pool.submit(supervise, command, report, until, numbers[lane::lanes])
             for lane in range(lanes)
         ]
-        for job in jobs:
-            job.result()
+        try:
+            for job in as_completed(jobs):
+                job.result()
+        except BaseException:
+            report.stopped = True  # Ctrl-C: no lane starts another
+            raise
 
 
 def supervise(command: Command, report: Report, until: float, numbers: Sequence[int]) -> None:
     """Fill the report from one worker after the other, until one of them is through with these
     steps, or it is that late by `time.monotonic`.
 
-    A worker writes a JSON object a line: {"machine": …}; {"begin": i, "name": …, "limit": seconds}
-    before each step; {"row": …}; {"took": seconds} after each step; {"done": true} at the end.
+    A worker writes a JSON object a line: {"machine": …, "plan": [[i, name], …]}; {"begin": i,
+    "name": …, "limit": seconds} before each step; {"row": …}; {"took": seconds} after each step;
+    {"done": true} at the end.
     """
-    while numbers:
+    while numbers and not report.stopped:
         with tempfile.TemporaryDirectory() as folder:
             worker = _Worker(command, Path(folder) / "found.jsonl", numbers, until, report)
             worker.follow()
@@ -53,6 +58,10 @@ def supervise(command: Command, report: Report, until: float, numbers: Sequence[
         over = time.monotonic() >= until
         unit = f"stopped: {worker.ended}"
         report.add({"name": name, "value": None, "unit": unit, "ok": None if over else False})
+        if over:
+            for number, step in worker.plan:
+                if worker.step is not None and number > worker.step:
+                    report.add(missing(step, "left out: no time"))
         report.write()
         if worker.step is None or over:
             return
@@ -60,7 +69,9 @@ def supervise(command: Command, report: Report, until: float, numbers: Sequence[
 
 
 class _Worker:
-    """One process. step, name: what it was at. ended: how it ended, where it was not done."""
+    """One process. step, name: what it was at. plan: numbers and names of what it was to do.
+    ended: how it ended, where it was not done.
+    """
 
     def __init__(
         self, command: Command, found: Path, numbers: Sequence[int], until: float, report: Report
@@ -68,6 +79,7 @@ class _Worker:
         found.touch()
         self.step: int | None = None
         self.name = ""
+        self.plan: list[tuple[int, str]] = []
         self.done = False
         self.ended = ""
         self._found, self._until, self._report = found, until, report
@@ -81,7 +93,7 @@ class _Worker:
             with self._found.open() as lines:
                 while self._process.poll() is None:
                     self._read(lines.read())  # first: it may have gone on meanwhile
-                    if time.monotonic() >= self._limit:
+                    if time.monotonic() >= self._limit or self._report.stopped:
                         break
                     time.sleep(_POLL)
                 code = self._process.poll()
@@ -109,7 +121,7 @@ class _Worker:
 
     def _take(self, said: dict[str, Any]) -> None:
         if "machine" in said:
-            self._report.machine = said["machine"]
+            self._report.machine, self.plan = said["machine"], said["plan"]
         elif "begin" in said:
             self.step, self.name = said["begin"], said["name"]
             self._limit = min(time.monotonic() + said["limit"], self._until + _GRACE)

@@ -32,7 +32,6 @@ def main(found: Path, numbers: Sequence[int], budget: float, *, dry: bool) -> in
             file.flush()
 
         sizes = setup(dry=dry)
-        say({"machine": machine(sizes)})
         from benchmarks.gpu import correctness, model, speed
 
         steps = [
@@ -40,6 +39,8 @@ def main(found: Path, numbers: Sequence[int], budget: float, *, dry: bool) -> in
             *speed.steps(sizes),
             *model.steps(sizes, lambda: until - time.monotonic()),
         ]
+        plan = [(i, steps[i][0]) for i in numbers if i < len(steps)]
+        say({"machine": machine(sizes), "plan": plan})
         return work(steps, numbers, until, say)
 
 
