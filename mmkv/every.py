@@ -109,7 +109,7 @@ class AskEvery:
         """The moment to answer now, if one has passed."""
         if self._begin is None:
             firsts = [feed.first for feed in feeds if feed.first is not None]
-            if not firsts and not over:
+            if feeds and not firsts and not over:
                 return None  # what is there came before the source
             self._begin = min(firsts, default=newest)
         passed = int((newest - self._begin) / self._seconds + _NEAR)

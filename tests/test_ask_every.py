@@ -138,6 +138,25 @@ def test_frames_that_are_fed_count_from_the_newest_one_on(stream: mmkv.Stream) -
     asking.close()
 
 
+def test_frames_that_are_fed_to_an_empty_stream_count_from_the_first_one_looked_at(
+    stream: mmkv.Stream,
+) -> None:
+    asking = stream.ask_every(**ASK, seconds=2)
+
+    class Looked(threading.Event):
+        """A frame comes after every look in vain."""
+
+        def wait(self, timeout: float | None = None) -> bool:
+            stream.feed(BLACK, float(stream.stats().frames))
+            if stream.stats().frames > 9:
+                self.set()  # whoever has answered nothing by now never will
+            return super().wait(0)
+
+    asking._closed = Looked()
+    assert [next(asking).as_of, next(asking).as_of] == [2.0, 4.0]
+    asking.close()
+
+
 def test_moments_of_a_source_count_from_its_first_frame_whatever_was_there_before(
     stream: mmkv.Stream,
 ) -> None:
