@@ -203,6 +203,16 @@ def test_an_https_camera_is_reached_by_its_number_and_asked_by_its_name(
     until(no_relay)
 
 
+def test_an_https_name_in_capitals_is_the_same_host(
+    certificate: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    with Camera(mjpeg, certificate) as camera:
+        pinned = allowed("cam.local").pin(f"https://Cam.Local:{camera.port}/live")
+        with open_address(pinned, 5.0) as source:
+            assert next(iter(source))[1].ndim == 3
+
+
 def test_where_no_proxy_is_set_the_number_itself_is_connected_to(
     certificate: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:

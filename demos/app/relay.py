@@ -66,7 +66,8 @@ class Relay:
     def _serve(self, asking: socket.socket) -> None:
         with suppress(OSError), self._held(asking):
             asking.settimeout(self._timeout)
-            if self._asked(asking) != f"CONNECT {self._place}":
+            place = f"connect {self._place}".lower()  # names have no case
+            if self._asked(asking).lower() != place:
                 asking.sendall(b"HTTP/1.1 403 Forbidden\r\n\r\n")
                 return
             try:
