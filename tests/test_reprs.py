@@ -15,8 +15,13 @@ FRAMES = np.stack([np.full((64, 64, 3), 30 * i, np.uint8) for i in range(5)])
 
 
 @pytest.fixture(scope="module")
-def stream() -> Iterator[mmkv.Stream]:
-    with mmkv.load("mmkv-tiny").stream(mmkv.CacheConfig(thumbnails=True)) as one:
+def vlm() -> mmkv.VideoLM:
+    return mmkv.load("mmkv-tiny")
+
+
+@pytest.fixture
+def stream(vlm: mmkv.VideoLM) -> Iterator[mmkv.Stream]:
+    with vlm.stream(mmkv.CacheConfig(thumbnails=True)) as one:
         one.feed(FRAMES, [float(i) for i in range(5)])
         yield one
 
