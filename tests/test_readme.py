@@ -32,10 +32,14 @@ def is_live(command: str) -> bool:
     return shlex.split(command)[2] == "0" or "://" in command
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the commands run, one after the other: some go on with what an earlier one made."""
-    return tmp_path_factory.mktemp("readme")
+def sessions() -> list[list[str]]:
+    """Commands that run one after the other, since they name the same store or the same rows."""
+    found: dict[str, list[str]] = {}
+    for command in commands():
+        if not is_live(command):
+            kept = re.search(r"\S+\.(kv|jsonl)\b", command)
+            found.setdefault(kept[0] if kept else command, []).append(command)
+    return list(found.values())
 
 
 def test_there_are_examples() -> None:
@@ -62,22 +66,22 @@ def test_python_example_runs(code: str, capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", [c for c in commands() if not is_live(c)])
-def test_command_runs(
-    command: str,
-    folder: Path,
+@pytest.mark.parametrize("session", sessions(), ids=lambda session: session[0])
+def test_commands_run(
+    session: list[str],
+    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.chdir(folder)
-    command = command.replace("my.mp4", "sample")
-    command = re.sub(r"--model \S+/\S+", "--model mmkv-tiny", command)
-    monkeypatch.setattr(sys, "argv", shlex.split(command))
-    with pytest.raises(SystemExit) as end:
-        main()
-    out, err = capsys.readouterr()
-    assert end.value.code == 0, err
-    assert out
+    monkeypatch.chdir(tmp_path)
+    for command in session:
+        command = re.sub(r"--model \S+/\S+", "--model mmkv-tiny", command)
+        monkeypatch.setattr(sys, "argv", shlex.split(command.replace("my.mp4", "sample")))
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, err = capsys.readouterr()
+        assert end.value.code == 0, (command, err)
+        assert out, command
 
 
 @pytest.mark.parametrize("command", [c for c in commands() if is_live(c)])
