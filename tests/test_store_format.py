@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -25,6 +26,7 @@ from store_blocks import (
     created,
     fill,
     resumed,
+    rows,
     states,
     without_fsync,
 )
@@ -157,6 +159,17 @@ def test_a_store_is_not_made_twice(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="is a file"):
         created(tmp_path / "file")
+
+
+def test_a_store_is_gone_on_with_where_the_layers_are(tmp_path: Path) -> None:
+    with contextlib.closing(created(tmp_path / "s")) as writer:
+        fill(writer, 0, 5)
+        writer.flush()
+    elsewhere, again = torch.device("meta"), archive()
+    again.extend(Store.follow(tmp_path / "s"), [elsewhere] * 3)
+    again.append([block(5)], [layer.to(elsewhere) for layer in rows(5, 6)])
+    (part,) = again.snapshot().summary_parts(0, 0, 6)
+    assert part.device == elsewhere
 
 
 def test_two_writers_are_refused_until_the_first_is_done(tmp_path: Path) -> None:

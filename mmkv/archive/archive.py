@@ -147,7 +147,10 @@ class Archive:
         """
         for stored in store.pages():
             page = stored.page
-            self._summaries.centre = centre_of(store.meta["summaries"], self._shape)
+            if not self._summaries.centre:
+                centre = centre_of(store.meta["summaries"], self._shape)
+                pairs = zip(centre, devices, strict=True)
+                self._summaries.centre = [layer.to(device) for layer, device in pairs]
             if self._blocks.last is None:
                 self._blocks.first = page.first
             rows = from_bytes(stored.summaries, len(stored.blocks), self._shape)
