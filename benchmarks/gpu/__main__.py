@@ -25,7 +25,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--out", type=Path, default=None, help="folder for JSON and table")
     parser.add_argument("--dry-run", action="store_true", help="toy sizes on a CPU")
-    parser.add_argument("--budget", type=float, default=465.0, help="seconds")
+    parser.add_argument("--budget", type=float, default=455.0, help="seconds")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--steps", default="", help=argparse.SUPPRESS)
     given = parser.parse_args()
