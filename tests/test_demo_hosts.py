@@ -268,3 +268,17 @@ def test_a_relay_leads_to_its_own_place_only() -> None:
                     assert asking.recv(99).startswith(b"HTTP/1.1 403")
         with pytest.raises(BlockingIOError):
             there.accept()
+
+
+def test_a_relay_that_was_closed_leaves_nothing_behind() -> None:
+    relay = Relay("cam.local:443", "127.0.0.1", 443, PATIENCE)
+    port = int(relay.address.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as asking:
+        asking.sendall(b"CONNECT cam")  # and no more
+        until(lambda: relay._open)
+        relay.close()
+        assert asking.recv(99) == b""
+    assert no_relay()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), PATIENCE)
+    relay.close()  # again

@@ -43,11 +43,13 @@ class Relay:
         """End every connection."""
         with self._lock:
             self._closed = True
-            held = [self._listening, *self._open]
+            held = list(self._open)
         for one in held:
             _end(one)
-        self._listening.close()
+        with suppress(OSError):  # `accept` wakes; of a socket that is closed it does not everywhere
+            socket.create_connection(self._listening.getsockname(), 1.0).close()
         self._thread.join(1.0)
+        self._listening.close()
 
     def __enter__(self) -> Relay:
         return self
@@ -60,6 +62,9 @@ class Relay:
             try:
                 asking = self._listening.accept()[0]
             except OSError:  # closed
+                return
+            if self._closed:
+                asking.close()
                 return
             threading.Thread(target=self._serve, args=(asking,), daemon=True).start()
 
