@@ -119,3 +119,19 @@ def test_scores_of_the_wrong_shape_are_refused() -> None:
     states, _ = random_page(0, 1, 1, 2, 4)
     with pytest.raises(ValueError, match=r"eviction='wrong' gives scores \[1, 8\].*\[1, 2, 4\]"):
         Thinning(Wrong(), make_merge("none"), 0.5).thin(blocks(states, 2), list(states))
+
+
+def test_a_model_that_computes_no_numbers_is_told_from_a_policy_that_does() -> None:
+    class Lost(type(make_eviction("random"))):  # type: ignore[misc]
+        name = "lost"
+
+        def scores(self, frames):  # type: ignore[no-untyped-def]
+            return frames.value.norm(dim=-1) / 0
+
+    states, _ = random_page(0, 1, 1, 2, 4)
+    held = blocks(states, 2)
+    with pytest.raises(ValueError, match="eviction='lost' gives scores that are NaN or infinite"):
+        Thinning(Lost(), make_merge("none"), 0.5).thin(held, list(states))
+    states[0, 0, 0, 3] = float("nan")
+    with pytest.raises(ValueError, match=r"keys or values of a frame are NaN.* wider dtype"):
+        Thinning(make_eviction("diverse"), make_merge("none"), 0.5).thin(held, list(states))

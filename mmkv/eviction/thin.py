@@ -58,7 +58,8 @@ class Thinning:
             states: keys before RoPE and values `[2, H_kv, T, D]` of the page's blocks, per layer.
 
         Raises:
-            ValueError: a policy of the user's gives no score for every token.
+            ValueError: a policy of the user's gives no score for every token, or there are keys or
+                values that are no numbers.
         """
         counts = {visual_tokens(block.layout) for block in blocks}
         tokens = max(counts)
@@ -119,6 +120,11 @@ class Thinning:
                 f"one for every token, {list(page.key.shape[:3])}"
             )
         if not torch.isfinite(scores).all():
+            if not torch.isfinite(group).all():
+                raise ValueError(
+                    "keys or values of a frame are NaN or infinite; load the model in a wider "
+                    "dtype (bfloat16 or float32)"
+                )
             raise ValueError(
                 f"eviction={self.policy.name!r} gives scores that are NaN or infinite; they have "
                 "to be numbers"
