@@ -89,7 +89,7 @@ def packed_cells() -> list[Cell]:
     return [
         Cell("none", 1.0, packed=PACKED),
         *(Cell("diverse", keep, packed=PACKED) for keep in (0.5, 0.2)),
-        Cell("diverse", 0.2, packed=PACKED, protected=(1, 2, 3)),
+        *(Cell("diverse", keep, packed=PACKED, protected=(1, 2, 3)) for keep in (0.25, 0.2)),
         Cell("diverse", 0.2, packed=(4, 4)),
     ]
 
