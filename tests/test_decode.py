@@ -232,6 +232,39 @@ def test_what_was_recorded_with_other_weights_is_not_replayed(
     torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
 
 
+class Adapted(torch.nn.Module):
+    """A layer with an adapter, which is switched as PEFT does it."""
+
+    def __init__(self, layer: torch.nn.Linear) -> None:
+        super().__init__()
+        self.layer, self.on = layer, False
+        self.adapter = torch.nn.Parameter(torch.full((), 0.5), requires_grad=False)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.layer(states)
+        return out * self.adapter if self.on else out
+
+    def switch(self) -> None:
+        self.on = not self.on
+        self.adapter.requires_grad_(self.on)
+
+
+def test_what_was_recorded_with_another_adapter_is_not_replayed(
+    vlm: mmkv.VideoLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attention = vlm.adapter.language_model.layers[1].self_attn
+    attention.o_proj = adapted = Adapted(attention.o_proj)
+    with opened(vlm) as stream:
+        with monkeypatch.context() as patch:
+            recorder = tape.install(patch, vlm)
+            rows(stream)
+            adapted.switch()
+            got = rows(stream)
+        want = rows(stream)  # every step run
+    assert recorder.records == 2
+    torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
+
+
 def test_slots_follow_a_model_that_moves() -> None:
     vlm = small_vlm("llava_onevision")
     here, there = torch.device("cpu"), torch.device("meta")

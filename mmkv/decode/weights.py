@@ -10,7 +10,8 @@ Place = tuple[object, ...]
 
 
 def places_of(*modules: nn.Module) -> tuple[Place, ...]:
-    """Address, type and shape of every parameter and buffer. Weights that were copied into the same
+    """Address, type and shape of every parameter and buffer, and whether it is to be trained: PEFT
+    changes that where it switches an adapter on or off. Weights that were copied into the same
     memory are at the same place; those that were put in their stead, or moved, are not.
     """
     return tuple(
@@ -25,4 +26,4 @@ def _place(tensor: Tensor) -> Place:
         address = tensor.data_ptr()
     except RuntimeError:  # a tensor made of others, as some quantisations have it
         address = id(tensor)
-    return address, tensor.device, tensor.dtype, tuple(tensor.shape)
+    return address, tensor.device, tensor.dtype, tuple(tensor.shape), tensor.requires_grad
