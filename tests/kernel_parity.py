@@ -410,6 +410,14 @@ def test_farthest(sets: int, count: int, width: int, seed: int) -> None:
     assert torch.allclose(got, want, atol=1e-4, rtol=1e-4)
 
 
+def test_farthest_of_what_is_no_number_is_none() -> None:
+    points = torch.randn(3, 5, 4)
+    points[1] = float("nan")
+    got, want = farthest_triton.farthest(points), farthest_naive.farthest(points)
+    assert torch.isnan(want[1]).all()
+    assert torch.allclose(got, want, atol=1e-4, rtol=1e-4, equal_nan=True)
+
+
 @pytest.mark.parametrize("mode", ["average", "pivot", "weighted"])
 @pytest.mark.parametrize(("kept", "evicted"), [(1, 40), (37, 53), (20, 0)])
 def test_merge(kept: int, evicted: int, mode: merge_naive.Mode) -> None:

@@ -32,10 +32,12 @@ def _farthest(products, out, count, BLOCK: tl.constexpr):
     scores = tl.zeros([BLOCK], tl.float32)
     for _ in range(count):
         far = tl.max(left, 0)
-        chosen = tl.min(tl.where(left == far, place, BLOCK - 1), 0)
+        # among points that are no numbers none is the farthest, and padding is no point
+        chosen = tl.minimum(tl.min(tl.where(left == far, place, BLOCK), 0), count - 1)
         here = place == chosen
         scores = tl.where(here, tl.maximum(far, 0.0), scores)
         own = tl.sum(tl.where(here, norm, 0.0), 0)
         product = tl.load(products + chosen * count + place, mask=there, other=0.0)
         left = tl.where(here, float("-inf"), tl.minimum(left, norm + own - 2 * product))
+    scores = tl.where(norm == norm, scores, norm)
     tl.store(out + tl.program_id(0).to(tl.int64) * count + place, scores, mask=there)
