@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from typing import Any
 
@@ -171,9 +172,17 @@ def _model(family: str, seed: int) -> tuple[Any, Any]:
     return model.eval(), tok
 
 
-def small_vlm(family: str, seed: int = 0, max_pixels: int | None = None) -> mmkv.VideoLM:
-    """A loaded random-weight model of a family; the model is shared, its sessions are not."""
+def small_vlm(
+    family: str, seed: int = 0, max_pixels: int | None = None, *, shared: bool = True
+) -> mmkv.VideoLM:
+    """A loaded random-weight model of a family.
+
+    Args:
+        shared: with other tests; a test that changes weights takes a copy of its own.
+    """
     model, tok = _model(family, seed)
+    if not shared:
+        model = copy.deepcopy(model)
     if max_pixels is None and family != "llava_onevision":
         max_pixels = 12 * 16 * 16
     return mmkv.load(model=model, tokenizer=tok, preprocess=PREPROCESS, max_pixels=max_pixels)

@@ -22,7 +22,7 @@ FRAMES, TOKENS = 16, 10
 
 @pytest.fixture
 def vlm() -> mmkv.VideoLM:
-    return small_vlm("llava_onevision")
+    return small_vlm("llava_onevision", shared=False)  # some tests change its weights
 
 
 def opened(vlm: mmkv.VideoLM, **settings: Any) -> mmkv.Stream:
