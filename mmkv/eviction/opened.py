@@ -51,8 +51,9 @@ def stored_thinning(
         for name, value in named.items():
             if getattr(value, "name", value) != found[name]:
                 raise ValueError(
-                    f"{name}={value!r} says what is kept of new frames, and mode='r' takes none; "
-                    "leave it out, or open the store with mode='a'"
+                    f"{name}={value!r} says what is kept of new frames, and a store that is only "
+                    "read takes none; leave it out, or go on with the store "
+                    "(open(..., mode='a'), mmkv encode)"
                 )
     found |= named
     for name, make in (("eviction", make_eviction), ("merging", make_merge)):
