@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal
 
-from mmkv.eviction.registry import DEFAULT
-from mmkv.eviction.settings import check_focus, check_keep_ratio, check_thinning
-from mmkv.merging.none import NoMerge
+from mmkv.eviction.settings import UNNAMED, check_focus, check_keep_ratio, check_thinning
 from mmkv.retrieval.registry import check_score
 from mmkv.retrieval.text_image import TextImage
 from mmkv.sizes import CacheSizes
@@ -180,6 +178,8 @@ class CacheConfig:
         retrieve, resident = self.retrieve_frames, self.retrieve_frames == "all"
         if retrieve is None or retrieve == "all":
             retrieve = max(1, min(_RETRIEVE, fit - recent))
+        named = {name: getattr(self, name) for name in UNNAMED}
+        thinning = UNNAMED | {name: value for name, value in named.items() if value is not None}
         return CacheSizes(
             window_frames=window,
             recent_frames=recent if retrieve else window,
@@ -199,9 +199,7 @@ class CacheConfig:
             remove_mean=self.remove_mean,
             protected_layers=self.protected_layers,
             protected_bits=self.protected_bits,
-            keep_ratio=1.0 if self.keep_ratio is None else float(self.keep_ratio),
-            eviction=DEFAULT if self.eviction is None else self.eviction,
-            merging=NoMerge.name if self.merging is None else self.merging,
+            **thinning,
             focus=self.focus,
             answer_keep_ratio=float(self.answer_keep_ratio),
             page_tokens=self.page_tokens,

@@ -255,7 +255,7 @@ class Stream:
         from mmkv.stats import collect
 
         resident = self._resident.nbytes if self._resident else 0
-        return collect(self._ingest, resident, self._vlm.slots.total_nbytes)
+        return collect(self._ingest, resident, self._vlm.slots.nbytes)
 
     @property
     def feeds(self) -> list[Feed]:

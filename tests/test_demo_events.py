@@ -13,8 +13,9 @@ pytest.importorskip("gradio")
 
 import gradio as gr
 
+from mmkv.cli.text import took
 from mmkv.demos.app import events as module
-from mmkv.demos.app.events import SHOWN, Events
+from mmkv.demos.app.events import ANSWERING, SHOWN, Events
 from mmkv.demos.app.visit import Visit
 
 PAGE = "page of a"
@@ -53,6 +54,17 @@ def test_an_answer_under_way_is_left_to_its_own_handler(server: Server, visit: V
     assert exchange.text in told["chat"][-1]["content"]
     assert (told["ask"]["visible"], told["stop"]["visible"]) == (True, False)
     assert not {"chat", "ask", "stop"} & set(ticked(events, visit))
+
+
+def test_an_answers_own_handler_tells_how_soon_its_first_word_came(
+    server: Server, visit: Visit
+) -> None:
+    events = Events(server.registry)
+    exchange = visit.session.ask("What is there now?")
+    *_, last = events._answer(visit, exchange, clear=False)
+    told = dict(zip(ANSWERING, last, strict=True))
+    assert exchange.first_token is not None
+    assert f"<b>{took(exchange.first_token)}</b>" in told["gauges"]
 
 
 def test_a_tick_that_an_answer_ends_in_does_not_tell_half_of_it(

@@ -14,6 +14,7 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 MOST = 99  # steps behind the checks
@@ -43,14 +44,17 @@ def main() -> int:
         return worker.main(given.worker, numbers, given.budget, dry=given.dry_run)
     from benchmarks.gpu.correctness import CHECKS
     from benchmarks.gpu.report import Report
-    from benchmarks.gpu.supervise import Command, side_by_side, supervise
+    from benchmarks.gpu.supervise import side_by_side, supervise
 
     until = time.monotonic() + given.budget
     report = Report(given.out or (None if given.dry_run else RESULTS), dry=given.dry_run)
-    command: Command = lambda found, numbers, left: [  # noqa: E731
-        sys.executable, "-m", "benchmarks.gpu", *(["--dry-run"] * given.dry_run),
-        "--worker", str(found), "--steps", ",".join(map(str, numbers)), "--budget", f"{left:.1f}",
-    ]  # fmt: skip
+
+    def command(found: Path, numbers: Sequence[int], left: float) -> list[str]:
+        return [
+            sys.executable, "-m", "benchmarks.gpu", *(["--dry-run"] * given.dry_run), "--worker",
+            str(found), "--steps", ",".join(map(str, numbers)), "--budget", f"{left:.1f}",
+        ]  # fmt: skip
+
     # checks are mostly compiling; what is timed comes after them, alone
     lanes = max(1, min(4, (os.cpu_count() or 1) // 3))
     side_by_side(command, report, until, range(len(CHECKS)), lanes)

@@ -64,10 +64,15 @@ def seconds(
             call()
         return (time.perf_counter() - started) / len(calls)
     torch.cuda.synchronize()
-    replay: Callable[[], object] = lambda: [call() for call in calls]  # noqa: E731
+
+    def every() -> None:
+        for call in calls:
+            call()
+
+    replay: Callable[[], object] = every
     if graph:
         try:
-            replay, _ = captured(replay)
+            replay, _ = captured(every)
         except RuntimeError:  # not all baselines can be captured
             torch.cuda.synchronize()
     taken = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -77,7 +78,7 @@ def unpacking(sizes: Sizes, state: dict[str, float]) -> Iterator[Row]:
         taken = seconds(sizes, [triton.launcher(*arguments, out)])
         share = out.nbytes / taken / bandwidth(sizes, state)
         yield row(f"unpack_rotate keys {name}, share of copy bandwidth", share, "", 0.6)
-        whole = lambda: triton.unpack_rotate(*arguments, out)  # noqa: E731, B023
+        whole = partial(triton.unpack_rotate, *arguments, out)
         taken = seconds(sizes, [whole], graph=False)
         yield row(f"unpack_rotate keys {name}, with what is prepared for it", 1e6 * taken, "us")
 
@@ -139,17 +140,12 @@ def window(sizes: Sizes) -> Iterator[Row]:
     own = seconds(sizes, [lambda: triton.window_attention(query, key, value, chunk, sinks, scale)])
     yield row(f"window_attention, {sizes.chunk} queries", 1e3 * own, "ms")
     mask = chunk.bias.isfinite()
-    masked = lambda: F.scaled_dot_product_attention(  # noqa: E731
-        query, key, value, attn_mask=mask, scale=scale, enable_gqa=True
-    )
-    taken = seconds(sizes, [masked])
+    stock = partial(F.scaled_dot_product_attention, query, key, value, scale=scale, enable_gqa=True)
+    taken = seconds(sizes, [partial(stock, attn_mask=mask)])
     yield row("window_attention, times SDPA with a mask", taken / own, "x", 0.9)
     # without a mask it multiplies a little more: every query sees the whole ring
-    plain = lambda: F.scaled_dot_product_attention(  # noqa: E731
-        query, key, value, scale=scale, enable_gqa=True
-    )
     more = key.shape[2] / (sizes.local + 14)  # keys that it sees over those that a query sees here
-    taken = seconds(sizes, [plain]) / more
+    taken = seconds(sizes, [stock]) / more
     yield row("window_attention, times SDPA without, per visible key", taken / own, "x", 0.9)
 
 
@@ -160,8 +156,8 @@ def mass(sizes: Sizes) -> Iterator[Row]:
         for m in (64,) if sizes.dry else (16 << 10, 128 << 10):
             query = sizes.random(sizes.heads, n, sizes.dim)
             key = sizes.random(sizes.kv_heads, m, sizes.dim)
-            own = seconds(sizes, [lambda: triton.attention_mass(query, key, 0.1)])  # noqa: B023
-            naive = seconds(sizes, [lambda: mass_naive.attention_mass(query, key, 0.1)])  # noqa: B023
+            own = seconds(sizes, [partial(triton.attention_mass, query, key, 0.1)])
+            naive = seconds(sizes, [partial(mass_naive.attention_mass, query, key, 0.1)])
             yield row(f"attention_mass {n} x {m}, times torch", naive / own, "x", 1.0)
 
 

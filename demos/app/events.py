@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -154,9 +155,10 @@ class Events:
             return self.tick(None, request)
         session = visit.session
         session.message = ""
+        start = partial(self._registry.begin, visit, partial(begin, session))
         try:
-            self._registry.place(visit, lambda: self._registry.begin(visit, lambda: begin(session)))
-            self._registry.begin(visit, lambda: begin(session))
+            self._registry.place(visit, start)
+            start()
         except Busy:
             pass  # it starts when there is a place
         except Exception as error:

@@ -11,6 +11,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from mmkv.kernels.rotate_write.naive import picked
+
 Mode = Literal["average", "pivot", "weighted"]
 _MAX_SIMILARITIES = 1 << 24  # held at once
 
@@ -71,10 +73,7 @@ def weights(similarity: Tensor, mode: Mode) -> tuple[Tensor, float]:
 
 
 def _rows(states: Tensor, tokens: Tensor) -> Tensor:
-    heads, count, dim = states.shape
-    first = count * torch.arange(heads, device=tokens.device)[:, None]
-    rows = states.reshape(-1, dim).index_select(0, (tokens + first).flatten())
-    return rows.view(heads, -1, dim).float()
+    return picked(states, tokens).float()
 
 
 def _mean(

@@ -28,7 +28,7 @@ def rotate_write(
         tokens: which of `key` and `value` are written, int64 `[H_kv, n]`; None for all, in order.
     """
     if tokens is not None:
-        key, value = _picked(key, tokens), _picked(value, tokens)
+        key, value = picked(key[0], tokens)[None], picked(value[0], tokens)[None]
     n, slots = key.shape[2], into_key.shape[2]
     turned = key if rotation is None else rotate(key, rotation)
     if isinstance(at, Tensor):
@@ -45,8 +45,9 @@ def rotate_write(
         done += count
 
 
-def _picked(states: Tensor, tokens: Tensor) -> Tensor:
-    _, heads, count, dim = states.shape
+def picked(states: Tensor, tokens: Tensor) -> Tensor:
+    """Some tokens of each head, int64 `[H, k]`, of `[H, n, D]`: `[H, k, D]`."""
+    heads, count, dim = states.shape
     first = count * torch.arange(heads, device=tokens.device)[:, None]
     rows = states.reshape(-1, dim).index_select(0, (tokens + first).flatten())
-    return rows.view(1, heads, -1, dim)
+    return rows.view(heads, -1, dim)

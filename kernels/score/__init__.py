@@ -14,7 +14,7 @@ __all__ = ["score"]
 
 def score(words: Tensor, parts: Sequence[Tensor]) -> Tensor:
     """Best product of each word with each block's summaries `[w * H, n]`; see `naive.score`."""
-    if parts and runs_triton(parts[0], parts[0].shape[-1]) and words.shape[0]:
+    if runs_triton(parts[0], parts[0].shape[-1]) and words.shape[0]:
         from mmkv.kernels.score import triton
 
         with on_device(words):

@@ -73,6 +73,7 @@ class Archive:
         self._on_disk = on_disk
         self._shape = shape
         self._handed = 0  # the first block that was not handed over to be written
+        self._centre_noted = False  # in the store, of the summaries
         self._packed = Packed(codec, shape, dtype, self._memory)
         self._bytes = 0  # of packed blocks not forgotten
 
@@ -129,8 +130,9 @@ class Archive:
         """
         rows = [layer if layer.ndim == 4 else layer[:, None] for layer in summaries]
         self._summaries.append(len(self), rows)
-        if self.behind is not None and blocks:
+        if self.behind is not None and blocks and not self._centre_noted:
             self.behind.writer.note(summaries=facts(self._summaries.centre))
+            self._centre_noted = True
         for block in blocks:
             self._blocks.add([block])
             if self._page_size.full(self._open(), self._thinning):

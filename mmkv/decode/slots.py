@@ -38,12 +38,6 @@ class Slots:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of slots that no answer has."""
-        with self._lock:
-            return sum(slot.nbytes for slot in self._idle)
-
-    @property
-    def total_nbytes(self) -> int:
         """Bytes of all slots, those of answers under way too."""
         with self._lock:
             return sum(slot.nbytes for slot in self._all)

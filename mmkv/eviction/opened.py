@@ -6,17 +6,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mmkv.eviction.none import Nothing
-from mmkv.eviction.registry import DEFAULT, make_eviction
-from mmkv.merging.none import NoMerge
+from mmkv.eviction.registry import make_eviction
+from mmkv.eviction.settings import UNNAMED
 from mmkv.merging.registry import make_merge
 
 if TYPE_CHECKING:
     from mmkv.config import CacheConfig
     from mmkv.sizes import CacheSizes
 
-_UNNAMED: dict[str, Any] = {
-    "keep_ratio": 1.0, "eviction": DEFAULT, "merging": NoMerge.name, "focus": None,
-}  # fmt: skip
+_UNNAMED = {**UNNAMED, "focus": None}
 
 
 def thinning_facts(sizes: CacheSizes) -> dict[str, Any]:
@@ -45,7 +43,7 @@ def stored_thinning(
     found = {name: stored.get(name, value) for name, value in _UNNAMED.items()}
     named = {} if config is None else {name: getattr(config, name) for name in _UNNAMED}
     named = {name: value for name, value in named.items() if value is not None}
-    if named.get("eviction") is not None and make_eviction(named["eviction"]).name == Nothing.name:
+    if "eviction" in named and make_eviction(named["eviction"]).name == Nothing.name:
         named["keep_ratio"] = 1.0
     if not writing:
         for name, value in named.items():

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from numbers import Real
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmkv.eviction.none import Nothing
 from mmkv.eviction.proxy import Proxy
-from mmkv.eviction.registry import make_eviction
+from mmkv.eviction.registry import DEFAULT, make_eviction
 from mmkv.eviction.thin import Thinning
+from mmkv.merging.none import NoMerge
 from mmkv.merging.registry import make_merge
 
 if TYPE_CHECKING:
     from mmkv.models.base import VideoModel
     from mmkv.models.prompt import Template
     from mmkv.sizes import CacheSizes
+
+# how a stream is thinned where nothing else is named
+UNNAMED: dict[str, Any] = {"keep_ratio": 1.0, "eviction": DEFAULT, "merging": NoMerge.name}
 
 
 def check_focus(focus: object) -> None:

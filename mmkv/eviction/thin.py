@@ -15,6 +15,7 @@ from mmkv.eviction.base import Eviction, Frames
 from mmkv.eviction.budget import allocate, keep, total_kept
 from mmkv.kernels.rotate_write import tokens_of
 from mmkv.merging.base import Merge
+from mmkv.merging.none import NoMerge
 from mmkv.models.base import Layout
 
 
@@ -135,21 +136,19 @@ class Thinning:
         """Keys and values `[2, H_kv, K, D]` of some layers."""
         key, value = _heads(group)
         device = key.device
-        if self.merge.name == "none" or len(visual) < key.shape[1]:
-            place = _places(every).to(device)
-            left = tokens_of(key, value, place)  # [2, l * H_kv, K, D]
-        if self.merge.name != "none":
-            where = visual.to(device)
+        places, merging = _places(every), self.merge.name != NoMerge.name
+        text = len(visual) < key.shape[1]
+        if text or not merging:
+            left = tokens_of(key, value, places.to(device))  # [2, l * H_kv, K, D]
+        if merging:
             chosen, gone = _places(kept).to(device), _places(~kept).to(device)
-            if len(visual) == key.shape[1]:
-                left = torch.stack(self.merge.fold(key, value, chosen, gone))
+            if text:
+                key, value = key[:, visual.to(device)], value[:, visual.to(device)]
+            folded = torch.stack(self.merge.fold(key, value, chosen, gone))
+            if text:  # at the same places in every head: equally many of each block are kept
+                left[:, :, torch.isin(places[0], visual).to(device)] = folded
             else:
-                spot = torch.zeros(every.shape[1], dtype=torch.bool)
-                spot[visual] = True
-                # equally many of each block in every head: text lies at the same places in all
-                seen = spot[_places(every)[0]].to(device)
-                folded = self.merge.fold(key[:, where], value[:, where], chosen, gone)
-                left[:, :, seen] = torch.stack(folded)
+                left = folded
         return list(left.unflatten(1, (len(group), -1)).unbind(1))
 
 
