@@ -25,7 +25,8 @@ from mmkv.kernels.merge import naive as merge_naive
 from mmkv.kernels.merge import triton as merge_triton
 from mmkv.kernels.pack import naive as pack_naive
 from mmkv.kernels.pack import triton as pack_triton
-from mmkv.kernels.pack.form import Form, Params
+from mmkv.kernels.pack.form import Form
+from mmkv.kernels.packed_attention import PackedHistory, compact
 from mmkv.kernels.packed_attention import naive as packed_naive
 from mmkv.kernels.packed_attention import triton as packed_triton
 from mmkv.kernels.rotate_write import naive as write_naive
@@ -227,9 +228,9 @@ def test_packed_attention(
     (key_params, keys), (value_params, values) = (
         pack_naive.pack(x, form) for x, form in zip((key, value), forms, strict=True)
     )
-    history = packed_naive.PackedHistory(
+    history = PackedHistory(
         packed_naive.resident_keys(keys, forms[0]), packed_naive.resident_values(values, forms[1]),
-        key_params, value_params, *forms,
+        compact(key_params, forms[0]), compact(value_params, forms[1]), *forms,
     )  # fmt: skip
     query = torch.randn(1, n, heads * group, dim).transpose(1, 2).to(dtype)
     turn, beside = None if rotary is None else angles(n, rotary), None
@@ -240,13 +241,9 @@ def test_packed_attention(
     assert packed_triton.supports(history)
     if not visible_groups:  # as where a stream has forgotten all of them
         begin, end = begin[:0], end[:0]
-        key_params, value_params = (
-            Params(p.words[:0], p.top[:0], p.wide[:0], p.listed[:0])
-            for p in (key_params, value_params)
-        )
         history = replace(
-            history, keys=history.keys[:0], values=history.values[:0], key_params=key_params,
-            value_params=value_params,
+            history, keys=history.keys[:0], values=history.values[:0],
+            key_params=history.key_params[:0], value_params=history.value_params[:0],
         )  # fmt: skip
     given_ = (query, history, begin, end, dim**-0.5, turn, beside)
     with pytest.MonkeyPatch.context() as patch:

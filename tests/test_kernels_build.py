@@ -20,6 +20,7 @@ from mmkv.kernels.merge import triton as merge
 from mmkv.kernels.pack import form as packing
 from mmkv.kernels.pack import triton as pack
 from mmkv.kernels.pack.form import Form
+from mmkv.kernels.packed_attention import Compact, PackedHistory, compact
 from mmkv.kernels.packed_attention import naive as packed
 from mmkv.kernels.packed_attention import triton as packed_attention
 from mmkv.kernels.rotate_write import triton as rotate_write
@@ -43,16 +44,17 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.setenv("TRITON_CACHE_DIR", str(folder))
 
 
-def history(tokens: int, key_form: Form, value_form: Form) -> packed.PackedHistory:
-    def params() -> packing.Params:
+def history(tokens: int, key_form: Form, value_form: Form) -> PackedHistory:
+    def params(form: Form) -> Compact:
         wide = zeros(2, KV, DIM, dtype=torch.bool)
-        return packing.Params(zeros(2, KV, DIM, dtype=torch.int32), zeros(2, KV), wide, zeros(0))
+        words = zeros(2, KV, DIM, dtype=torch.int32)
+        return compact(packing.Params(words, zeros(2, KV), wide, zeros(0)), form)
 
     key_bytes, value_bytes = (packed.slot_bits(f) for f in (key_form, value_form))
-    return packed.PackedHistory(
+    return PackedHistory(
         zeros(2, KV, tokens, DIM * key_bytes // 8, dtype=torch.uint8),
         zeros(2, KV, DIM, tokens * value_bytes // 8, dtype=torch.uint8),
-        params(), params(), key_form, value_form,
+        params(key_form), params(value_form), key_form, value_form,
     )  # fmt: skip
 
 

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mmkv.kernels.joined import join
-from mmkv.kernels.pack import Form, Params, pack, pack_bits
+from mmkv.kernels.pack import Form, pack, pack_bits
 from mmkv.kernels.packed_attention import (
     PackedHistory,
+    compact,
     naive,
     packed_attention,
     resident_keys,
@@ -37,8 +38,8 @@ def history_of(key: Tensor, value: Tensor, key_form: Form, value_form: Form) -> 
     return PackedHistory(
         resident_keys(keys, key_form),
         resident_values(values, value_form),
-        key_params,
-        value_params,
+        compact(key_params, key_form),
+        compact(value_params, value_form),
         key_form,
         value_form,
     )
@@ -126,7 +127,7 @@ def test_constant_and_far_off_channels_are_exact_in_scores() -> None:
     value = states("gaussian", 2, 2, 32, 32, seed=3)
     value[:, :, :, 1] = -1.0
     history = history_of(key, value, form, Form(3))
-    assert history.key_params.listed.numel()
+    assert history.key_params.exact is not None
     query = states("gaussian", 1, 4, 2, 32)
     ends = torch.full((2,), 32)
     out, _ = packed_attention(query, history, torch.zeros(2), ends, 1.0)
@@ -187,6 +188,5 @@ def test_resident_codes_take_2_bits_or_4() -> None:
 def test_params_of_history_are_on_its_device() -> None:
     history = history_of(*states("gaussian", 2, 2, 2, 16, 16).unbind(), Form(4), Form(3))
     for params in (history.key_params, history.value_params):
-        assert isinstance(params, Params)
         assert params.words.device == history.keys.device == CPU
     assert history.nbytes > history.keys.nbytes + history.values.nbytes

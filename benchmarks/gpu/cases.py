@@ -7,7 +7,7 @@ from torch import Tensor
 
 from benchmarks.gpu.setup import Sizes
 from mmkv.kernels.pack.form import FINEST, ZERO, Form, Params
-from mmkv.kernels.packed_attention.naive import PackedHistory, slot_bits
+from mmkv.kernels.packed_attention import PackedHistory, compact, slot_bits
 from mmkv.kernels.window_attention.naive import Chunk
 
 
@@ -47,7 +47,8 @@ def history(sizes: Sizes, tokens: int, key_form: Form, value_form: Form) -> Pack
 
     return PackedHistory(
         codes(key_form, sizes.group, sizes.dim), codes(value_form, sizes.dim, sizes.group),
-        params(sizes, groups, key_form), params(sizes, groups, value_form), key_form, value_form,
+        compact(params(sizes, groups, key_form), key_form),
+        compact(params(sizes, groups, value_form), value_form), key_form, value_form,
     )  # fmt: skip
 
 

@@ -6,15 +6,13 @@ from torch import Tensor
 
 from mmkv.kernels.dispatch import on_device, runs_triton
 from mmkv.kernels.packed_attention import naive
-from mmkv.kernels.packed_attention.naive import (
-    PackedHistory,
-    resident_keys,
-    resident_values,
-    slot_bits,
-)
+from mmkv.kernels.packed_attention.history import Compact, PackedHistory, compact
+from mmkv.kernels.packed_attention.naive import resident_keys, resident_values, slot_bits
 
 __all__ = [
+    "Compact",
     "PackedHistory",
+    "compact",
     "packed_attention",
     "resident_keys",
     "resident_values",

@@ -14,7 +14,8 @@ import triton.language as tl
 from torch import Tensor
 
 from mmkv.kernels.pack.form import WIDE_LEVELS, Form
-from mmkv.kernels.packed_attention.naive import Compact, slot_bits
+from mmkv.kernels.packed_attention.history import Compact
+from mmkv.kernels.packed_attention.naive import slot_bits
 
 _GROUPS = 8  # in one program: the transform's matrix is read once for all of them
 _HALF_WIDE = tl.constexpr((WIDE_LEVELS - 1) / 2)

@@ -14,62 +14,16 @@ Layout of a group of T tokens, T a multiple of 16; `bits` is 4 for 16 levels, ot
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
-
 import torch
 from torch import Tensor
 
 from mmkv.kernels.joined import LOWEST, join
-from mmkv.kernels.pack.form import WIDE_LEVELS, Form, Params, Tables, tables, transformed
+from mmkv.kernels.pack.form import WIDE_LEVELS, Form, transformed
+from mmkv.kernels.packed_attention.history import Affine, PackedHistory
 from mmkv.rotary import rotate
 
-# numbers of a group unpacked at a time, over all groups at hand
-_MAX_NUMBERS = 1 << 23
-
-
-@dataclass(frozen=True, slots=True)
-class Compact:
-    """Parameters of P groups as Triton kernels read them.
-
-    words: int16 `[P, H, D]`. top: float32 `[P, H]`. order: int16 `[P, H, D]`, slot to channel, None
-    where they are the same. exact: float32 `[P, H, D]`, centres, None where words tell them all.
-    """
-
-    words: Tensor
-    top: Tensor
-    order: Tensor | None
-    exact: Tensor | None
-
-
-@dataclass(frozen=True)
-class PackedHistory:
-    """P groups of one layer's tokens on one device.
-
-    keys: uint8 `[P, H_kv, T, D * bits / 8]`. values: uint8 `[P, H_kv, D, T * bits / 8]`.
-    key_params, value_params: of P groups. key_form, value_form: how they were coded.
-    """
-
-    keys: Tensor
-    values: Tensor
-    key_params: Params
-    value_params: Params
-    key_form: Form
-    value_form: Form
-
-    @cached_property
-    def compact(self) -> tuple[Compact, Compact]:
-        """The keys' and values' parameters for Triton, made once."""
-        pairs = ((self.key_params, self.key_form), (self.value_params, self.value_form))
-        return _compact(*pairs[0]), _compact(*pairs[1])
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of codes and parameters."""
-        held = [self.keys, self.values]
-        for params in (self.key_params, self.value_params):
-            held += [params.words, params.top, params.wide, params.listed]
-        return sum(tensor.nbytes for tensor in held)
+# codes of keys, and of values, multiplied at a time: what is unpacked of them stays in the cache
+_MAX_NUMBERS = 1 << 21
 
 
 def slot_bits(form: Form) -> int:
@@ -120,20 +74,18 @@ def packed_attention(
     out = torch.zeros_like(q)
     tile = max(1, _MAX_NUMBERS // (kv_heads * tokens * head_dim))
     at = torch.arange(tokens, device=query.device)
-    keys, values = tables(history.key_params), tables(history.value_params)
+    keys, values = history.affine
     for first in range(0, groups, tile):
         part = slice(first, first + tile)
         visible = (at >= begin[part, None]) & (at < end[part, None])  # [P, T]
         if _nothing(visible):
             continue
-        folded, offset = fold_query(q, _of(keys, part), history.key_form)
-        codes = _unpack(history.keys[part], history.key_form)
-        scores = torch.matmul(folded, codes.transpose(2, 3)) + offset[..., None]
+        folded, offset = fold_query(q, keys[part], history.key_form)
+        scores = _times(folded, history.keys[part], history.key_form) + offset[..., None]
         scores = scores.masked_fill(~visible[:, None, None], float("-inf"))  # [P, H_kv, G * n, T]
         own = scores.permute(1, 2, 0, 3).flatten(2).logsumexp(dim=-1)  # [H_kv, G * n]
         weights = (scores - own.clamp_min(LOWEST)[..., None]).exp()
-        codes = _unpack(history.values[part], history.value_form).transpose(2, 3)
-        mixed = _mix(weights, codes, _of(values, part), history.value_form)
+        mixed = _mix(weights, history.values[part], values[part], history.value_form)
         both = torch.logaddexp(lse, own)
         least = both.clamp_min(LOWEST)
         out = out * (lse - least).exp()[..., None] + mixed * (own - least).exp()[..., None]
@@ -142,7 +94,7 @@ def packed_attention(
     return found if beside is None else join(*beside, *found)
 
 
-def fold_query(q: Tensor, table: Tables, form: Form) -> tuple[Tensor, Tensor]:
+def fold_query(q: Tensor, table: Affine, form: Form) -> tuple[Tensor, Tensor]:
     """Queries `[H_kv, m, D]` as P groups' codes are multiplied by, `[P, H_kv, m, D]` by slot, and
     what is added to a group's scores, `[P, H_kv, m]`.
     """
@@ -150,7 +102,8 @@ def fold_query(q: Tensor, table: Tables, form: Form) -> tuple[Tensor, Tensor]:
     slots = q.expand(len(table.scale), -1, -1, -1)
     if table.constant is not None:
         slots = slots.masked_fill(table.constant[:, :, None], 0.0)
-    slots = slots.gather(3, table.order[:, :, None].expand_as(slots)) if form.wide else slots
+    if table.order is not None:
+        slots = slots.gather(3, table.order.long()[:, :, None].expand_as(slots))
     slots = transformed(slots, form.wide, form.matrix(q.shape[2], q.device))
     folded = slots * table.scale[:, :, None]
     return folded, offset - (folded * _half(form, q)).sum(dim=3)
@@ -161,35 +114,31 @@ def _nothing(visible: Tensor) -> bool:
     return visible.device.type == "cpu" and not visible.any()
 
 
-def _mix(weights: Tensor, codes: Tensor, table: Tables, form: Form) -> Tensor:
+def _mix(weights: Tensor, codes: Tensor, table: Affine, form: Form) -> Tensor:
     """Values of P groups mixed by weights `[P, H_kv, m, T]`: `[H_kv, m, D]`."""
-    total = weights.sum(dim=3, keepdim=True)
-    slots = torch.matmul(weights, codes) - total * _half(form, weights, codes.shape[3])
+    total, head_dim = weights.sum(dim=3, keepdim=True), codes.shape[2]
+    slots = _times(weights, codes, form) - total * _half(form, weights, head_dim)
     slots = slots * table.scale[:, :, None]
-    matrix = form.matrix(codes.shape[3], codes.device)
+    matrix = form.matrix(head_dim, codes.device)
     slots = transformed(slots, form.wide, None if matrix is None else matrix.T)
-    if form.wide:
-        slots = torch.empty_like(slots).scatter_(3, table.order[:, :, None].expand_as(slots), slots)
+    if table.order is not None:
+        order = table.order.long()[:, :, None].expand_as(slots)
+        slots = torch.empty_like(slots).scatter_(3, order, slots)
     if table.constant is not None:
         slots = slots.masked_fill(table.constant[:, :, None], 0.0)
     return (slots + total * table.centre[:, :, None]).sum(dim=0)
 
 
-def _compact(params: Params, form: Form) -> Compact:
-    table = tables(params)
-    return Compact(
-        params.words.to(torch.int16),  # keeps the low 16 bits
-        params.top,
-        table.order.to(torch.int16) if form.wide else None,
-        table.centre if params.listed.numel() else None,
-    )
-
-
-def _unpack(packed: Tensor, form: Form) -> Tensor:
-    """Float32 codes of bytes that are planar over the last dimension."""
-    bits = slot_bits(form)
-    shifts = _shifts(bits, packed)[:, None]
-    return ((packed[..., None, :] >> shifts) & ((1 << bits) - 1)).flatten(-2).float()
+def _times(rows: Tensor, packed: Tensor, form: Form) -> Tensor:
+    """Rows float32 `[P, H, m, K]` times codes that are planar over K: `[P, H, m, N]`."""
+    bits, shape = slot_bits(form), packed.flatten(0, 1).shape  # [P * H, N, K * bits / 8]
+    words, mask = packed.view(-1).view(torch.int32), ((1 << bits) - 1) * 0x01010101
+    out = rows.new_zeros((shape[0], rows.shape[2], shape[1]))
+    for slot, part in enumerate(rows.flatten(0, 1).chunk(8 // bits, dim=2)):
+        # a plane at a time, four codes at once: no more than a quarter is ever unpacked
+        codes = ((words >> bits * slot) & mask).view(torch.uint8).view(shape)
+        out.baddbmm_(part, codes.float().transpose(1, 2))
+    return out.unflatten(0, packed.shape[:2])
 
 
 def _shifts(bits: int, like: Tensor) -> Tensor:
@@ -201,8 +150,3 @@ def _half(form: Form, like: Tensor, head_dim: int | None = None) -> Tensor:
     half = like.new_full((head_dim or like.shape[-1],), (form.levels - 1) / 2)
     half[: form.wide] = (WIDE_LEVELS - 1) / 2
     return half
-
-
-def _of(table: Tables, part: slice) -> Tables:
-    constant = None if table.constant is None else table.constant[part]
-    return Tables(table.scale[part], table.centre[part], table.order[part], constant)

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from mmkv.kernels import configs
 from mmkv.kernels.packed_attention.fold import Queries, affine, fold
-from mmkv.kernels.packed_attention.naive import PackedHistory, slot_bits
+from mmkv.kernels.packed_attention.history import PackedHistory
+from mmkv.kernels.packed_attention.naive import slot_bits
 from mmkv.kernels.packed_attention.planes import high_byte, plane
 
 _LOG2_E = 1.4426950408889634
@@ -87,7 +88,7 @@ def _attend(
     count, dim = query.shape[1:]
     rows = 8 if count <= 8 else 16
     blocks = triton.cdiv(count, rows)
-    keys, values = history.compact
+    keys, values = history.key_params, history.value_params
     folded, line = fold(queries, keys, history.key_form, rows, scaling * _LOG2_E)
     key_bits, value_bits = slot_bits(history.key_form), slot_bits(history.value_form)
     row_words = tokens * value_bits // 16

@@ -22,7 +22,7 @@ from mmkv.codecs import Codec
 from mmkv.codecs.packed import PackedCodec
 from mmkv.codecs.packer import ChannelPacker
 from mmkv.context import Context
-from mmkv.kernels.packed_attention import PackedHistory
+from mmkv.kernels.packed_attention import PackedHistory, compact
 from mmkv.models.base import Shape
 from mmkv.resident.segments import Row, Segment, new_segment
 
@@ -118,7 +118,8 @@ class Resident:
                 params, codes = packer.resident(
                     own, self._shape, device, segment.tokens, values=i == 1
                 )
-                segment.layers[layer][i].append(len(segment.rows), codes, params)
+                shared = compact(params, packer.form)
+                segment.layers[layer][i].append(len(segment.rows), codes, shared)
         segment.rows += rows
 
     def _segment(self, longest: int) -> Segment:

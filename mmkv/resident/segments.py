@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,8 +11,8 @@ from torch import Tensor
 
 from mmkv.archive.pages import Page
 from mmkv.codecs.packer import ChannelPacker
-from mmkv.kernels.pack import Form, Params
-from mmkv.kernels.packed_attention import PackedHistory, resident_keys, resident_values
+from mmkv.kernels.pack import Form
+from mmkv.kernels.packed_attention import Compact, PackedHistory, resident_keys, resident_values
 from mmkv.models.base import Shape
 
 
@@ -27,6 +27,8 @@ class Row:
     def visible(self, first: int, stop: int) -> tuple[int, int]:
         """The group's tokens, from and to, that belong to blocks first…stop-1."""
         page = self.page
+        if first <= page.first and page.stop <= stop:
+            return 0, self.stop - self.first
         starts = np.cumsum([0, *page.lengths])
         low = int(starts[min(max(first - page.first, 0), len(page.lengths))])
         high = int(starts[min(max(stop - page.first, 0), len(page.lengths))])
@@ -38,16 +40,15 @@ class Row:
 class Side:
     """Keys or values of one layer in one segment; rows past the count are free.
 
-    form: how it is coded. listed: exact centres of all rows. ends: of each row, in `listed`.
+    form: how it is coded. codes, words, top, order, exact: as in `PackedHistory` and `Compact`.
     """
 
     form: Form
     codes: Tensor
     words: Tensor
     top: Tensor
-    wide: Tensor
-    listed: Tensor
-    ends: list[int] = field(default_factory=list)
+    order: Tensor | None = None
+    exact: Tensor | None = None
 
     @classmethod
     def empty(
@@ -57,50 +58,48 @@ class Side:
         """No rows yet; `layout` makes resident codes of codes by slot."""
         heads, head_dim = shape.kv_heads, shape.head_dim
         codes = torch.zeros((0, heads, tokens, head_dim), dtype=torch.uint8, device=device)
+        words = codes.new_zeros((0, heads, head_dim), dtype=torch.int16)
         return cls(
-            form,
-            layout(codes, form),
-            codes.new_zeros((0, heads, head_dim), dtype=torch.int32),
-            codes.new_zeros((0, heads), dtype=torch.float32),
-            codes.new_zeros((0, heads, head_dim), dtype=torch.bool),
-            codes.new_zeros(0, dtype=torch.float32),
+            form, layout(codes, form), words, words.new_zeros((0, heads), dtype=torch.float32)
         )
 
     @property
     def nbytes(self) -> int:
         """Bytes, room for growth included."""
-        held = (self.codes, self.words, self.top, self.wide, self.listed)
-        return sum(tensor.nbytes for tensor in held)
+        return self.codes.nbytes + self._shared(len(self.codes)).nbytes
 
-    def params(self, count: int) -> Params:
-        """Parameters of the first rows."""
-        return Params(self.words[:count], self.top[:count], self.wide[:count], self.listed)
+    def rows(self, count: int) -> tuple[Tensor, Compact]:
+        """Codes and parameters of the first rows."""
+        return self.codes[:count], self._shared(count)
 
-    def append(self, at: int, codes: Tensor, params: Params) -> None:
+    def append(self, at: int, codes: Tensor, shared: Compact) -> None:
         """Write rows from `at` on; answers under way keep the tensors that they were given."""
-        stop = at + len(codes)
-        del self.ends[at:]  # of an attempt that failed on its way
-        self.listed = self.listed[: self.ends[-1] if self.ends else 0]
-        for name, rows in (("codes", codes), ("words", params.words), ("top", params.top),
-                           ("wide", params.wide)):  # fmt: skip
-            held: Tensor = getattr(self, name)
-            if stop > len(held):
-                room = max(stop, 2 * len(held)) - len(held)
-                held = torch.cat([held, held.new_zeros((room, *held.shape[1:]))])
-                setattr(self, name, held)
-            held[at:stop] = rows
-        counts = ((params.words >> 6) <= 1).flatten(1).sum(dim=1).cumsum(0) + len(self.listed)
-        self.ends += counts.tolist()
-        if len(params.listed):
-            self.listed = torch.cat([self.listed, params.listed])
+        stop, held = at + len(codes), len(self.codes)
+        room = held if stop <= held else max(stop, 2 * held)
+        new = {"codes": codes, "words": shared.words, "top": shared.top, "order": shared.order,
+               "exact": shared.exact}  # fmt: skip
+        for name, rows in new.items():
+            tensor: Tensor | None = getattr(self, name)
+            if tensor is None and rows is not None:
+                tensor = rows.new_zeros((0, *rows.shape[1:]))
+            if tensor is None:
+                continue
+            if room > len(tensor):
+                more = tensor.new_zeros((room - len(tensor), *tensor.shape[1:]))
+                tensor = torch.cat([tensor, more])
+                setattr(self, name, tensor)
+            if rows is not None:
+                tensor[at:stop] = rows
 
     def drop(self, rows: int, count: int) -> None:
         """Let go of the first rows of `count`."""
-        gone = self.ends[rows - 1]
-        for name in ("codes", "words", "top", "wide"):
-            setattr(self, name, getattr(self, name)[rows:count].clone())
-        self.listed = self.listed[gone:].clone()
-        self.ends = [end - gone for end in self.ends[rows:]]
+        for name in ("codes", "words", "top", "order", "exact"):
+            tensor: Tensor | None = getattr(self, name)
+            if tensor is not None:
+                setattr(self, name, tensor[rows:count].clone())
+
+    def _shared(self, count: int) -> Compact:
+        return Compact(self.words, self.top, self.order, self.exact)[:count]
 
 
 @dataclass(slots=True)
@@ -113,15 +112,10 @@ class Segment:
 
     def history(self, layer: int) -> PackedHistory:
         """What attention takes of one layer."""
-        (key, value), count = self.layers[layer], len(self.rows)
-        return PackedHistory(
-            key.codes[:count],
-            value.codes[:count],
-            key.params(count),
-            value.params(count),
-            key.form,
-            value.form,
-        )
+        key, value = self.layers[layer]
+        keys, key_params = key.rows(len(self.rows))
+        values, value_params = value.rows(len(self.rows))
+        return PackedHistory(keys, values, key_params, value_params, key.form, value.form)
 
     def drop(self, rows: int) -> None:
         """Let go of the first rows."""
