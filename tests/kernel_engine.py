@@ -33,6 +33,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "retrieved, thinned and packed": {
         "keep_ratio": 0.5, "key_bits": 2, "value_bits": 1.58, "page_tokens": 16,
     },
+    "kivi, whose values have scales per token": {"codec": "kivi", "page_tokens": 16},
     "thinned by what a text sees, merged, thinned again when asked": {
         "keep_ratio": 0.5, "eviction": "text-prior", "merging": "average",
         "answer_keep_ratio": 0.5, "page_tokens": 16,
@@ -45,6 +46,7 @@ EVERYWHERE = {"_window_attention", "_buffer_attention", "_join", "_rotate_write"
 # kernels that have to have run, by the first words of a case
 USED = {
     "retrieved": {"_fit", "_quantize", "_pack_bits", "_unpack_rotate", "_summarize", "_farthest"},
+    "kivi": {"_fit", "_quantize", "_unpack_rotate", "_pack_tokens", "_unpack_tokens"},
     "thinned": {"_lse", "_total", "_mass", "_nearest", "_gather"},
     "everything": {"_widen", "_fold", "_packed_attention"},
 }

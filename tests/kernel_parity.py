@@ -35,6 +35,8 @@ from mmkv.kernels.score import naive as score_naive
 from mmkv.kernels.score import triton as score_triton
 from mmkv.kernels.summarize import naive as summarize_naive
 from mmkv.kernels.summarize import triton as summarize_triton
+from mmkv.kernels.token_pack import naive as token_naive
+from mmkv.kernels.token_pack import triton as token_triton
 from mmkv.kernels.unpack_rotate import naive as unpack_naive
 from mmkv.kernels.unpack_rotate import triton as unpack_triton
 from mmkv.kernels.widen import naive as widen_naive
@@ -393,6 +395,74 @@ def test_widen_bit_for_bit(
         given_ = (data, at, starts, lengths, groups, form, size)
         got = widen_triton.widen(*given_, values=values)
         assert torch.equal(got, widen_naive.widen(*given_, values=values))
+
+
+def token_states(kind: str, size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Values `[L, H, T, D]` as a model makes them: heads lie within tokens."""
+    layers, heads, tokens, dim = size
+    states = torch.randn(layers, tokens, heads, dim)
+    if kind == "halves":  # between codes, where a group reaches from 0 to 3
+        states = torch.randint(0, 7, states.shape) / 2
+        states[..., ::16], states[..., 1::16] = 0.0, 3.0
+    elif kind == "far from zero":  # the least value is rounded by more than a scale
+        states = 1000 + 0.1 * states
+    elif kind == "constant":
+        states = torch.randn(layers, tokens, heads, 1).expand(states.shape).clone()
+        states[:, ::2] = -0.0
+    return states.transpose(1, 2).to(dtype)
+
+
+@given(
+    kind=st.sampled_from(["normal", "halves", "far from zero", "constant"]),
+    levels=st.sampled_from([4, 16]),
+    layers=st.integers(1, 2),
+    heads=st.integers(1, 3),
+    dim=st.sampled_from([16, 32, 48, 64, 96, 128]),
+    lengths=st.lists(st.integers(0, 40), min_size=1, max_size=4),
+    dtype=st.sampled_from([torch.float16, torch.bfloat16, torch.float32]),
+    seed=st.integers(0, 99),
+)
+@settings(quick, max_examples=40)
+def test_pack_tokens_bit_for_bit(
+    kind: str, levels: int, layers: int, heads: int, dim: int, lengths: list[int],
+    dtype: torch.dtype, seed: int,
+) -> None:  # fmt: skip
+    torch.manual_seed(seed)
+    states = token_states(kind, (layers, heads, sum(lengths), dim), dtype)
+    got = token_triton.pack_tokens(states, lengths, Form(levels))
+    assert torch.equal(got, token_naive.pack_tokens(states, lengths, Form(levels)))
+
+
+@given(
+    levels=st.sampled_from([4, 16]),
+    heads=st.integers(1, 3),
+    dim=st.sampled_from([16, 32, 48, 64, 96, 128]),
+    lengths=st.lists(st.integers(0, 40), min_size=1, max_size=4),
+    skip=st.integers(0, 3),
+    dtype=st.sampled_from([torch.float16, torch.float32]),
+    seed=st.integers(0, 99),
+)
+@settings(quick, max_examples=30)
+def test_unpack_tokens_bit_for_bit(
+    levels: int, heads: int, dim: int, lengths: list[int], skip: int, dtype: torch.dtype, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    form, total = Form(levels), sum(lengths)
+    states = token_states("normal", (1, heads, total, dim), torch.float32)
+    packed = token_naive.pack_tokens(states, lengths, form)[0]
+    sizes = [sum(token_naive.block_bytes(form, heads, n, dim)) for n in lengths]
+    # blocks lie in another order than they are wanted in, and begin anywhere
+    gap, pieces, at, end = torch.full((skip,), 255).to(torch.uint8), [], [0] * len(sizes), 0
+    for i, block in reversed(list(enumerate(packed.split(sizes)))):
+        pieces += [gap, block]
+        at[i], end = end + skip, end + skip + len(block)
+    data = torch.cat(pieces)
+    into = [torch.full((heads, total + 3, dim), float("nan"), dtype=dtype) for _ in range(2)]
+    for out, unpack in zip(into, (token_naive, token_triton), strict=True):
+        unpack.unpack_tokens(data, torch.tensor(at), lengths, form, out[:, 1 : total + 1])
+        assert out[:, [0, -2, -1]].isnan().all()
+    assert not into[0][:, 1 : total + 1].isnan().any()
+    assert torch.equal(into[0][:, 1 : total + 1], into[1][:, 1 : total + 1])
 
 
 @given(

@@ -9,6 +9,7 @@ from codec_cases import CPU, PACKED, codec_of, decode, shape_of, slow_decode, st
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmkv.codecs import Part
 from mmkv.kernels.pack import Form, pack, pack_bits
 from mmkv.kernels.pack.form import orthonormal, tables
 from mmkv.kernels.pack.naive import quantize
@@ -62,6 +63,62 @@ def test_values_follow_the_keys_in_page_and_block(name: str) -> None:
     )
     assert (used + size + 4, rest + cut) == (len(packed.shared), len(packed.blocks[0]))
     np.testing.assert_allclose(decode(codec, packed, [10], shape)[1].numpy(), slow, atol=1e-5)
+
+
+def slow_kivi_block(states: np.ndarray, levels: int) -> np.ndarray:
+    """Bytes of a block of values float32 `[H, T, D]`, number by number: scales and least values of
+    every token and 32 channels (or all), then codes, of which a byte holds those a part of a head
+    apart.
+    """
+    heads, tokens, dim = states.shape
+    width, bits = 32 if dim % 32 == 0 else dim, {4: 2, 16: 4}[levels]
+    numbers: tuple[list[np.float16], list[np.float16]] = ([], [])
+    plane = np.zeros((heads, tokens, dim * bits // 8), dtype=np.uint8)
+    for h, t, first in np.ndindex(heads, tokens, dim // width):
+        group = states[h, t, first * width :][:width]
+        low = np.float16(group.min())
+        scale = np.float16((group.max() - group.min()) / np.float32(levels - 1))
+        numbers[0].append(scale)
+        numbers[1].append(low)
+        inverse = np.float32(1) / np.float32(scale) if scale > 0 else np.float32(0)
+        for c, number in enumerate(group, start=first * width):
+            code = min(max(round(float((number - np.float32(low)) * inverse)), 0), levels - 1)
+            byte = c % plane.shape[2]
+            plane[h, t, byte] |= code << bits * (c // plane.shape[2])
+    parts = [np.array(n, dtype="<f2").view(np.uint8) for n in numbers]
+    return np.concatenate([*parts, plane.ravel()])
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+@pytest.mark.parametrize("head_dim", [16, 48, 64, 96])
+def test_kivis_values_are_stored_number_by_number(bits: int, head_dim: int) -> None:
+    codec = codec_of("kivi", shape_of(head_dim, 2), value_bits=bits)
+    kv = states("biased", 2, 2, 21, head_dim)
+    kv[1, 0, 3], kv[1, 1, 4] = 2.5, 0.0  # constant
+    kv[1, 0, 5] = torch.arange(head_dim) % 13 / 4  # halfway between codes
+    kv[1, 1, 6] = 2000 + kv[1, 1, 6] / 9  # the least value is rounded by more than a scale
+    lengths = [9, 0, 5, 7]
+    packed = codec.encode(kv[0], kv[1], lengths, 0)
+    _, values = codec.halves(Part(packed.shared, packed.blocks, lengths), 0)  # type: ignore
+    assert not len(values.shared)
+    wanted = [slow_kivi_block(x, 2**bits) for x in np.split(kv[1].numpy(), [9, 9, 14], axis=1)]
+    assert [b.tobytes() for b in values.blocks] == [b.tobytes() for b in wanted]
+
+
+@pytest.mark.parametrize("head_dim", [16, 48, 64, 96])
+def test_kivis_values_decode_from_any_blocks(head_dim: int) -> None:
+    codec = codec_of("kivi", shape_of(head_dim, 2))
+    kv = states("biased", 2, 2, 21, head_dim)
+    lengths = [9, 0, 5, 7]
+    packed = codec.encode(kv[0], kv[1], lengths, 0)
+    part = Part(packed.shared, [packed.blocks[i] for i in (3, 1, 0)], [7, 0, 9])
+    some = codec.decode([part, part], 0, shape_of(head_dim, 2), CPU, torch.float32)[1]
+    groups = kv[1].unflatten(2, (-1, 32 if head_dim % 32 == 0 else head_dim))
+    low = groups.amin(3, keepdim=True).half().float()
+    scale = ((groups.amax(3, keepdim=True) - groups.amin(3, keepdim=True)) / 3).half().float()
+    whole = (low + scale * ((groups - low) / scale).round().clamp(0, 3)).flatten(2)
+    wanted = torch.cat([whole[:, 14:], whole[:, :9]] * 2, dim=1)
+    torch.testing.assert_close(some, wanted, atol=1e-5, rtol=0)
 
 
 @given(

@@ -26,6 +26,7 @@ from mmkv.kernels.packed_attention import triton as packed_attention
 from mmkv.kernels.rotate_write import triton as rotate_write
 from mmkv.kernels.score import triton as score
 from mmkv.kernels.summarize import triton as summarize
+from mmkv.kernels.token_pack import triton as token_pack
 from mmkv.kernels.unpack_rotate import triton as unpack
 from mmkv.kernels.widen import triton as widen
 from mmkv.kernels.window_attention import naive as window_naive
@@ -108,6 +109,14 @@ def run_unpack(form: Form) -> None:
     unpack.unpack_rotate(codes, at, [196, 196], rows, params, form, rotation, out)
 
 
+def run_tokens(levels: int = 4, dim: int = DIM) -> None:
+    form, lengths = Form(levels), [196, 196, 100]
+    states = zeros(2, 492, KV, dim, dtype=HALF).transpose(1, 2)
+    data = token_pack.pack_tokens(states, lengths, form)[0]
+    out = zeros(KV, 492, dim, dtype=HALF)
+    token_pack.unpack_tokens(data, torch.tensor([0, 40000, 80000]), lengths, form, out)
+
+
 def run_merge() -> None:
     states = zeros(KV, 196, DIM, dtype=HALF)
     kept, gone = zeros(KV, 40, dtype=torch.long), zeros(KV, 156, dtype=torch.long)
@@ -133,6 +142,8 @@ CALLS: dict[str, Callable[[], object]] = {
     "pack": run_pack,
     "unpack_rotate 1.5": lambda: run_unpack(K15),
     "unpack_rotate 1.58": lambda: run_unpack(Form(3)),
+    "token_pack": run_tokens,
+    "token_pack of three groups, 4 bits": lambda: run_tokens(16, 96),
     "summarize": lambda: summarize.summarize(
         zeros(KV, 1568, DIM, dtype=HALF), zeros(8, 196, dtype=torch.long), 8
     ),
@@ -166,6 +177,7 @@ MATRIX = {
 ONE = (
     "packed_attention 1.5",
     "unpack_rotate 1.58",
+    "token_pack of three groups, 4 bits",
     "buffer_attention of a prompt, lse",
     "buffer_attention of a prompt, float32",
 )
@@ -201,6 +213,16 @@ def test_packed_attention_spends_two_instructions_on_an_element(
     tokens = launch.arguments["WORDS"] * 8
     elements = 2 * tokens * DIM  # of keys and values, in one turn of the loop
     assert len(loop) * 32 * launch.arguments["num_warps"] / elements <= 2.0
+
+
+@pytest.mark.parametrize("levels", [4, 16])
+def test_packing_tokens_spends_few_instructions_on_an_element(levels: int) -> None:
+    done = launches(90, lambda: run_tokens(levels))
+    assert [launch.name for launch in done] == ["_pack_tokens", "_unpack_tokens"]
+    for launch, bar in zip(done, (30.0, 18.0), strict=True):
+        count = sum("/*" in line for line in launch.sass)
+        elements = launch.arguments["TILE"] * DIM
+        assert count * 32 * launch.arguments["num_warps"] / elements <= bar, launch.name
 
 
 def test_window_attention_does_not_spill_where_nothing_is_masked() -> None:

@@ -21,6 +21,7 @@ from mmkv.kernels.packed_attention import naive as packed_naive
 from mmkv.kernels.rotate_write import naive as write_naive
 from mmkv.kernels.score import naive as score_naive
 from mmkv.kernels.summarize import naive as summarize_naive
+from mmkv.kernels.token_pack import naive as token_naive
 from mmkv.kernels.unpack_rotate import naive as unpack_naive
 from mmkv.kernels.widen import naive as widen_naive
 from mmkv.kernels.window_attention import naive as window_naive
@@ -154,6 +155,26 @@ def unpacking(sizes: Sizes) -> Iterator[Row]:
         yield check(f"unpack_rotate keys of {name}", rmse_ratio(got, want), 1e-4)
 
 
+def per_token(sizes: Sizes) -> Iterator[Row]:
+    from mmkv.kernels.token_pack import triton
+
+    lengths = [20, 0, 33, 7]
+    for dim, levels in ((sizes.dim, 4), (sizes.dim, 16), (96, 16), (48, 4)):
+        form, name = Form(levels), f"of heads of {dim}, {levels} levels"
+        states = sizes.random(2, sum(lengths), sizes.kv_heads, dim).transpose(1, 2) * 2 + 3
+        states[:, :, 5], states[:, :, 30] = 2.5, 0.0  # constant
+        got = triton.pack_tokens(states, lengths, form)
+        unequal = float((got != token_naive.pack_tokens(states, lengths, form)).sum())
+        yield check(f"pack_tokens {name}", unequal, 0, "bytes differ")
+        each = [sum(token_naive.block_bytes(form, sizes.kv_heads, n, dim)) for n in lengths]
+        size = torch.tensor(each, device=sizes.device)
+        at, some = (size.cumsum(0) - size)[[2, 3, 1]], [lengths[i] for i in (2, 3, 1)]
+        out = states.new_full((sizes.kv_heads, sum(some), dim), float("nan"))
+        want = token_naive.unpack_tokens(got[1], at, some, form, out.clone())
+        unequal = float((triton.unpack_tokens(got[1], at, some, form, out) != want).sum())
+        yield check(f"unpack_tokens {name}", unequal, 0, "numbers differ")
+
+
 def widening(sizes: Sizes) -> Iterator[Row]:
     from mmkv.kernels.widen import triton
 
@@ -245,8 +266,8 @@ def _double(pair: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor] | None:
 
 
 CHECKS = (
-    packed, buffers, packing, unpacking, window, writing, widening, mass, merging, summaries,
-    sampling, subnormals,
+    packed, buffers, packing, unpacking, per_token, window, writing, widening, mass, merging,
+    summaries, sampling, subnormals,
 )  # fmt: skip
 
 
