@@ -50,9 +50,9 @@ def processors(device: torch.device) -> int:
 def window_tiles(arch: int, queries: int, heads: int, head_dim: int, element: int) -> Tiles:
     """For `window_attention` over queries of this head size and bytes per element."""
     if element == 4:
-        return Tiles(32, 32, 4, 2)
+        return Tiles(32, 32 if head_dim <= 128 else 16, 8, 2)
     if head_dim > 128:
-        return Tiles(64, 32, 4, 2)
+        return Tiles(64, 32, 8, 2)
     if arch >= 90 and large_shared(arch):
         if queries * heads >= 128 * 132:
             return Tiles(128, 64, 8, 2)
@@ -71,6 +71,23 @@ def buffer_tiles(arch: int, rows: int, head_dim: int, element: int) -> Tiles:
     if head_dim > 128:
         return Tiles(min(power, 32), 32, warps, 2)
     return Tiles(power, 64, warps, 3 if large_shared(arch) else 2)
+
+
+def mass_tiles(rows: int, element: int) -> Tiles:
+    """For `attention_mass` over so many rows of queries of one key head."""
+    if element == 4:
+        return Tiles(16, 32, 4, 2)
+    return Tiles(16 if rows <= 16 else 64, 64, 4, 2)
+
+
+def merge_tile(head_dim: int, element: int) -> int:
+    """For `merge`: tokens of either kind at a time."""
+    return 16 if element == 4 or head_dim > 128 else 32
+
+
+def most_turned(arch: int) -> int:
+    """Channels of a head over which a transform fits into shared memory beside what it turns."""
+    return 128 if large_shared(arch) else 64
 
 
 def packed_tiles(arch: int, queries: int, row_words: int) -> Tiles:

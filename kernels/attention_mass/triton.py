@@ -16,7 +16,6 @@ from mmkv.kernels import configs
 from mmkv.kernels.rotated import rotated
 
 _LOG2_E = 1.4426950408889634
-_KEYS = 64  # keys at a time
 
 
 def attention_mass(
@@ -31,20 +30,21 @@ def attention_mass(
     heads, n, _ = query.shape
     query, key = (t if t.stride(2) == 1 else t.contiguous() for t in (query, key))
     rows = heads // kv_heads * n
-    tile = 16 if rows <= 16 else 64
-    blocks = triton.cdiv(rows, tile)
-    splits = min(64, configs.splits(key.device, kv_heads * blocks, triton.cdiv(m, _KEYS)))
-    per = triton.cdiv(triton.cdiv(m, _KEYS), splits) * _KEYS
+    tiles = configs.mass_tiles(rows, key.element_size())
+    blocks, pieces = triton.cdiv(rows, tiles.rows), triton.cdiv(m, tiles.cols)
+    splits = min(64, configs.splits(key.device, kv_heads * blocks, pieces))
+    per = triton.cdiv(pieces, splits) * tiles.cols
     turned = torch.empty(kv_heads, rows, dim, dtype=query.dtype, device=key.device)
     sums = torch.empty(kv_heads, splits, rows, device=key.device)
     lse = torch.empty(kv_heads, rows, device=key.device)
     mass = torch.empty(kv_heads, m, device=key.device)
     cos, sin = rotation if rotation is not None else (query, query)
     sizes = {
-        "ROWS": tile, "KEYS": _KEYS, "D": dim, "BLOCK_D": triton.next_power_of_2(dim),
+        "ROWS": tiles.rows, "KEYS": tiles.cols, "D": dim, "BLOCK_D": triton.next_power_of_2(dim),
         "CAUSAL": before is not None,
-        "PRECISION": "ieee" if key.dtype == torch.float32 else "tf32",
-        "num_warps": 4, "num_stages": 2,
+        # without the matrix unit more of the keys would be held in registers than there are
+        "PRECISION": "tf32x3" if key.dtype == torch.float32 else "tf32",
+        "num_warps": tiles.warps, "num_stages": tiles.stages,
     }  # fmt: skip
     last = before or 0
     _lse[(blocks, kv_heads, splits)](
@@ -53,7 +53,7 @@ def attention_mass(
         GROUP=heads // kv_heads, ROTARY=0 if rotation is None else cos.shape[1], **sizes,
     )  # fmt: skip
     _total[(triton.cdiv(rows, 128), kv_heads)](sums, lse, rows, splits, ROWS=128, num_warps=4)
-    _mass[(triton.cdiv(m, _KEYS), kv_heads)](
+    _mass[(pieces, kv_heads)](
         turned, key, lse, mass, rows, n, m, last, scaling * _LOG2_E, key.stride(0), key.stride(1),
         **sizes,
     )  # fmt: skip

@@ -11,10 +11,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mmkv.kernels import configs
 from mmkv.kernels.merge import naive
 from mmkv.kernels.merge.naive import Mode
-
-_TILE = 32
 
 
 def merge(
@@ -26,23 +25,24 @@ def merge(
     kept, evicted = kept.contiguous(), evicted.contiguous()
     heads, _, dim = key.shape
     k, e = kept.shape[1], evicted.shape[1]
+    tile = configs.merge_tile(dim, key.element_size())
     nearest = torch.empty(heads, e, dtype=torch.int32, device=key.device)
     similarity = torch.empty(heads, e, device=key.device)
     sizes = {
-        "D": dim, "BLOCK_D": triton.next_power_of_2(dim), "TILE": _TILE,
+        "D": dim, "BLOCK_D": triton.next_power_of_2(dim), "TILE": tile,
         # half precision is exact in tf32; float32 takes three products
         "PRECISION": "tf32x3" if key.dtype == torch.float32 else "tf32",
         "num_warps": 4, "num_stages": 1,
     }  # fmt: skip
     if e:
-        _nearest[(triton.cdiv(e, _TILE), heads)](
+        _nearest[(triton.cdiv(e, tile), heads)](
             key, kept, evicted, nearest, similarity, k, e, key.stride(0), key.stride(1), **sizes
         )
     weight, blend = naive.weights(similarity, mode)
     outs = []
     for states in (key, value):
         out = states.new_empty((heads, k, dim))
-        _gather[(triton.cdiv(k, _TILE), heads)](
+        _gather[(triton.cdiv(k, tile), heads)](
             states, kept, evicted, nearest, weight, out, k, e, blend,
             states.stride(0), states.stride(1), **(sizes | {"PRECISION": "tf32x3"}),
         )  # fmt: skip

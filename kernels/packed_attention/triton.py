@@ -27,13 +27,15 @@ _DOWN = tl.constexpr(2.0**24 / 32768.0)
 def supports(history: PackedHistory) -> bool:
     """Whether these kernels take a history; the naive ones take any.
 
-    Head sizes that are powers of two and leave the transform 16 channels or more, and values
-    without wide channels (1.5 bits), whose sums every group would have to turn back on its own.
+    Head sizes that are powers of two and leave the transform 16 channels or more, but no more than
+    there is shared memory for, and values without wide channels (1.5 bits), whose sums every group
+    would have to turn back on its own.
     """
     dim, form = history.values.shape[2], history.key_form
     narrow = dim - form.wide
     sizes = all(n & (n - 1) == 0 for n in (dim, form.wide, narrow)) and 16 <= dim <= 256
-    turned = form.transform == "none" or narrow >= 16
+    most = configs.most_turned(configs.capability(history.keys.device))
+    turned = form.transform == "none" or 16 <= narrow <= most
     values = history.value_form
     return sizes and turned and values.wide == 0 and values.matrix(dim, history.keys.device) is None
 

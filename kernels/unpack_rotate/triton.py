@@ -21,10 +21,12 @@ _HALF_WIDE = tl.constexpr((WIDE_LEVELS - 1) / 2)
 
 
 def supports(form: Form, head_dim: int) -> bool:
-    """Whether a form is unpacked in Triton: head sizes of powers of two; else in torch."""
+    """Whether a form is unpacked in Triton: head sizes of powers of two, transforms over 16 to 128
+    channels; else in torch.
+    """
     narrow = head_dim - form.wide
     sizes = all(n & (n - 1) == 0 for n in (head_dim, form.wide, narrow))
-    return sizes and (form.transform == "none" or narrow >= 16)
+    return sizes and (form.transform == "none" or 16 <= narrow <= 128)
 
 
 def unpack_rotate(
