@@ -75,8 +75,11 @@ def test_dry_run_takes_every_step_with_no_package_beyond_the_four(tmp_path: Path
     assert all(row["ok"] for row in checks)
     units = [row.get("unit", "") for row in found["rows"]]
     assert not [unit for unit in units if unit.startswith(("failed", "left", "stopped"))]
+    tokens = [row for row in found["rows"] if row["name"].startswith("per generated token")]
+    assert len(tokens) == 10
+    assert all(row["value"] is not None for row in tokens)
     names = [step["name"] for step in found["steps"]]
-    assert "right: packed" in names
+    assert {"right: packed", "right: float16", "right: float32", "right: 80 channels"} <= {*names}
     assert names[-1] == "7B stock decode"
     assert "no measurements" in (tmp_path / "gpu-dry-run.md").read_text()
 

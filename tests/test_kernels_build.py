@@ -46,16 +46,16 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.setenv("TRITON_CACHE_DIR", str(folder))
 
 
-def history(tokens: int, key_form: Form, value_form: Form) -> PackedHistory:
+def history(tokens: int, key_form: Form, value_form: Form, dim: int = DIM) -> PackedHistory:
     def params(form: Form) -> Compact:
-        wide = zeros(2, KV, DIM, dtype=torch.bool)
-        words = zeros(2, KV, DIM, dtype=torch.int32)
+        wide = zeros(2, KV, dim, dtype=torch.bool)
+        words = zeros(2, KV, dim, dtype=torch.int32)
         return compact(packing.Params(words, zeros(2, KV), wide, zeros(0)), form)
 
     key_bytes, value_bytes = (packed.slot_bits(f) for f in (key_form, value_form))
     return PackedHistory(
-        zeros(2, KV, tokens, DIM * key_bytes // 8, dtype=torch.uint8),
-        zeros(2, KV, DIM, tokens * value_bytes // 8, dtype=torch.uint8),
+        zeros(2, KV, tokens, dim * key_bytes // 8, dtype=torch.uint8),
+        zeros(2, KV, dim, tokens * value_bytes // 8, dtype=torch.uint8),
         params(key_form), params(value_form), key_form, value_form,
     )  # fmt: skip
 
@@ -241,6 +241,15 @@ def test_window_attention_does_not_spill_where_nothing_is_masked() -> None:
     launch = launches(90, run_window)[0]
     shortest = min((x for x in loops(launch.sass) if any("MMA" in y for y in x)), key=len)
     assert not any("LDL" in line or "STL" in line for line in shortest)
+
+
+def test_transforms_that_do_not_fit_into_shared_memory_are_left_to_torch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    held = history(16, Form(2, 128, "hadamard"), Form(4), dim=256)
+    for arch in ARCHITECTURES:
+        monkeypatch.setattr("mmkv.kernels.configs.capability", lambda device, arch=arch: arch)
+        assert packed_attention.supports(held) is (SHARED[arch] > 99)
 
 
 def test_nothing_is_compiled_at_import(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def main() -> int:
 
         numbers = [int(number) for number in given.steps.split(",")]
         return worker.main(given.worker, numbers, given.budget, dry=given.dry_run)
-    from benchmarks.gpu.correctness import CHECKS
+    from benchmarks.gpu.correctness import checks
     from benchmarks.gpu.report import Report
     from benchmarks.gpu.supervise import side_by_side, supervise
 
@@ -57,8 +57,9 @@ def main() -> int:
 
     # checks are mostly compiling; what is timed comes after them, alone
     lanes = max(1, min(4, (os.cpu_count() or 1) // 3))
-    side_by_side(command, report, until, range(len(CHECKS)), lanes)
-    supervise(command, report, until, range(len(CHECKS), len(CHECKS) + MOST))
+    count = len(checks(dry=given.dry_run))
+    side_by_side(command, report, until, range(count), lanes)
+    supervise(command, report, until, range(count, count + MOST))
     if given.dry_run:
         print("dry run: these are no measurements")
     path = report.write()

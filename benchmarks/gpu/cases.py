@@ -7,7 +7,14 @@ from torch import Tensor
 
 from benchmarks.gpu.setup import Sizes
 from mmkv.kernels.pack.form import FINEST, ZERO, Form, Params
-from mmkv.kernels.packed_attention import PackedHistory, compact, slot_bits
+from mmkv.kernels.pack.naive import pack
+from mmkv.kernels.packed_attention import (
+    PackedHistory,
+    compact,
+    resident_keys,
+    resident_values,
+    slot_bits,
+)
 from mmkv.kernels.window_attention.naive import Chunk
 
 
@@ -50,6 +57,29 @@ def history(sizes: Sizes, tokens: int, key_form: Form, value_form: Form) -> Pack
         compact(params(sizes, groups, key_form), key_form),
         compact(params(sizes, groups, value_form), value_form), key_form, value_form,
     )  # fmt: skip
+
+
+def packed(sizes: Sizes, groups: int, key_form: Form, value_form: Form) -> PackedHistory:
+    """Groups of packed random numbers, with channels that are constant, or far from zero."""
+    key, value = (sizes.random(groups, sizes.kv_heads, sizes.group, sizes.dim) for _ in "kv")
+    key[..., 3] += 300.0
+    key[..., 5] = value[..., 7] = 2.0
+    (key_params, keys), (value_params, values) = pack(key, key_form), pack(value, value_form)
+    return PackedHistory(
+        resident_keys(keys, key_form), resident_values(values, value_form),
+        compact(key_params, key_form), compact(value_params, value_form), key_form, value_form,
+    )  # fmt: skip
+
+
+def elsewhere(sizes: Sizes, n: int) -> tuple[Tensor, Tensor]:
+    """Attention of n queries over other tokens, to be joined."""
+    out = sizes.random(1, sizes.heads, n, sizes.dim, dtype=torch.float32)
+    return out, sizes.random(1, sizes.heads, n, dtype=torch.float32) + 2
+
+
+def doubled(pair: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor] | None:
+    """The same in float64."""
+    return None if pair is None else (pair[0].double(), pair[1].double())
 
 
 def visible(sizes: Sizes, held: PackedHistory) -> tuple[Tensor, Tensor]:
