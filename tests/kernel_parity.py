@@ -240,14 +240,15 @@ def test_packed_attention(
         beside = others(query, seed)
     end = torch.randint(0, tokens + 1, (groups,))
     begin = torch.minimum(torch.randint(0, 4, (groups,)), end)
+    visible = torch.stack([begin, end], dim=1).int()
     assert packed_triton.supports(history)
     if not visible_groups:  # as where a stream has forgotten all of them
-        begin, end = begin[:0], end[:0]
+        visible = visible[:0]
         history = replace(
             history, keys=history.keys[:0], values=history.values[:0],
             key_params=history.key_params[:0], value_params=history.value_params[:0],
         )  # fmt: skip
-    given_ = (query, history, begin, end, dim**-0.5, turn, beside)
+    given_ = (query, history, visible, dim**-0.5, turn, beside)
     with pytest.MonkeyPatch.context() as patch:
         if seed % 2:  # so many groups that 16 rows are folded at a time
             patch.setattr(packed_triton, "_FOLDED", 1)

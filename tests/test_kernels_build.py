@@ -89,10 +89,10 @@ def run_write() -> None:
 
 
 def run_packed(key_form: Form, value_form: Form, tokens: int = 512) -> None:
-    query, visible = zeros(1, HEADS, 1, DIM, dtype=HALF), zeros(2)
+    query, visible = zeros(1, HEADS, 1, DIM, dtype=HALF), zeros(2, 2, dtype=torch.int32)
     held = history(tokens, key_form, value_form)
     turn, beside = (zeros(1, DIM), zeros(1, DIM)), (zeros(1, HEADS, 1, DIM), zeros(1, HEADS, 1))
-    packed_attention.packed_attention(query, held, visible, visible, 0.1, turn, beside, asm=True)
+    packed_attention.packed_attention(query, held, visible, 0.1, turn, beside, asm=True)
 
 
 def run_pack() -> None:

@@ -70,6 +70,11 @@ def reference(
     return (scores.softmax(-1) @ values)[None], scores.logsumexp(-1)[None]
 
 
+def ranges(begin: Tensor, end: Tensor) -> Tensor:
+    """Which tokens are visible, as the kernel takes it."""
+    return torch.stack([begin, end], dim=1).int()
+
+
 def rmse_ratio(found: Tensor, wanted: Tensor) -> float:
     return float((found.double() - wanted).square().mean().sqrt() / wanted.square().mean().sqrt())
 
@@ -97,7 +102,7 @@ def test_as_over_decoded_keys_and_values(
     end = torch.randint(tokens // 2, tokens + 1, (groups,), generator=generator)
     query = torch.randn(1, kv_heads * group, n, head_dim, generator=generator)
     out, lse = packed_attention(
-        query, history_of(key, value, key_form, value_form), begin, end, head_dim**-0.5
+        query, history_of(key, value, key_form, value_form), ranges(begin, end), head_dim**-0.5
     )
     wanted, wanted_lse = reference(
         query, decoded(key, key_form), decoded(value, value_form),
@@ -110,12 +115,12 @@ def test_as_over_decoded_keys_and_values(
 def test_history_in_many_tiles_is_history_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
     form = FORMS["1.5"](32)
     history = history_of(*states("biased", 2, 9, 2, 16, 32).unbind(), form, Form(4))
-    begin, end = torch.zeros(9, dtype=torch.int32), torch.full((9,), 16)
-    end[3:5] = 0  # a whole tile that cannot be seen
+    visible = torch.tensor([[0, 16]] * 9, dtype=torch.int32)
+    visible[3:5, 1] = 0  # a whole tile that cannot be seen
     query = states("gaussian", 1, 4, 3, 32)
-    whole = packed_attention(query, history, begin, end, 0.2)
+    whole = packed_attention(query, history, visible, 0.2)
     monkeypatch.setattr(naive, "_MAX_NUMBERS", 2 * 2 * 16 * 32)
-    for found, wanted in zip(packed_attention(query, history, begin, end, 0.2), whole, strict=True):
+    for found, wanted in zip(packed_attention(query, history, visible, 0.2), whole, strict=True):
         torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
 
 
@@ -129,8 +134,8 @@ def test_constant_and_far_off_channels_are_exact_in_scores() -> None:
     history = history_of(key, value, form, Form(3))
     assert history.key_params.exact is not None
     query = states("gaussian", 1, 4, 2, 32)
-    ends = torch.full((2,), 32)
-    out, _ = packed_attention(query, history, torch.zeros(2), ends, 1.0)
+    visible = torch.tensor([[0, 32]] * 2, dtype=torch.int32)
+    out, _ = packed_attention(query, history, visible, 1.0)
     wanted, _ = reference(query, decoded(key, form), decoded(value, Form(3)), [0, 0], [32, 32], 1.0)
     assert rmse_ratio(out, wanted) < 1e-4
     torch.testing.assert_close(out[..., 1], torch.full_like(out[..., 1], -1.0), atol=1e-4, rtol=0)
@@ -139,15 +144,15 @@ def test_constant_and_far_off_channels_are_exact_in_scores() -> None:
 def test_nothing_visible_weighs_nothing_when_joined() -> None:
     form = Form(4)
     history = history_of(*states("gaussian", 2, 3, 2, 16, 16).unbind(), form, form)
-    none = torch.zeros(3)
+    none = torch.zeros(3, 2, dtype=torch.int32)
     query = states("gaussian", 1, 2, 2, 16)
-    far, far_lse = packed_attention(query, history, none, none, 1.0)
+    far, far_lse = packed_attention(query, history, none, 1.0)
     assert not far.any()
     assert (far_lse == float("-inf")).all()
     near = states("gaussian", 1, 2, 2, 16, seed=5)
     out, _ = join(near, torch.zeros(1, 2, 2), far, far_lse)
     assert torch.equal(out, near)
-    out, lse = packed_attention(query, history, none, none, 1.0, None, (far, far_lse))
+    out, lse = packed_attention(query, history, none, 1.0, None, (far, far_lse))
     assert torch.equal(out, far)
     assert torch.equal(lse, far_lse)
 
@@ -156,13 +161,13 @@ def test_nothing_visible_weighs_nothing_when_joined() -> None:
 def test_queries_are_rotated_and_joined_with_what_they_saw_elsewhere(rotary: int) -> None:
     form = Form(4)
     history = history_of(*states("gaussian", 2, 3, 2, 16, 16).unbind(), form, form)
-    begin, end = torch.zeros(3), torch.full((3,), 16.0)
+    visible = torch.tensor([[0, 16]] * 3, dtype=torch.int32)
     query = states("gaussian", 1, 4, 5, 16)
     half = torch.rand(5, rotary // 2) * 6
     turn = torch.cat([half, half], 1).cos(), torch.cat([half, half], 1).sin()
     beside = states("gaussian", 1, 4, 5, 16, seed=3), states("gaussian", 1, 4, 5, seed=4)
-    alone = packed_attention(rotate(query, turn), history, begin, end, 0.3)
-    found = packed_attention(query, history, begin, end, 0.3, turn, beside)
+    alone = packed_attention(rotate(query, turn), history, visible, 0.3)
+    found = packed_attention(query, history, visible, 0.3, turn, beside)
     for got, want in zip(found, join(*beside, *alone), strict=True):
         torch.testing.assert_close(got, want, atol=1e-6, rtol=1e-5)
 

@@ -82,11 +82,10 @@ def doubled(pair: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor] | None:
     return None if pair is None else (pair[0].double(), pair[1].double())
 
 
-def visible(sizes: Sizes, held: PackedHistory) -> tuple[Tensor, Tensor]:
+def visible(sizes: Sizes, held: PackedHistory) -> Tensor:
     """Everything of a history."""
-    groups = len(held.keys)
-    begin = torch.zeros(groups, dtype=torch.int32, device=sizes.device)
-    return begin, torch.full_like(begin, sizes.group)
+    every = torch.tensor([0, sizes.group], dtype=torch.int32, device=sizes.device)
+    return every.repeat(len(held.keys), 1)
 
 
 def angles(sizes: Sizes, n: int) -> tuple[Tensor, Tensor]:

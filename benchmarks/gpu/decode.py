@@ -72,7 +72,7 @@ def _packed(
     held = [cases.history(sizes, tokens, *pair) for _ in range(1 if sizes.dry else ROTATED)]
     ends = cases.visible(sizes, held[0])
     calls = [
-        lambda h=h, e=ends: triton.packed_attention(query, h, *e, scale, asm=not sizes.dry)
+        lambda h=h, e=ends: triton.packed_attention(query, h, e, scale, asm=not sizes.dry)
         for h in held
     ]
     return seconds(sizes, calls), held[0].keys.nbytes + held[0].values.nbytes

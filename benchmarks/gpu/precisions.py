@@ -127,9 +127,9 @@ def far(sizes: Sizes) -> Found:
 
     n = 3 if sizes.dry else 40
     held = cases.packed(sizes, 2, *cases.forms(sizes)["K1.5 V1.58"])
-    begin, end = cases.visible(sizes, held)
+    visible = cases.visible(sizes, held)
     query = sizes.random(1, n, sizes.heads, sizes.dim).transpose(1, 2)
-    given = (query, held, begin, end, 0.02, cases.angles(sizes, n), elsewhere(sizes, n))
+    given = (query, held, visible, 0.02, cases.angles(sizes, n), elsewhere(sizes, n))
     got, want = triton.packed_attention(*given), packed_naive.packed_attention(*given)
     allowed = max(BARS[sizes.dtype], BARS[torch.float16])  # folded queries are float16
     yield "packed_attention of a prompt", rmse_ratio(got[0], want[0]), allowed

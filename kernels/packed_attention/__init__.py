@@ -23,8 +23,7 @@ __all__ = [
 def packed_attention(
     query: Tensor,
     history: PackedHistory,
-    begin: Tensor,
-    end: Tensor,
+    visible: Tensor,
     scaling: float,
     rotation: tuple[Tensor, Tensor] | None = None,
     beside: tuple[Tensor, Tensor] | None = None,
@@ -35,7 +34,5 @@ def packed_attention(
 
         if triton.supports(history):
             with on_device(query):
-                return triton.packed_attention(
-                    query, history, begin, end, scaling, rotation, beside
-                )
-    return naive.packed_attention(query, history, begin, end, scaling, rotation, beside)
+                return triton.packed_attention(query, history, visible, scaling, rotation, beside)
+    return naive.packed_attention(query, history, visible, scaling, rotation, beside)

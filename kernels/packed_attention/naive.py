@@ -46,8 +46,7 @@ def resident_values(codes: Tensor, form: Form) -> Tensor:
 def packed_attention(
     query: Tensor,
     history: PackedHistory,
-    begin: Tensor,
-    end: Tensor,
+    visible: Tensor,
     scaling: float,
     rotation: tuple[Tensor, Tensor] | None = None,
     beside: tuple[Tensor, Tensor] | None = None,
@@ -56,7 +55,8 @@ def packed_attention(
 
     Args:
         query: `[1, H, n, D]`.
-        begin, end: int32 `[P]`; a group's tokens begin…end-1 are visible.
+        visible: int32 `[P, 2]`, contiguous; of a group's tokens those from the first number to
+            before the second one.
         rotation: of the queries to the fixed distance, `[n, R]`; None where they are rotated.
         beside: what this, or `buffer_attention_lse`, returned for the same queries over other
             tokens; joined in here.
@@ -77,12 +77,12 @@ def packed_attention(
     keys, values = history.affine
     for first in range(0, groups, tile):
         part = slice(first, first + tile)
-        visible = (at >= begin[part, None]) & (at < end[part, None])  # [P, T]
-        if _nothing(visible):
+        seen = (at >= visible[part, :1]) & (at < visible[part, 1:])  # [P, T]
+        if _nothing(seen):
             continue
         folded, offset = fold_query(q, keys[part], history.key_form)
         scores = _times(folded, history.keys[part], history.key_form) + offset[..., None]
-        scores = scores.masked_fill(~visible[:, None, None], float("-inf"))  # [P, H_kv, G * n, T]
+        scores = scores.masked_fill(~seen[:, None, None], float("-inf"))  # [P, H_kv, G * n, T]
         own = scores.permute(1, 2, 0, 3).flatten(2).logsumexp(dim=-1)  # [H_kv, G * n]
         weights = (scores - own.clamp_min(LOWEST)[..., None]).exp()
         mixed = _mix(weights, history.values[part], values[part], history.value_form)
@@ -109,9 +109,9 @@ def fold_query(q: Tensor, table: Affine, form: Form) -> tuple[Tensor, Tensor]:
     return folded, offset - (folded * _half(form, q)).sum(dim=3)
 
 
-def _nothing(visible: Tensor) -> bool:
+def _nothing(seen: Tensor) -> bool:
     """Whether no token is, as far as the host can tell without waiting for a device."""
-    return visible.device.type == "cpu" and not visible.any()
+    return seen.device.type == "cpu" and not seen.any()
 
 
 def _mix(weights: Tensor, codes: Tensor, table: Affine, form: Form) -> Tensor:

@@ -43,8 +43,7 @@ def supports(history: PackedHistory) -> bool:
 def packed_attention(
     query: Tensor,
     history: PackedHistory,
-    begin: Tensor,
-    end: Tensor,
+    visible: Tensor,
     scaling: float,
     rotation: tuple[Tensor, Tensor] | None = None,
     beside: tuple[Tensor, Tensor] | None = None,
@@ -67,7 +66,6 @@ def packed_attention(
         return beside or (nothing[0].view(1, heads, n, dim), nothing[1].view(1, heads, n))
     if beside is not None:
         other, other_lse = (t.reshape(kv_heads, rows, *t.shape[3:]) for t in beside)
-    visible = torch.stack([begin, end], dim=1).to(torch.int32).contiguous()
     use_asm = query.is_cuda if asm is None else asm
     held = len(history.keys) * kv_heads * dim * 2  # bytes of a folded row
     most = max(16, _FOLDED // held // 16 * 16)

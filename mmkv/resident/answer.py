@@ -76,8 +76,8 @@ class ResidentPass(AnswerPass):
         far, table = self._far.layers[layer], self._far_table(query)
         if far.key.shape[2]:
             found = buffer_attention_lse(query, far.key, far.value, None, scaling, table, found)
-        for history, begin, end in far.packed:
-            found = packed_attention(query, history, begin, end, scaling, table, found)
+        for history, visible in far.packed:
+            found = packed_attention(query, history, visible, scaling, table, found)
         return found[0].to(query.dtype).transpose(1, 2)
 
     def _far_table(self, query: Tensor) -> tuple[Tensor, Tensor]:

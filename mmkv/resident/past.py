@@ -33,11 +33,11 @@ _AT_ONCE = 64  # pages brought over in one go
 class FarLayer:
     """One layer's past as an answer sees it, at one fixed distance.
 
-    packed: histories with the tokens begin…end-1 of each group that are visible, int32 `[P]`.
+    packed: histories, and which tokens of each group are visible, int32 `[P, 2]`.
     key, value: `[1, H_kv, n, D]`, keys before RoPE, of blocks that no page holds yet.
     """
 
-    packed: list[tuple[PackedHistory, Tensor, Tensor]]
+    packed: list[tuple[PackedHistory, Tensor]]
     key: Tensor
     value: Tensor
 
@@ -147,21 +147,14 @@ class Resident:
             torch.tensor([row.visible(first, stop) for row in segment.rows], dtype=torch.int32)
             for segment in self._segments
         ]
+        where = {device: [r.view(-1, 2).to(device) for r in ranges] for device in {*self._devices}}
         rest = [block for block in candidates if block.index >= self._stop]
         layers = []
         for layer, device in enumerate(self._devices):
             kv = past.load(layer, rest, device)
-            seen = [range_.to(device).view(-1, 2) for range_ in ranges]
-            layers.append(
-                FarLayer(
-                    [
-                        (segment.history(layer), pair[:, 0], pair[:, 1])
-                        for segment, pair in zip(self._segments, seen, strict=True)
-                    ],
-                    kv[None, 0],
-                    kv[None, 1],
-                )
-            )
+            histories = [segment.history(layer) for segment in self._segments]
+            packed = list(zip(histories, where[device], strict=True))
+            layers.append(FarLayer(packed, kv[None, 0], kv[None, 1]))
         return layers
 
 
