@@ -4,6 +4,7 @@ go.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from typing import Any
 
@@ -138,6 +139,21 @@ def test_scales_are_decoded_once_in_an_answer(stream: Any, monkeypatch: pytest.M
     answer = stream.ask("What is it?", max_new_tokens=6)
     assert len(answer.token_ids) == 6
     assert len(decoded_) == len(sides(stream))
+
+
+def test_what_an_answer_holds_of_the_past_counts_until_it_ends(stream: Any) -> None:
+    stream.ask("What is it?", max_new_tokens=1)
+    before = stream.stats().resident_bytes
+    reply = stream.ask_iter("What is it?", max_new_tokens=4)  # the prompt is through
+    waiting = sum(layer.key.nbytes + layer.value.nbytes for layer in reply._pass._far.layers)
+    rows_ = [
+        (side, len(s.rows)) for s in stream._resident._segments for p in s.layers for side in p
+    ]
+    numbers_ = sum(8 * side.words[:count].numel() for side, count in rows_)
+    assert stream.stats().resident_bytes == before + numbers_ + waiting > before
+    del reply
+    gc.collect()
+    assert stream.stats().resident_bytes == before
 
 
 def test_resident_bytes_are_those_of_the_memory_that_is_held(stream: Any) -> None:

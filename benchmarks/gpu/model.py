@@ -21,7 +21,7 @@ FPS = 0.5
 HOUR = 3600.0
 TOKENS = 48  # generated
 ENCODE_SECONDS = 90.0  # at most, to have an hour of video behind
-LATER_SECONDS = 110.0  # left for what comes after it
+LATER_SECONDS = 140.0  # left for what comes after it
 
 
 def steps(sizes: Sizes, left: Callable[[], float]) -> list[Step]:

@@ -64,6 +64,12 @@ class Affine:
         order, constant = (None if t is None else t[groups] for t in (self.order, self.constant))
         return Affine(self.scale[groups], self.centre[groups], order, constant)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes beyond those of `Compact`."""
+        constant = 0 if self.constant is None else self.constant.nbytes
+        return self.scale.nbytes + self.centre.nbytes + constant
+
 
 @dataclass(frozen=True)
 class PackedHistory:
@@ -90,6 +96,11 @@ class PackedHistory:
         """Bytes of codes and parameters."""
         codes = self.keys.nbytes + self.values.nbytes
         return codes + self.key_params.nbytes + self.value_params.nbytes
+
+    @property
+    def decoded_nbytes(self) -> int:
+        """Bytes of scales and centres, once they are decoded."""
+        return sum(numbers.nbytes for numbers in self.__dict__.get("affine", ()))
 
 
 def compact(params: Params, form: Form) -> Compact:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -42,12 +43,19 @@ class FarLayer:
     value: Tensor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class FarPast:
     """What one answer sees of the packed past, every token of it `distance` positions away."""
 
     layers: list[FarLayer]
     distance: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are this answer's own."""
+        states = sum(layer.key.nbytes + layer.value.nbytes for layer in self.layers)
+        packed = [history for layer in self.layers for history, _ in layer.packed]
+        return states + sum(history.decoded_nbytes for history in packed)
 
 
 class Resident:
@@ -68,12 +76,16 @@ class Resident:
         self._segments: list[Segment] = []
         self._stop = 0  # number of the first block that is not here
         self._lock = threading.Lock()
+        self._shown: WeakSet[FarPast] = WeakSet()
+        self._showing = threading.Lock()
 
     @property
     def nbytes(self) -> int:
-        """Bytes on the devices, room for growth included."""
+        """Bytes on the devices, room for growth and what answers under way have of it included."""
         segments = list(self._segments)
-        return sum(side.nbytes for s in segments for sides in s.layers for side in sides)
+        with self._showing:
+            shown = sum(far.nbytes for far in self._shown)
+        return shown + sum(side.nbytes for s in segments for sides in s.layers for side in sides)
 
     def see(self, context: Context, window_distance: int | None) -> FarPast:
         """What an answer in this context sees of the past: in the middle between the recent blocks
@@ -91,7 +103,10 @@ class Resident:
         reach = recent + (int(context.anchor[0] - blocks[0].origin[0]) if blocks else 0)
         if window_distance is not None:
             reach = max(recent, min(reach, window_distance))
-        return FarPast(layers, (recent + reach) // 2)
+        far = FarPast(layers, (recent + reach) // 2)
+        with self._showing:
+            self._shown.add(far)
+        return far
 
     def _fetch(self, past: Snapshot) -> None:
         new = [page for page in past.pages if page.first >= self._stop and sum(page.lengths) > 0]
