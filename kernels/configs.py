@@ -90,6 +90,18 @@ def most_turned(arch: int) -> int:
     return 128 if large_shared(arch) else 64
 
 
+def fit_tiles(arch: int, channels: int, *, turned: bool) -> Tiles:
+    """For fitting so many channels of a group; turned: after a transform over them."""
+    if turned:
+        return Tiles(64 if arch == 90 and channels <= 64 else 32, 0, 8, 1)
+    return Tiles(64, 0, 2 if arch == 90 else 4, 1)
+
+
+def bits_tiles(channels: int, *, turned: bool) -> Tiles:
+    """For quantizing so many channels of each token."""
+    return Tiles(min(128, 4096 // channels) if turned else 128, 0, 4, 1)
+
+
 def packed_tiles(arch: int, queries: int, row_words: int) -> Tiles:
     """For `packed_attention`: rows are 16-bit words of a channel's values in one program."""
     power = 1 << max(4, (row_words - 1).bit_length())

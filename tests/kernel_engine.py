@@ -45,8 +45,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
 EVERYWHERE = {"_window_attention", "_buffer_attention", "_join", "_rotate_write", "_score"}
 # kernels that have to have run, by the first words of a case
 USED = {
-    "retrieved": {"_fit", "_quantize", "_pack_bits", "_unpack_rotate", "_summarize", "_farthest"},
-    "kivi": {"_fit", "_quantize", "_unpack_rotate", "_pack_tokens", "_unpack_tokens"},
+    "retrieved": {"_fit", "_words", "_bits", "_fives", "_unpack_rotate", "_summarize", "_farthest"},
+    "kivi": {"_fit", "_words", "_bits", "_unpack_rotate", "_pack_tokens", "_unpack_tokens"},
     "thinned": {"_lse", "_total", "_mass", "_nearest", "_gather"},
     "everything": {"_widen", "_fold", "_packed_attention"},
 }

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmkv.codecs import Part
-from mmkv.kernels.pack import Form, pack, pack_bits
+from mmkv.kernels.pack import Form
 from mmkv.kernels.pack.form import orthonormal, tables
-from mmkv.kernels.pack.naive import quantize
+from mmkv.kernels.pack.naive import code_groups, pack_bits, quantize
 from mmkv.kernels.unpack_rotate import unpack_bits, unpack_rotate
 from mmkv.rotary import rotate
 
@@ -150,7 +150,8 @@ def test_codes_come_back_from_their_bytes(
 def test_every_code_is_the_level_nearest_to_its_number(name: str) -> None:
     form = FORMS[name](32)
     x = states("biased", 2, 2, 40, 32)
-    params, codes = pack(x, form)
+    fit, codes = code_groups(x, form)
+    params = fit.params
     table = tables(params)
     slots = x.gather(3, table.order[:, :, None].expand_as(x)).double()
     rest = slots - table.centre.gather(2, table.order)[:, :, None].double()
@@ -171,7 +172,8 @@ def test_every_code_is_the_level_nearest_to_its_number(name: str) -> None:
 def test_quantizing_again_gives_the_same_codes() -> None:
     form = FORMS["1.5 hadamard"](32)
     x = states("gaussian", 3, 2, 64, 32)
-    params, codes = pack(x, form)
+    fit, codes = code_groups(x, form)
+    params = fit.params
     order = tables(params).order
     slots = x.gather(3, order[:, :, None].expand_as(x))
     assert torch.equal(quantize(slots, params, form), codes)
@@ -188,7 +190,8 @@ def test_transforms_are_real_and_orthonormal(name: str, size: int) -> None:
 def test_rotation_is_what_rotating_afterwards_gives() -> None:
     form, tokens = FORMS["1.5 hadamard"](32), 12
     x = states("biased", 2, 2, tokens, 32)
-    params, codes = pack(x, form)
+    fit, codes = code_groups(x, form)
+    params = fit.params
     packed = pack_bits(codes, form)
     angles = torch.arange(2 * tokens)[:, None] * torch.rand(16)
     table = (torch.cat([angles, angles], 1).cos(), torch.cat([angles, angles], 1).sin())

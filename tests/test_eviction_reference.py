@@ -36,13 +36,13 @@ def test_a_policy_keeps_what_its_description_says(
     scores = REFERENCES[name](key, value, mass.double().numpy().reshape(page))
     want = kept(scores, counts(scores, total, policy.across))
     held = blocks(states, frames, mass=mass)
-    thinned = Thinning(policy, make_merge("none"), ratio).thin(held, list(states))
+    thinned = Thinning(policy, make_merge("none"), ratio).thin(held, [states])
     if total == frames * tokens:
         assert thinned is None
         return
     assert thinned is not None
     assert np.array_equal(thinned.kept.reshape(page), want)
-    for layer, left in enumerate(thinned.states):
+    for layer, left in enumerate(thinned.states[0]):
         for h in range(heads):
             place = thinned.kept[layer, h]
             assert np.array_equal(left[:, h], states[layer, :, h, place])
@@ -58,7 +58,7 @@ def test_a_page_keeps_its_budget_and_at_least_one_token_of_every_frame_and_head(
     for name in (*REFERENCES, "random"):
         thinning = Thinning(make_eviction(name), make_merge("none"), ratio)
         held = blocks(states, frames, mass=mass)
-        thinned = thinning.thin(held, list(states))
+        thinned = thinning.thin(held, [states])
         if thinned is None:
             continue
         each = thinned.kept.reshape(layers, heads, frames, tokens).sum(axis=3)
@@ -71,7 +71,7 @@ def test_a_page_keeps_its_budget_and_at_least_one_token_of_every_frame_and_head(
 def test_random_keeps_the_same_of_the_same_page_and_other_tokens_in_other_heads() -> None:
     states, _ = random_page(0, 2, 2, 4, 16)
     thinning = Thinning(make_eviction("random"), make_merge("none"), 0.25)
-    first, again = (thinning.thin(blocks(states, 4), list(states)) for _ in range(2))
+    first, again = (thinning.thin(blocks(states, 4), [states]) for _ in range(2))
     assert first is not None
     assert again is not None
     assert np.array_equal(first.kept, again.kept)
@@ -83,14 +83,14 @@ def test_random_keeps_the_same_of_the_same_page_and_other_tokens_in_other_heads(
 def test_text_is_always_kept(name: str) -> None:
     states, mass = random_page(1, 2, 2, 4, 9)
     thinning = Thinning(make_eviction(name), make_merge("average"), 0.2)
-    thinned = thinning.thin(blocks(states, 4, text=(3, 1), mass=mass), list(states))
+    thinned = thinning.thin(blocks(states, 4, text=(3, 1), mass=mass), [states])
     assert thinned is not None
     each = thinned.kept.reshape(2, 2, 4, 9)
     assert each[..., :3].all()
     assert each[..., 8:].all()
     assert sum(thinned.lengths) == 4 * 4 + budget(0.2, 4, 5)
     text = np.flatnonzero(np.tile([1, 1, 1, 0, 0, 0, 0, 0, 1], 4))
-    for layer, left in enumerate(thinned.states):
+    for layer, left in enumerate(thinned.states[0]):
         for h in range(2):
             spots = np.searchsorted(np.flatnonzero(thinned.kept[layer, h]), text)
             assert np.array_equal(left[:, h, spots], states[layer, :, h, text])
@@ -101,7 +101,7 @@ def test_temporal_evicts_what_is_as_in_the_keyframe_before_anything_new() -> Non
     same = states.view(1, 2, 1, 4, 8, -1)
     same[:, :, :, 1:, :6] = same[:, :, :, :1, :6]  # but for each frame's last two tokens
     thinning = Thinning(make_eviction("temporal"), make_merge("none"), 0.5)
-    thinned = thinning.thin(blocks(states, 4), list(states))
+    thinned = thinning.thin(blocks(states, 4), [states])
     assert thinned is not None
     assert thinned.keyframe == 0
     left = thinned.kept.reshape(4, 8)
@@ -118,7 +118,7 @@ def test_scores_of_the_wrong_shape_are_refused() -> None:
 
     states, _ = random_page(0, 1, 1, 2, 4)
     with pytest.raises(ValueError, match=r"eviction='wrong' gives scores \[1, 8\].*\[1, 2, 4\]"):
-        Thinning(Wrong(), make_merge("none"), 0.5).thin(blocks(states, 2), list(states))
+        Thinning(Wrong(), make_merge("none"), 0.5).thin(blocks(states, 2), [states])
 
 
 def test_a_model_that_computes_no_numbers_is_told_from_a_policy_that_does() -> None:
@@ -131,7 +131,7 @@ def test_a_model_that_computes_no_numbers_is_told_from_a_policy_that_does() -> N
     states, _ = random_page(0, 1, 1, 2, 4)
     held = blocks(states, 2)
     with pytest.raises(ValueError, match="eviction='lost' gives scores that are NaN or infinite"):
-        Thinning(Lost(), make_merge("none"), 0.5).thin(held, list(states))
+        Thinning(Lost(), make_merge("none"), 0.5).thin(held, [states])
     states[0, 0, 0, 3] = float("nan")
     with pytest.raises(ValueError, match=r"keys or values of a frame are NaN.* wider dtype"):
-        Thinning(make_eviction("diverse"), make_merge("none"), 0.5).thin(held, list(states))
+        Thinning(make_eviction("diverse"), make_merge("none"), 0.5).thin(held, [states])

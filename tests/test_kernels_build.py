@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from mmkv.kernels.buffer_attention import triton as buffer
 from mmkv.kernels.farthest import triton as farthest
 from mmkv.kernels.merge import triton as merge
 from mmkv.kernels.pack import form as packing
+from mmkv.kernels.pack import naive as pack_naive
 from mmkv.kernels.pack import triton as pack
 from mmkv.kernels.pack.form import Form
 from mmkv.kernels.packed_attention import Compact, PackedHistory, compact
@@ -95,10 +97,8 @@ def run_packed(key_form: Form, value_form: Form, tokens: int = 512) -> None:
     packed_attention.packed_attention(query, held, visible, 0.1, turn, beside, asm=True)
 
 
-def run_pack() -> None:
-    pack.pack(zeros(2, KV, 512, DIM, dtype=HALF), K15)
-    pack.pack_bits(zeros(2, KV, 196, DIM, dtype=torch.uint8), K15)
-    pack.pack_bits(zeros(2, KV, 196, DIM, dtype=torch.uint8), Form(3))
+def run_pack(form: Form, dim: int = DIM) -> None:
+    pack.pack(zeros(2, KV, 588, dim, dtype=HALF), [196] * 3, [588], form)
 
 
 def run_unpack(form: Form) -> None:
@@ -145,7 +145,11 @@ CALLS: dict[str, Callable[[], object]] = {
     "rotate_write": run_write,
     "packed_attention": lambda: run_packed(Form(4), Form(4)),
     "packed_attention 1.5": lambda: run_packed(K15, Form(3)),
-    "pack": run_pack,
+    "pack 1.5": lambda: run_pack(K15),
+    "pack 1.58": lambda: run_pack(Form(3)),
+    "pack 1.5 of 256 channels": lambda: run_pack(Form(2, 128, "hadamard"), 256),
+    "pack 2": lambda: run_pack(Form(4)),
+    "pack by formula": lambda: run_pack(Form(2, DIM // 2, "fft", fitted=False, centred=False)),
     "unpack_rotate 1.5": lambda: run_unpack(K15),
     "unpack_rotate 1.58": lambda: run_unpack(Form(3)),
     "token_pack": run_tokens,
@@ -186,6 +190,8 @@ MATRIX = {
 ONE = {
     "packed_attention 1.5": 90,
     "unpack_rotate 1.58": 90,
+    "pack 1.58": 90,
+    "pack by formula": 90,
     "token_pack of three groups, 4 bits": 90,
     "buffer_attention of a prompt, lse": 90,
     "buffer_attention of a prompt, float32": 90,
@@ -235,6 +241,35 @@ def test_packing_tokens_spends_few_instructions_on_an_element(levels: int) -> No
         count = sum("/*" in line for line in launch.sass)
         elements = launch.arguments["TILE"] * DIM
         assert count * 32 * launch.arguments["num_warps"] / elements <= bar, launch.name
+
+
+@pytest.mark.parametrize(("form", "most"), [(Form(4), 45), (Form(3), 52), (K15, 98)])
+def test_packing_reads_its_tokens_few_times(form: Form, most: float) -> None:
+    """Instructions per element of a long page, loops counted as often as they run: 40, 49 and 93.
+
+    A fit that goes through all tokens at each of its steps takes 238, 223 and 439.
+    """
+    states = zeros(2, KV, 512, DIM, dtype=HALF)
+    spent = 0.0
+    for launch in launches(90, lambda: pack.pack(states, [196, 196, 120], [512], form)):
+        count = sum("/*" in line for line in launch.sass)
+        for loop in loops(launch.sass)[:-1]:  # the last is the padding behind the end
+            count += len(loop) * (rounds(launch, loop) - 1)
+        programs = math.prod(launch.grid)
+        spent += count * programs * 32 * launch.arguments["num_warps"] / states.numel()
+    assert spent <= most
+
+
+def rounds(launch: Launch, loop: list[str]) -> int:
+    """How often one of packing's loops runs for 512 tokens."""
+    given = launch.arguments
+    if any("MMA" in line for line in loop):  # over channels
+        return DIM // 2 // 16
+    if any("SHFL" in line for line in loop):  # Lloyd's steps
+        return pack_naive.SAMPLE_STEPS
+    if launch.name == "_fit" and given["LEVELS"] < 4 and not given["TRANSFORM"]:
+        return 0  # nobody asks for the ends
+    return 512 // given["TILE"]
 
 
 def test_window_attention_does_not_spill_where_nothing_is_masked() -> None:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mmkv.kernels.joined import join
-from mmkv.kernels.pack import Form, pack, pack_bits
+from mmkv.kernels.pack import Form
+from mmkv.kernels.pack.naive import code_groups, pack_bits
 from mmkv.kernels.packed_attention import (
     PackedHistory,
     compact,
@@ -34,12 +35,13 @@ FORMS = {
 
 def history_of(key: Tensor, value: Tensor, key_form: Form, value_form: Form) -> PackedHistory:
     """Keys and values `[P, H_kv, T, D]` packed; T a multiple of 16."""
-    (key_params, keys), (value_params, values) = pack(key, key_form), pack(value, value_form)
+    key_fit, keys = code_groups(key, key_form)
+    value_fit, values = code_groups(value, value_form)
     return PackedHistory(
         resident_keys(keys, key_form),
         resident_values(values, value_form),
-        compact(key_params, key_form),
-        compact(value_params, value_form),
+        compact(key_fit.params, key_form),
+        compact(value_fit.params, value_form),
         key_form,
         value_form,
     )
@@ -48,7 +50,8 @@ def history_of(key: Tensor, value: Tensor, key_form: Form, value_form: Form) -> 
 def decoded(x: Tensor, form: Form) -> Tensor:
     """What `[P, H, T, D]` is after packing, float64."""
     groups, heads, tokens, head_dim = x.shape
-    params, codes = pack(x, form)
+    fit, codes = code_groups(x, form)
+    params = fit.params
     packed = pack_bits(codes, form)
     out = torch.empty(heads, groups * tokens, head_dim)
     rows = torch.arange(groups).repeat_interleave(tokens)

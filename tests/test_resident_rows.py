@@ -17,8 +17,9 @@ from small_models import clip, small_vlm
 from torch import Tensor
 
 import mmkv
-from mmkv.kernels.pack import Form, Params, pack
+from mmkv.kernels.pack import Form, Params
 from mmkv.kernels.pack.form import tables
+from mmkv.kernels.pack.naive import code_groups
 from mmkv.kernels.packed_attention import Compact, compact, history, resident_keys
 from mmkv.models.base import Shape
 from mmkv.resident import past
@@ -34,7 +35,8 @@ def rows(form: Form, count: int, far: bool, seed: int) -> tuple[Tensor, Params]:
     if far:
         states_[:, 0, :, 3] += 4000.0
         states_[0, 1, :, 5] = 2.0  # constant
-    params, codes = pack(states_, form)
+    fit, codes = code_groups(states_, form)
+    params = fit.params
     assert bool(params.listed.numel()) is far
     return resident_keys(codes, form), params
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from benchmarks.gpu.setup import Sizes
 from mmkv.kernels.pack.form import FINEST, ZERO, Form, Params
-from mmkv.kernels.pack.naive import pack
+from mmkv.kernels.pack.naive import code_groups
 from mmkv.kernels.packed_attention import (
     PackedHistory,
     compact,
@@ -64,10 +64,12 @@ def packed(sizes: Sizes, groups: int, key_form: Form, value_form: Form) -> Packe
     key, value = (sizes.random(groups, sizes.kv_heads, sizes.group, sizes.dim) for _ in "kv")
     key[..., 3] += 300.0
     key[..., 5] = value[..., 7] = 2.0
-    (key_params, keys), (value_params, values) = pack(key, key_form), pack(value, value_form)
+    key_fit, keys = code_groups(key, key_form)
+    value_fit, values = code_groups(value, value_form)
     return PackedHistory(
         resident_keys(keys, key_form), resident_values(values, value_form),
-        compact(key_params, key_form), compact(value_params, value_form), key_form, value_form,
+        compact(key_fit.params, key_form), compact(value_fit.params, value_form),
+        key_form, value_form,
     )  # fmt: skip
 
 

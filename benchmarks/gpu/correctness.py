@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from benchmarks.gpu import cases, precisions
 from benchmarks.gpu.cases import elsewhere
@@ -13,7 +15,7 @@ from benchmarks.gpu.report import Row, Step, check
 from benchmarks.gpu.setup import Sizes, rmse_ratio
 from mmkv.kernels.farthest import naive as farthest_naive
 from mmkv.kernels.pack import naive as pack_naive
-from mmkv.kernels.pack.form import Form, slot_order
+from mmkv.kernels.pack.form import Fit, Form, slot_order
 from mmkv.kernels.packed_attention import naive as packed_naive
 from mmkv.kernels.token_pack import naive as token_naive
 from mmkv.kernels.unpack_rotate import naive as unpack_naive
@@ -56,23 +58,36 @@ def packed(sizes: Sizes) -> Iterator[Row]:
 def packing(sizes: Sizes) -> Iterator[Row]:
     from mmkv.kernels.pack import triton
 
-    for name, (form, other) in cases.forms(sizes).items():
-        for part in {form, other}:
-            states = sizes.random(2, sizes.kv_heads, sizes.group, sizes.dim) * 2 + 3
-            params, _ = pack_naive.pack(states, part)
-            slots = states.float().gather(
-                3, slot_order(params.wide)[:, :, None].expand(states.shape)
-            )
-            got = triton.quantize(states, params, part)
-            unequal = float((got != pack_naive.quantize(slots, params, part)).float().mean())
-            few = 0 if part.transform == "none" else 1e-3
-            yield check(f"codes of {name}, {part.levels} levels", unequal, few, "share")
-            own, fitted = triton.pack(states, part)
-            unequal = float((own.words != params.words).float().mean())
-            yield check(f"scales of {name}, {part.levels} levels", unequal, 2e-3, "share")
-            bits = triton.pack_bits(fitted, part)
-            unequal = float((bits != pack_naive.pack_bits(fitted, part)).sum())
-            yield check(f"bits of {name}, {part.levels} levels", unequal, 0, "bytes differ")
+    tokens = sizes.group + 20  # one long group, and some that are less than a sample
+    for name, pair in cases.forms(sizes).items():
+        for form in dict.fromkeys(pair):
+            for groups in ([tokens], [16] * 3 + [tokens - 48]):
+                lengths = [7, 0, 20, tokens - 27]
+                states = sizes.random(2, sizes.kv_heads, tokens, sizes.dim) * 2 + 3
+                about = f"{name}, {form.levels} levels, {len(groups)} groups"
+                fit, packed = triton.pack(states, lengths, groups, form)
+                want, _ = pack_naive.pack(states, lengths, groups, form)
+                unequal = float((fit.wide != want.wide).float().mean())
+                yield check(f"wide channels of {about}", unequal, 1e-2, "share")
+                if not form.wide:  # a channel more or less shifts all others
+                    unequal = float((fit.words != want.words).float().mean())
+                    yield check(f"scales of {about}", unequal, 2e-3, "share")
+                same = requantized(states, fit, lengths, groups, form)
+                unequal = float((packed != same).float().mean())
+                few = 0 if form.transform == "none" else 4e-3
+                yield check(f"bytes of {about}", unequal, few, "share")
+
+
+def requantized(
+    states: Tensor, fit: Fit, lengths: Sequence[int], groups: Sequence[int], form: Form
+) -> Tensor:
+    """A page's bytes in torch, by the words that are given."""
+    codes = []
+    for i, part in enumerate(states.float().split(list(groups), dim=2)):
+        own = Fit(*(held.unflatten(0, (len(states), -1))[:, i] for held in astuple(fit)))
+        order = slot_order(own.wide)[:, :, None].expand_as(part)
+        codes.append(pack_naive.quantize(part.gather(3, order), own.params, form))
+    return pack_naive.blocks(torch.cat(codes, dim=2), lengths, form)
 
 
 def unpacking(sizes: Sizes) -> Iterator[Row]:
@@ -135,10 +150,9 @@ def packed_blocks(
     """Arguments of `unpack_rotate` but the last, for keys, and the shape of that one."""
     total = blocks * tokens
     states = sizes.random(1, sizes.kv_heads, total, sizes.dim)
-    params, codes = pack_naive.pack(states, form)
-    codes = codes[0].unflatten(1, (blocks, tokens)).transpose(0, 1)
-    data = pack_naive.pack_bits(codes, form)
-    at = torch.arange(blocks, device=sizes.device) * data.shape[1]
+    fit, data = pack_naive.pack(states, [tokens] * blocks, [total], form)
+    params = fit.params
+    at = torch.arange(blocks, device=sizes.device) * (data.shape[1] // blocks)
     rows = torch.zeros(total, dtype=torch.long, device=sizes.device)
     turn = cases.angles(sizes, total)
     arguments = (data.flatten(), at, [tokens] * blocks, rows, params, form, turn)

@@ -52,18 +52,28 @@ def bandwidth(sizes: Sizes, state: dict[str, float]) -> float:
 
 
 def packing(sizes: Sizes, state: dict[str, float]) -> Iterator[Row]:
+    from mmkv.codecs import make_codec
     from mmkv.kernels.pack import triton
+    from mmkv.models.base import Shape
 
-    groups = 2 if sizes.dry else 128
-    for name, (key_form, value_form) in cases.forms(sizes).items():
-        for form in dict.fromkeys((key_form, value_form)):
-            held = [sizes.random(groups, sizes.kv_heads, sizes.group, sizes.dim) for _ in range(2)]
-            calls = [lambda s=s, f=form: triton.pack_bits(triton.pack(s, f)[1], f) for s in held]
-            taken = seconds(sizes, calls, graph=False)
-            share = held[0].nbytes / taken / bandwidth(sizes, state)
+    pages = 2 if sizes.dry else 128
+    lengths = [sizes.group // 4] * 4
+    for name, pair in cases.forms(sizes).items():
+        for form in dict.fromkeys(pair):
+            held = [sizes.random(pages, sizes.kv_heads, sizes.group, sizes.dim) for _ in range(2)]
+            calls = [lambda s=s, f=form: triton.pack(s, lengths, [sizes.group], f) for s in held]
+            share = held[0].nbytes / seconds(sizes, calls) / bandwidth(sizes, state)
             yield row(
                 f"pack {form.levels} levels ({name}), share of copy bandwidth", share, "", 0.6
             )
+    shape = Shape(sizes.layers, sizes.heads, sizes.kv_heads, sizes.dim)
+    codec = make_codec(None, shape, key_bits=1.5, value_bits=2)
+    lengths = [8 if sizes.dry else 196] * 3
+    page = sizes.random(sizes.layers, 2, sizes.kv_heads, sum(lengths), sizes.dim)
+    taken = seconds(
+        sizes, [lambda: codec.encode_layers(range(sizes.layers), page, lengths)], graph=False
+    )
+    yield row(f"pack a page of {sum(lengths)} tokens, all layers, to the host", 1e3 * taken, "ms")
 
 
 def unpacking(sizes: Sizes, state: dict[str, float]) -> Iterator[Row]:

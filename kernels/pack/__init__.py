@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
-from mmkv.kernels.dispatch import has_triton, on_device, runs_triton
+from mmkv.kernels.dispatch import on_device, runs_triton
 from mmkv.kernels.pack import naive
-from mmkv.kernels.pack.form import Form, Params
+from mmkv.kernels.pack.form import Fit, Form, Params
 
-__all__ = ["Form", "Params", "pack", "pack_bits"]
+__all__ = ["Fit", "Form", "Params", "pack"]
 
 
-def pack(states: Tensor, form: Form) -> tuple[Params, Tensor]:
-    """Parameters and codes of groups of tokens; see `naive.pack`."""
+def pack(
+    states: Tensor, lengths: Sequence[int], groups: Sequence[int], form: Form
+) -> tuple[Fit, Tensor]:
+    """What a page's groups share, and its blocks' bytes; see `naive.pack`."""
     if runs_triton(states, states.shape[-1]):
         from mmkv.kernels.pack import triton
 
         if triton.supports(form, states.shape[-1]):
             with on_device(states):
-                return triton.pack(states, form)
-    return naive.pack(states, form)
-
-
-def pack_bits(codes: Tensor, form: Form) -> Tensor:
-    """Bytes of blocks of codes; see `naive.pack_bits`."""
-    if has_triton(codes) and codes.numel():
-        from mmkv.kernels.pack import triton
-
-        with on_device(codes):
-            return triton.pack_bits(codes, form)
-    return naive.pack_bits(codes, form)
+                return triton.pack(states, lengths, groups, form)
+    return naive.pack(states, lengths, groups, form)

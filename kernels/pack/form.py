@@ -81,6 +81,25 @@ class Params:
 
 
 @dataclass(frozen=True, slots=True)
+class Fit:
+    """`Params` with an exact centre beside every word, whether it asks for it or not.
+
+    words, top, wide: as in `Params`. exact: float32 `[G, H, D]`.
+    """
+
+    words: Tensor
+    top: Tensor
+    wide: Tensor
+    exact: Tensor
+
+    @property
+    def params(self) -> Params:
+        """The same with a list of the centres that words ask for; waits for the device."""
+        listed = self.exact[(self.words >> 6) <= CONSTANT]
+        return Params(self.words, self.top, self.wide, listed)
+
+
+@dataclass(frozen=True, slots=True)
 class Tables:
     """`Params` decoded.
 

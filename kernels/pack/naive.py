@@ -5,6 +5,8 @@ The layout of words and codes is that of `form.py`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,7 @@ from mmkv.kernels.pack.form import (
     UNITS,
     WIDE_LEVELS,
     ZERO,
+    Fit,
     Form,
     Params,
     ratios,
@@ -25,40 +28,67 @@ from mmkv.kernels.pack.form import (
     transformed,
 )
 
-_LLOYD_STEPS = 4
+# tokens that levels are fitted to, spread over a longer group, and Lloyd's steps over all tokens or
+# over such a sample: more of them would fit the sample, not the group
+SAMPLE = 256
+STEPS, SAMPLE_STEPS = 4, 2
 # how far levels then move from the best fit to the group's ends: least squares alone cuts off the
 # few tokens that are unlike the others, and these are the ones that questions are about. Not where
 # there are only three: long pages would be coded by their ends alone
-_ENDS = 0.15
+ENDS = 0.15
 # step between levels, over the standard deviation, that is best for a Gaussian
-_GAUSSIAN_STEP = {2: 1.596, 3: 1.224, 4: 0.9957, 16: 0.3352}
+GAUSSIAN_STEP = {2: 1.596, 3: 1.224, 4: 0.9957, 16: 0.3352}
 
 
-def pack(states: Tensor, form: Form) -> tuple[Params, Tensor]:
+def pack(
+    states: Tensor, lengths: Sequence[int], groups: Sequence[int], form: Form
+) -> tuple[Fit, Tensor]:
+    """Fit, quantize and bit-pack a page, of any number of layers at once.
+
+    Args:
+        states: `[L, H, N, D]`. lengths: tokens of each of the page's blocks, N in all.
+        groups: tokens of each of its groups, N in all; all but the last are equally long.
+
+    Returns:
+        what the groups share, layer by layer, and bytes uint8 `[L, B]`: each block's codes,
+        one block after the other.
+    """
+    layers, fits, codes = len(states), [], []
+    for piece in _pieces(states, groups):
+        fit, own = code_groups(piece, form)
+        fits.append(fit)
+        codes.append(own.unflatten(0, (layers, -1)).transpose(1, 2).flatten(2, 3))
+    names = ("words", "top", "wide", "exact")
+    whole = [torch.cat([getattr(f, n).unflatten(0, (layers, -1)) for f in fits], 1) for n in names]
+    return Fit(*(part.flatten(0, 1) for part in whole)), blocks(torch.cat(codes, 2), lengths, form)
+
+
+def code_groups(states: Tensor, form: Form) -> tuple[Fit, Tensor]:
     """Fit and quantize groups of tokens.
 
     Args:
         states: `[G, H, T, D]`, T at least 1.
 
     Returns:
-        the parameters, and codes uint8 `[G, H, T, D]` by slot.
+        what they share, and codes uint8 `[G, H, T, D]` by slot.
     """
     x = states.float()
     wide = _choose_wide(x, form)
     order = slot_order(wide)
-    x = x.gather(3, order[:, :, None].expand_as(x))  # by slot
-    matrix = form.matrix(x.shape[3], x.device)
-    scale, centre = _fit(x, form, matrix)
+    if form.wide:
+        x = x.gather(3, order[:, :, None].expand_as(x))  # by slot
+    scale, centre = _fit(x, form)
     first = x[:, :, 0]
     constant = (x == first[:, :, None]).all(dim=2)
-    params = rounded(first, constant, scale, centre, wide, order)
-    return params, quantize(x, params, form)
+    fit = _rounded(first, constant, scale, centre, wide, order)
+    return fit, quantize(x, fit.params, form)
 
 
 def quantize(slots: Tensor, params: Params, form: Form) -> Tensor:
     """Codes uint8 `[G, H, T, D]` of float32 states by slot, given their parameters."""
     table = tables(params)
-    rest = slots - table.centre.gather(2, table.order)[:, :, None]
+    centre = table.centre.gather(2, table.order) if form.wide else table.centre
+    rest = slots - centre[:, :, None]
     rest = transformed(rest, form.wide, form.matrix(slots.shape[3], slots.device))
     inverse = torch.where(table.scale > 0, 1 / table.scale, 0.0)[:, :, None]
     levels = _levels(form, slots.shape[3], slots.device)
@@ -69,12 +99,8 @@ def quantize(slots: Tensor, params: Params, form: Form) -> Tensor:
 def pack_bits(codes: Tensor, form: Form) -> Tensor:
     """Bytes uint8 `[N, bytes]` of N blocks' codes `[N, H, T, D]` by slot."""
     planes = []
-    for part, levels in (
-        (codes[..., : form.wide], WIDE_LEVELS),
-        (codes[..., form.wide :], form.levels),
-    ):
-        if part.shape[3] == 0:
-            continue
+    for slots, levels in _parts(form, codes.shape[3]):
+        part = codes[..., slots]
         if levels == 3:
             flat = part.flatten(1)
             size = -(-flat.shape[1] // 5)
@@ -84,59 +110,102 @@ def pack_bits(codes: Tensor, form: Form) -> Tensor:
             planes.append((digits * powers).sum(1, dtype=torch.uint8))
         else:
             bits = BITS[levels]
-            slots = part.unflatten(3, (8 // bits, -1))  # [N, H, T, 8 / bits, bytes]
+            part = part.unflatten(3, (8 // bits, -1))  # [N, H, T, 8 / bits, bytes]
             shifts = torch.arange(0, 8, bits, dtype=torch.uint8, device=codes.device)[:, None]
-            planes.append((slots << shifts).sum(3, dtype=torch.uint8).flatten(1))
+            planes.append((part << shifts).sum(3, dtype=torch.uint8).flatten(1))
     return torch.cat(planes, dim=1)
+
+
+def _parts(form: Form, head_dim: int) -> list[tuple[slice, int]]:
+    """Slots and levels of the wide and the narrow part, where there are any."""
+    parts = [(slice(0, form.wide), WIDE_LEVELS), (slice(form.wide, head_dim), form.levels)]
+    return [part for part in parts if part[0].start < part[0].stop]
+
+
+def _pieces(states: Tensor, groups: Sequence[int]) -> list[Tensor]:
+    """Groups `[L * G, H, T, D]`: the equally long ones, and the last if it is longer."""
+    count = len(groups) - 1 if groups[-1] != groups[0] else len(groups)
+    pieces = []
+    for part, number in (
+        (states[:, :, : groups[0] * count], count),
+        (states[:, :, groups[0] * count :], len(groups) - count),
+    ):
+        if number:
+            pieces.append(part.unflatten(2, (number, -1)).transpose(1, 2).flatten(0, 1))
+    return pieces
+
+
+def blocks(codes: Tensor, lengths: Sequence[int], form: Form) -> Tensor:
+    """Bytes `[L, B]` of the blocks that codes `[L, H, N, D]` are of."""
+    parts = codes.split(list(lengths), dim=2)
+    out: dict[int, Tensor] = {}
+    for length in set(lengths) - {0}:  # blocks of one length at once: mostly all of them
+        which = [i for i, other in enumerate(lengths) if other == length]
+        together = torch.stack([parts[i] for i in which])  # [blocks, L, H, T, D]
+        bits = pack_bits(together.flatten(0, 1), form).unflatten(0, (len(which), -1))
+        out.update(zip(which, bits, strict=True))
+    return torch.cat([out[i] for i in sorted(out)], dim=1)
 
 
 def _choose_wide(x: Tensor, form: Form) -> Tensor:
     """Which channels get 4 levels, bool `[G, H, D]`.
 
     Fitted: each head's largest variances, where 2 bits take most error away. By formula: the widest
-    ranges over all tokens and heads, the same channels for every head.
+    ranges over all tokens and heads, the same channels for every head. Of equals, the first.
     """
     if form.fitted:
         spread = (x - x.mean(dim=2, keepdim=True)).square().mean(dim=2)
     else:
         spread = (x.amax(dim=(1, 2)) - x.amin(dim=(1, 2)))[:, None].expand(-1, x.shape[1], -1)
-    wide = torch.zeros_like(spread, dtype=torch.bool)
-    return wide.scatter_(2, spread.topk(form.wide, dim=2).indices, True)
+    first = spread.argsort(dim=2, descending=True, stable=True)[:, :, : form.wide]
+    return torch.zeros_like(spread, dtype=torch.bool).scatter_(2, first, True)
 
 
-def _fit(x: Tensor, form: Form, matrix: Tensor | None) -> tuple[Tensor, Tensor]:
+def _fit(x: Tensor, form: Form) -> tuple[Tensor, Tensor]:
     """Scales `[G, H, D]` by slot and centres `[G, H, D]` of slots `x`, before any rounding."""
-    mean = x.mean(dim=2, keepdim=True) if form.centred else x.new_zeros(1, 1, 1, 1)
-    rest = transformed(x - mean, form.wide, matrix)
-    parts = [
-        _fit_levels(part, levels, form)
-        for part, levels in (
-            (rest[..., : form.wide], WIDE_LEVELS),
-            (rest[..., form.wide :], form.levels),
-        )
-    ]
-    scale = torch.cat([scale for scale, _ in parts], dim=-1)
-    shift = torch.cat([shift for _, shift in parts], dim=-1)
-    shift = transformed(shift, form.wide, None if matrix is None else matrix.T)
-    return scale[:, :, 0], (mean + shift)[:, :, 0]
+    matrix, tokens = form.matrix(x.shape[3], x.device), x.shape[2]
+    own, steps = x, STEPS
+    if form.fitted and tokens > SAMPLE:
+        own, steps = x[:, :, torch.arange(SAMPLE, device=x.device) * tokens // SAMPLE], SAMPLE_STEPS
+    mean = own.mean(dim=2, keepdim=True) if form.centred else x.new_zeros(1, 1, 1, 1)
+    rest = transformed(own - mean, form.wide, matrix)
+    scales, shifts = [], []
+    for part, levels in _parts(form, x.shape[3]):
+        some = rest[..., part]
+        if not form.fitted:
+            scale, shift = _by_formula(some, levels)
+        else:
+            scale, shift = _least_squares(some, levels, steps, centred=form.centred)
+        if form.fitted and form.centred and levels > 3:
+            every = rest if own is x else transformed(x - mean, form.wide, matrix)
+            low, high = every[..., part].aminmax(dim=2, keepdim=True)
+            scale = scale + ENDS * ((high - low) / (levels - 1) - scale)
+            shift = shift + ENDS * ((high + low) / 2 - shift)
+        scales.append(scale)
+        shifts.append(shift)
+    shift = transformed(torch.cat(shifts, dim=-1), form.wide, None if matrix is None else matrix.T)
+    return torch.cat(scales, dim=-1)[:, :, 0], (mean + shift)[:, :, 0]
 
 
-def _fit_levels(x: Tensor, levels: int, form: Form) -> tuple[Tensor, Tensor]:
+def _by_formula(x: Tensor, levels: int) -> tuple[Tensor, Tensor]:
+    """VidKV's scale and centre, each `[G, H, 1, n]`, for `[G, H, T, n]`."""
+    if levels > 3:  # from the least to the largest
+        low, high = x.aminmax(dim=2, keepdim=True)
+        return (high - low) / (levels - 1), (high + low) / 2
+    size = x.abs().mean(dim=2, keepdim=True)
+    return size * (2 if levels == 2 else 1), torch.zeros_like(size)
+
+
+def _least_squares(x: Tensor, levels: int, steps: int, *, centred: bool) -> tuple[Tensor, Tensor]:
     """Scale and centre, each `[G, H, 1, n]`, of equally spaced levels for `[G, H, T, n]`."""
-    if not form.fitted:
-        if levels > 3:  # VidKV's 2 bits: from the least to the largest
-            low, high = x.amin(dim=2, keepdim=True), x.amax(dim=2, keepdim=True)
-            return (high - low) / (levels - 1), (high + low) / 2
-        size = x.abs().mean(dim=2, keepdim=True)  # its ternary and 1-bit codes: the mean size
-        return size * (2 if levels == 2 else 1), torch.zeros_like(size)
     half = (levels - 1) / 2
     mean = x.mean(dim=2, keepdim=True)
-    scale = (x - mean).square().mean(dim=2, keepdim=True).sqrt() * _GAUSSIAN_STEP[levels]
-    centre = mean if form.centred else torch.zeros_like(mean)
-    for _ in range(_LLOYD_STEPS):
+    scale = (x - mean).square().mean(dim=2, keepdim=True).sqrt() * GAUSSIAN_STEP[levels]
+    centre = mean if centred else torch.zeros_like(mean)
+    for _ in range(steps):
         codes = ((x - centre) / scale.clamp_min(1e-30) + levels / 2).floor_()
         codes = codes.clamp_(0, levels - 1) - half
-        if form.centred:  # least squares of x = centre + scale * code
+        if centred:  # least squares of x = centre + scale * code
             middle = codes.mean(dim=2, keepdim=True)
             spread = (codes * codes).mean(dim=2, keepdim=True) - middle * middle
             slope = (codes * x).mean(dim=2, keepdim=True) - middle * mean
@@ -146,18 +215,14 @@ def _fit_levels(x: Tensor, levels: int, form: Form) -> tuple[Tensor, Tensor]:
             slope = (codes * x).mean(dim=2, keepdim=True)
         # one level in use: any scale will do
         scale = torch.where(spread > 1e-6, slope / spread.clamp_min(1e-6), scale)
-        if form.centred:
+        if centred:
             centre = mean - scale * middle
-    if levels > 3 and form.centred:
-        low, high = x.amin(dim=2, keepdim=True), x.amax(dim=2, keepdim=True)
-        scale = scale + _ENDS * ((high - low) / (levels - 1) - scale)
-        centre = centre + _ENDS * ((high + low) / 2 - centre)
     return scale, centre
 
 
-def rounded(
+def _rounded(
     first: Tensor, constant: Tensor, scale: Tensor, centre: Tensor, wide: Tensor, order: Tensor
-) -> Params:
+) -> Fit:
     """Round scales and centres to words; all `[G, H, D]` by slot but `wide`.
 
     Args:
@@ -176,7 +241,7 @@ def rounded(
     exact = torch.where(constant, first, centre)
     words = torch.zeros_like(code).scatter_(2, order, (high << 6) | code)
     exact = torch.zeros_like(exact).scatter_(2, order, exact)
-    return Params(words.to(torch.int32), top, wide, exact[(words >> 6) <= CONSTANT])
+    return Fit(words.to(torch.int32), top, wide, exact)
 
 
 def _levels(form: Form, head_dim: int, device: torch.device) -> Tensor:

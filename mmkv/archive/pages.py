@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from mmkv.archive.blocks import ArchivedBlock
 from mmkv.archive.kept import bit_bytes, to_bits
-from mmkv.codecs import Codec, Part
+from mmkv.codecs import Codec, PackedLayer, Part
 from mmkv.slabs import Slabs
 
 if TYPE_CHECKING:
@@ -102,11 +103,9 @@ def pack(
     lengths = tuple(block.tokens for block in blocks)
     held = [block.kv for block in blocks if block.kv is not None]
     assert len(held) == len(blocks)
-    states = list(torch.cat(held, dim=3))  # per layer [2, H_kv, tokens, D]
+    states = [torch.cat(held, dim=3)]  # [L, 2, H_kv, tokens, D]
     if devices and (codec.computes or thinning is not None):
-        states = [
-            kv.to(where, non_blocking=True) for kv, where in zip(states, devices, strict=True)
-        ]
+        states = _on_devices(states[0], devices)
     judged = [block.salience for block in blocks if block.salience is not None]
     salience = torch.cat(judged) if len(judged) == len(blocks) else None
     thinned = None if thinning is None else thinning.thin(blocks, states)
@@ -115,15 +114,19 @@ def pack(
         whole, lengths, states = lengths, thinned.lengths, thinned.states
         keyframe = None if thinned.keyframe is None else blocks[thinned.keyframe].index
     rows: list[list[np.ndarray]] = [[] for _ in range(len(blocks) + 1)]
-    for layer, kv in enumerate(states):
+    packed: list[PackedLayer] = []
+    for group in states:
+        layers = range(len(packed), len(packed) + len(group))
         matters = None
         if salience is not None:
-            matters = salience if thinned is None else salience_left(salience, thinned.kept[layer])
-        packed = codec.encode(kv[0], kv[1], list(lengths), layer, matters)
-        shared = packed.shared
+            kept = [None if thinned is None else thinned.kept[layer] for layer in layers]
+            matters = [salience if k is None else salience_left(salience, k) for k in kept]
+        packed += codec.encode_layers(layers, group, list(lengths), matters)
+    for layer, own in enumerate(packed):
+        shared = own.shared
         if thinned is not None:
             shared = np.concatenate([to_bits(thinned.kept[layer]), shared])
-        for row, part in zip(rows, [shared, *packed.blocks], strict=True):
+        for row, part in zip(rows, [shared, *own.blocks], strict=True):
             row.append(part)
     sizes = np.array([[part.nbytes for part in row] for row in rows], dtype=np.uint32)
     buffer = memory.take((int(sizes.sum(dtype=np.int64)),))
@@ -139,6 +142,14 @@ def pack(
         sides = ()
     first = blocks[0].index
     return Page(first, lengths, sizes, payload, None, sides, slab, whole, keyframe)
+
+
+def _on_devices(states: Tensor, devices: Sequence[torch.device]) -> list[Tensor]:
+    """Layers `[L, ...]` where they belong, those in a row on one device in one piece."""
+    counts = [len(list(run)) for _, run in groupby(devices)]
+    wheres = [where for where, _ in groupby(devices)]
+    parts = zip(states.split(counts), wheres, strict=True)
+    return [part.to(where, non_blocking=True) for part, where in parts]
 
 
 def stripped(block: ArchivedBlock) -> ArchivedBlock:

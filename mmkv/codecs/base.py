@@ -18,6 +18,8 @@ from torch import Tensor
 from mmkv.kernels.rotate_write import rotate_write
 from mmkv.models.base import Shape
 
+KINDS = ("keys", "values")
+
 
 @dataclass(frozen=True, slots=True)
 class PackedLayer:
@@ -56,6 +58,26 @@ class Codec(ABC):
     judges: ClassVar[bool] = False
 
     @abstractmethod
+    def encode_layers(
+        self,
+        layers: Sequence[int],
+        states: Tensor,
+        lengths: Sequence[int],
+        salience: Sequence[Tensor] | None = None,
+    ) -> list[PackedLayer]:
+        """Pack some layers of a page at once.
+
+        Args:
+            layers: their numbers. states: `[len(layers), 2, H_kv, sum(lengths), D]`, keys before
+                RoPE, then values.
+            lengths: tokens of each block; a block may be empty.
+            salience: per layer `[sum(lengths)]`, how much each token matters, infinite for text;
+                None lets a codec that spends more bits on some tokens judge by what it packs.
+
+        Raises:
+            ValueError: keys or values are not finite, or their shape is not this codec's.
+        """
+
     def encode(
         self,
         key: Tensor,
@@ -64,17 +86,13 @@ class Codec(ABC):
         layer: int,
         salience: Tensor | None = None,
     ) -> PackedLayer:
-        """Pack one layer of a page.
-
-        Args:
-            key, value: `[H_kv, sum(lengths), D]`, keys before RoPE.
-            lengths: tokens of each block; a block may be empty.
-            salience: `[sum(lengths)]`, how much each token matters, infinite for text; None
-                lets a codec that spends more bits on some tokens judge by what it packs.
-
-        Raises:
-            ValueError: keys or values are not finite, or their shape is not this codec's.
-        """
+        """The same for the keys and values `[H_kv, sum(lengths), D]` of one layer."""
+        if key.shape != value.shape:
+            raise ValueError(
+                f"keys {list(key.shape)} and values {list(value.shape)} are not of one shape"
+            )
+        matters = None if salience is None else [salience]
+        return self.encode_layers([layer], torch.stack([key, value])[None], lengths, matters)[0]
 
     @abstractmethod
     def decode(
@@ -140,23 +158,31 @@ def bits_per_element(stored: Iterable[tuple[PackedLayer, int]]) -> float:
     return 8 * nbytes / elements if elements else 0.0
 
 
-def check_input(key: Tensor, value: Tensor, lengths: Sequence[int], layer: int) -> None:
+def check_input(states: Tensor, lengths: Sequence[int], layers: Sequence[int]) -> Tensor:
     """Refuse what no codec can store.
+
+    Returns:
+        the largest magnitude of each layer's keys and values, `[L, 2]` on the CPU.
 
     Raises:
         ValueError: shapes differ, lengths do not add up, or an element is NaN or infinite.
     """
-    if key.shape != value.shape or key.ndim != 3 or key.shape[1] != sum(lengths):
+    if states.ndim != 5 or states.shape[:2] != (len(layers), 2) or states.shape[3] != sum(lengths):
         raise ValueError(
-            f"keys {tuple(key.shape)} and values {tuple(value.shape)} do not fit blocks of "
-            f"{list(lengths)} tokens; pass two tensors [heads, {sum(lengths)}, head size]"
+            f"keys and values {list(states.shape)} do not fit blocks of {list(lengths)} tokens; "
+            f"pass [{len(layers)}, 2, heads, {sum(lengths)}, head size]"
         )
-    for name, states in (("keys", key), ("values", value)):
-        if not torch.isfinite(states).all():
-            raise ValueError(
-                f"the {name} of layer {layer} hold NaN or infinity, which no codec can store; "
-                "load the model in a wider dtype (bfloat16 or float32)"
-            )
+    if not states.numel():
+        return states.new_zeros(states.shape[:2]).cpu()
+    low, high = states.flatten(2).aminmax(dim=2)
+    largest = torch.maximum(-low, high).cpu()
+    if not largest.isfinite().all():
+        row, which = largest.isfinite().logical_not().nonzero()[0].tolist()
+        raise ValueError(
+            f"the {KINDS[which]} of layer {layers[row]} hold NaN or infinity, which no codec can "
+            "store; load the model in a wider dtype (bfloat16 or float32)"
+        )
+    return largest
 
 
 def to_numpy(states: Tensor) -> np.ndarray:

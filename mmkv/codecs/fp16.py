@@ -33,20 +33,24 @@ class Fp16(Codec):
         self._dtype = DTYPES[dtype]
         self._size = torch.empty((), dtype=self._dtype).element_size()
 
-    def encode(
+    def encode_layers(
         self,
-        key: Tensor,
-        value: Tensor,
+        layers: Sequence[int],
+        states: Tensor,
         lengths: Sequence[int],
-        layer: int,
-        salience: Tensor | None = None,
-    ) -> PackedLayer:
-        check_input(key, value, lengths, layer)
-        both = torch.stack([key, value]).to(self._dtype).cpu()
-        if self._dtype == torch.float16 and key.dtype != torch.float16:
-            check_input(both[0], both[1], lengths, layer)  # past 65504 it would be infinite
-        blocks = [to_numpy(block) for block in both.split(list(lengths), dim=2)]
-        return PackedLayer(np.empty(0, dtype=np.uint8), blocks)
+        salience: Sequence[Tensor] | None = None,
+    ) -> list[PackedLayer]:
+        check_input(states, lengths, layers)
+        stored = states.to(self._dtype).cpu()
+        if self._dtype == torch.float16 and states.dtype != torch.float16:
+            check_input(stored, lengths, layers)  # past 65504 it would be infinite
+        return [
+            PackedLayer(
+                np.empty(0, dtype=np.uint8),
+                [to_numpy(block) for block in both.split(list(lengths), dim=2)],
+            )
+            for both in stored
+        ]
 
     def decode(
         self,

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmkv.codecs.base import Part, to_numpy
+from mmkv.codecs.base import Part
 from mmkv.codecs.packed import PackedCodec
-from mmkv.codecs.packer import ChannelPacker, Packer
+from mmkv.codecs.packer import ChannelPacker, Packed, Packer, at_once
 from mmkv.codecs.settings import Settings
 from mmkv.kernels.pack import Form
 from mmkv.kernels.token_pack import block_bytes, pack_tokens, unpack_tokens
@@ -44,18 +44,22 @@ class TokenPacker(Packer):
         self.form = form
 
     def pack(
-        self, states: Tensor, lengths: Sequence[int], salience: Tensor | None
-    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        self, states: Tensor, lengths: Sequence[int], salience: Sequence[Tensor] | None
+    ) -> list[Packed]:
         largest = float(states.abs().amax())
         if largest > _HALF.max:
             raise ValueError(
                 f"values reach {largest:.3g}, and codec='kivi' stores them up to {_HALF.max:.0f}; "
                 "use codec='fitted' or 'fp16'"
             )
-        packed = to_numpy(pack_tokens(states[None], lengths, self.form))
-        heads, _, head_dim = states.shape
+        heads, _, head_dim = states.shape[1:]
         sizes = [sum(block_bytes(self.form, heads, length, head_dim)) for length in lengths]
-        return np.empty(0, dtype=np.uint8), np.split(packed, np.cumsum(sizes)[:-1])
+        cuts = np.cumsum(sizes)[:-1]
+        packed: list[Packed] = []
+        for some in at_once(states):
+            layers = pack_tokens(some, lengths, self.form).cpu().numpy()
+            packed += [(np.empty(0, dtype=np.uint8), np.split(layer, cuts)) for layer in layers]
+        return packed
 
     def unpack(
         self, parts: Sequence[Part], shape: Shape, rotation: tuple[Tensor, Tensor] | None,

@@ -7,7 +7,7 @@ are its keys' bytes, then its values'.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmkv.codecs.base import Codec, PackedLayer, Part, check_input
+from mmkv.codecs.base import KINDS, Codec, PackedLayer, Part, check_input
 from mmkv.codecs.packer import ChannelPacker, Packer
 from mmkv.codecs.settings import Settings
 from mmkv.kernels.pack import Form
@@ -76,40 +76,55 @@ class PackedCodec(Codec):
         levels = {1.58: 3, 2: 4, 4: 16}[bits]
         return Form(levels, 0, "none", fitted, settings.remove_mean)
 
-    def encode(
+    def encode_layers(
         self,
-        key: Tensor,
-        value: Tensor,
+        layers: Sequence[int],
+        states: Tensor,
         lengths: Sequence[int],
-        layer: int,
-        salience: Tensor | None = None,
-    ) -> PackedLayer:
-        check_input(key, value, lengths, layer)
+        salience: Sequence[Tensor] | None = None,
+    ) -> list[PackedLayer]:
+        largest = check_input(states, lengths, layers)
         expected = (self.shape.kv_heads, sum(lengths), self.shape.head_dim)
-        if key.shape != expected:
+        if states.shape[2:] != expected:
             raise ValueError(
-                f"keys {list(key.shape)} are not those of this codec's model, {list(expected)}"
+                f"keys {list(states.shape[2:])} are not those of this codec's model, "
+                f"{list(expected)}"
             )
-        if not key.shape[1]:
-            return PackedLayer(_nothing(), [_nothing() for _ in lengths])
-        shared, blocks = [], []
-        for name, states, packer in zip(
-            ("keys", "values"), (key, value), self.packers(layer), strict=True
-        ):
-            largest = float(states.abs().amax())
-            if largest > _LARGEST:
-                raise ValueError(
-                    f"the {name} of layer {layer} reach {largest:.3g}; codec={self.name!r} takes "
-                    f"up to {_LARGEST:.0e}, so use codec='fp16'"
-                )
-            part, codes = packer.pack(states, lengths, salience)
-            shared.append(part)
-            blocks.append(codes)
-        size = np.array([len(shared[0])], dtype=_SIZE).view(np.uint8)
-        return PackedLayer(
-            np.concatenate([size, *shared]),
-            [np.concatenate(pair) for pair in zip(*blocks, strict=True)],
-        )
+        if not states.shape[3]:
+            return [PackedLayer(_nothing(), [_nothing() for _ in lengths]) for _ in layers]
+        if largest.max() > _LARGEST:
+            row, which = (largest > _LARGEST).nonzero()[0].tolist()
+            raise ValueError(
+                f"the {KINDS[which]} of layer {layers[row]} reach {largest[row, which]:.3g}; "
+                f"codec={self.name!r} takes up to {_LARGEST:.0e}, so use codec='fp16'"
+            )
+        found: dict[int, PackedLayer] = {}
+        for alike in (True, False):  # protected layers, and the others
+            own = [
+                i for i, n in enumerate(layers) if (n in self.settings.protected_layers) == alike
+            ]
+            if own:
+                some = states if len(own) == len(layers) else states[own]
+                matters = None if salience is None else [salience[i] for i in own]
+                packers = self.packers(layers[own[0]])
+                found.update(zip(own, self._encode(packers, some, lengths, matters), strict=True))
+        return [found[i] for i in range(len(layers))]
+
+    def _encode(
+        self,
+        packers: tuple[Packer, Packer],
+        states: Tensor,
+        lengths: Sequence[int],
+        salience: Sequence[Tensor] | None,
+    ) -> Iterator[PackedLayer]:
+        """Layers with the same packers."""
+        halves = [packer.pack(states[:, i], lengths, salience) for i, packer in enumerate(packers)]
+        for (shared, blocks), (more, others) in zip(*halves, strict=True):
+            size = np.array([len(shared)], dtype=_SIZE).view(np.uint8)
+            pairs = zip(blocks, others, strict=True)
+            yield PackedLayer(
+                np.concatenate([size, shared, more]), [np.concatenate(pair) for pair in pairs]
+            )
 
     def decode(
         self,

@@ -16,25 +16,35 @@ import torch
 from torch import Tensor
 
 from mmkv.codecs.base import Part
-from mmkv.kernels.pack import Form, Params, pack, pack_bits
+from mmkv.kernels.pack import Fit, Form, Params, pack
 from mmkv.kernels.unpack_rotate import unpack_rotate
 from mmkv.kernels.widen import widen
 from mmkv.models.base import Shape
 
 _LISTED = 2  # words whose high part is below this ask for an exact centre
+# elements packed at a time: few enough to stay in a processor's caches, and on a GPU in its L2
+_AT_ONCE = {"cpu": 1 << 18, "cuda": 1 << 24}
 _PLACE = np.dtype("<u2")
 _WORD = np.dtype("<u2")
 _EXACT = np.dtype("<f4")
 
 
+# what a layer's blocks share, and each block's bytes
+Packed = tuple[np.ndarray, list[np.ndarray]]
+
+
 class Packer(ABC):
-    """Packs one tensor `[H_kv, T, D]` of a page, and unpacks blocks of many pages."""
+    """Packs the keys or the values of a page, and unpacks blocks of many pages."""
 
     @abstractmethod
     def pack(
-        self, states: Tensor, lengths: Sequence[int], salience: Tensor | None
-    ) -> tuple[np.ndarray, list[np.ndarray]]:
-        """What the page's blocks share, and each block's bytes; at least one token in all."""
+        self, states: Tensor, lengths: Sequence[int], salience: Sequence[Tensor] | None
+    ) -> list[Packed]:
+        """Each layer of a page of at least one token.
+
+        Args:
+            states: `[L, H_kv, T, D]`. lengths, salience: see `Codec.encode`; salience per layer.
+        """
 
     @abstractmethod
     def unpack(
@@ -55,19 +65,18 @@ class ChannelPacker(Packer):
         self.group_size = group_size
 
     def pack(
-        self, states: Tensor, lengths: Sequence[int], salience: Tensor | None
-    ) -> tuple[np.ndarray, list[np.ndarray]]:
-        tokens = states.shape[1]
+        self, states: Tensor, lengths: Sequence[int], salience: Sequence[Tensor] | None
+    ) -> list[Packed]:
+        tokens = states.shape[2]
         if self.group_size and tokens > np.iinfo(_PLACE).max:
             raise ValueError(f"a page of {tokens} tokens is too long for group_size; use less")
-        *equal, last = self.groups(tokens)
-        cut = tokens - last
-        pieces = [states[:, cut:][None]]
-        if equal:
-            pieces.insert(0, states[:, :cut].unflatten(1, (-1, equal[0])).transpose(0, 1))
-        packed = [pack(piece, self.form) for piece in pieces]
-        codes = torch.cat([c.transpose(0, 1).flatten(1, 2) for _, c in packed], dim=1)  # [H, T, D]
-        return self._shared([p for p, _ in packed]), self._blocks(codes, lengths)
+        groups = self.groups(tokens)
+        packed: list[Packed] = []
+        for some in at_once(states):
+            fit, codes = pack(some, lengths, groups, self.form)
+            shared = self._shared(fit, len(some))
+            packed += zip(shared, self._blocks(codes.cpu().numpy(), lengths, some), strict=True)
+        return packed
 
     def block_bytes(self, length: int, shape: Shape) -> int:
         """Bytes of a block of this many tokens."""
@@ -148,29 +157,41 @@ class ChannelPacker(Packer):
         wide = heads * head_dim // 8 if self.form.wide else 0
         return _EXACT.itemsize * heads, wide, _WORD.itemsize * heads * head_dim
 
-    def _shared(self, packed: list[Params]) -> np.ndarray:
-        rows, exact = [], []
-        for params in packed:
-            groups = len(params.top)
-            parts = [_bytes(params.top.cpu().numpy().astype(_EXACT), groups)]
-            if self.form.wide:
-                parts.append(np.packbits(params.wide.cpu().numpy().reshape(groups, -1), axis=1))
-            parts.append(_bytes(params.words.cpu().numpy().astype(_WORD), groups))
-            rows.append(np.concatenate(parts, axis=1).ravel())
-            exact.append(_bytes(params.listed.cpu().numpy().astype(_EXACT), 1)[0])
-        return np.concatenate([*rows, *exact])
+    def _shared(self, fit: Fit, layers: int) -> list[np.ndarray]:
+        """Of each layer the rows of its groups, then its exact centres."""
+        words = fit.words.cpu().numpy()
+        wanted = (words >> 6) < _LISTED
+        exact = fit.exact.cpu().numpy().astype(_EXACT)
+        count = len(words) // layers
+        parts = [_bytes(fit.top.cpu().numpy().astype(_EXACT), len(words))]
+        if self.form.wide:
+            parts.append(np.packbits(fit.wide.cpu().numpy().reshape(len(words), -1), axis=1))
+        parts.append(_bytes(words.astype(_WORD), len(words)))
+        rows = np.concatenate(parts, axis=1)
+        shared = []
+        for first in range(0, len(words), count):
+            own = slice(first, first + count)
+            listed = _bytes(exact[own][wanted[own]], 1)[0]
+            shared.append(np.concatenate([rows[own].ravel(), listed]))
+        return shared
 
-    def _blocks(self, codes: Tensor, lengths: Sequence[int]) -> list[np.ndarray]:
-        starts = np.cumsum([0, *lengths])
-        blocks = [np.empty(0, dtype=np.uint8) for _ in lengths]
-        for length in set(lengths) - {0}:  # blocks of one length at once: mostly all of them
-            which = [i for i, other in enumerate(lengths) if other == length]
-            tokens = torch.from_numpy(starts[which][:, None] + np.arange(length))
-            bytes_ = pack_bits(codes[:, tokens.to(codes.device)].transpose(0, 1), self.form)
-            for i, row in zip(which, bytes_.cpu().numpy(), strict=True):
-                place = np.array([starts[i]], dtype=_PLACE) if self.group_size else starts[:0]
-                blocks[i] = np.concatenate([place.view(np.uint8), row])
-        return blocks
+    def _blocks(
+        self, codes: np.ndarray, lengths: Sequence[int], states: Tensor
+    ) -> list[list[np.ndarray]]:
+        """Of each layer the blocks' bytes, cut from codes `[L, B]`."""
+        heads, head_dim = states.shape[1], states.shape[3]
+        sizes = [sum(self.form.plane_bytes(heads, n, head_dim)) for n in lengths]
+        blocks = np.split(codes, np.cumsum(sizes)[:-1], axis=1)
+        if self.group_size:
+            starts = np.cumsum([0, *lengths])[:-1].astype(_PLACE)
+            places = starts.view(np.uint8).reshape(len(lengths), -1)
+            blocks = [
+                np.concatenate([np.broadcast_to(place, (len(codes), len(place))), block], axis=1)
+                if length
+                else block
+                for place, block, length in zip(places, blocks, lengths, strict=True)
+            ]
+        return [[block[layer] for block in blocks] for layer in range(len(codes))]
 
     def _params(
         self, shared: Sequence[np.ndarray], shape: Shape, device: torch.device
@@ -208,6 +229,12 @@ class ChannelPacker(Packer):
             groups += 1
         assert groups * row + listed * _EXACT.itemsize == len(page), "damaged page"
         return groups, listed
+
+
+def at_once(states: Tensor) -> tuple[Tensor, ...]:
+    """Layers `[L, ...]`, as many at a time as are packed together."""
+    most = _AT_ONCE.get(states.device.type, _AT_ONCE["cpu"])
+    return states.split(max(1, most // states[0].numel()))
 
 
 def _bytes(numbers: np.ndarray, rows: int) -> np.ndarray:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mmkv.codecs.base import Part
 from mmkv.codecs.packed import PackedCodec
-from mmkv.codecs.packer import ChannelPacker, Packer
+from mmkv.codecs.packer import ChannelPacker, Packed, Packer
 from mmkv.codecs.settings import Settings
 from mmkv.models.base import Shape
 
@@ -55,21 +55,35 @@ class SalientPacker(Packer):
         self._packers = (salient, others)
 
     def pack(
-        self, states: Tensor, lengths: Sequence[int], salience: Tensor | None
-    ) -> tuple[np.ndarray, list[np.ndarray]]:
-        chosen = _most_salient(states, salience)
-        flags = [part.numpy() for part in chosen.split(list(lengths))]
-        shared, blocks = [], [[np.packbits(f)] for f in flags]
+        self, states: Tensor, lengths: Sequence[int], salience: Sequence[Tensor] | None
+    ) -> list[Packed]:
+        alike: dict[bytes, list[int]] = {}  # layers by the tokens that are salient in them
+        for layer, own in enumerate(states):
+            chosen = _most_salient(own, None if salience is None else salience[layer])
+            alike.setdefault(chosen.numpy().tobytes(), []).append(layer)
+        packed: dict[int, Packed] = {}
+        for flags, layers in alike.items():
+            mask = np.frombuffer(flags, dtype=bool)
+            packed.update(zip(layers, self._pack(states[layers], lengths, mask), strict=True))
+        return [packed[layer] for layer in range(len(states))]
+
+    def _pack(self, states: Tensor, lengths: Sequence[int], chosen: np.ndarray) -> Iterator[Packed]:
+        """Layers in which the same tokens are salient."""
+        cuts = np.cumsum(lengths)[:-1]
+        halves: list[list[Packed]] = []
         for packer, mask in zip(self._packers, (chosen, ~chosen), strict=True):
-            part, codes = np.empty(0, dtype=np.uint8), [np.empty(0, dtype=np.uint8)] * len(lengths)
-            if mask.any():
-                counts = [int(m.sum()) for m in mask.split(list(lengths))]
-                part, codes = packer.pack(states[:, mask.to(states.device)], counts, None)
-            shared.append(part)
-            for block, own in zip(blocks, codes, strict=True):
-                block.append(own)
-        size = np.array([len(shared[0])], dtype=_SIZE).view(np.uint8)
-        return np.concatenate([size, *shared]), [np.concatenate(block) for block in blocks]
+            counts = [int(part.sum()) for part in np.split(mask, cuts)]
+            if any(counts):
+                at = torch.from_numpy(np.flatnonzero(mask)).to(states.device)
+                halves.append(packer.pack(states[:, :, at], counts, None))
+            else:
+                nothing = np.empty(0, dtype=np.uint8)
+                halves.append([(nothing, [nothing] * len(lengths))] * len(states))
+        flags = [np.packbits(part) for part in np.split(chosen, cuts)]
+        for (shared, blocks), (more, others) in zip(*halves, strict=True):
+            size = np.array([len(shared)], dtype=_SIZE).view(np.uint8)
+            parts = zip(flags, blocks, others, strict=True)
+            yield np.concatenate([size, shared, more]), [np.concatenate(p) for p in parts]
 
     def unpack(
         self, parts: Sequence[Part], shape: Shape, rotation: tuple[Tensor, Tensor] | None,

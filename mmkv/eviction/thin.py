@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from mmkv.models.base import Layout
 class Thinned:
     """What is left of a page.
 
-    states: keys before RoPE and values `[2, H_kv, K, D]` per layer, where they were.
+    states: keys before RoPE and values, `[l, 2, H_kv, K, D]` of the l layers on each device.
     lengths: tokens of each block that are left, the same in every layer and head.
     kept: which of the page's tokens these are, bool `[L, H_kv, T]`.
     keyframe: the block of the page, counted from its first, that the others are retrieved with.
@@ -56,7 +55,8 @@ class Thinning:
         """What is left of a page; None where nothing can go.
 
         Args:
-            states: keys before RoPE and values `[2, H_kv, T, D]` of the page's blocks, per layer.
+            states: keys before RoPE and values of the page's blocks, `[l, 2, H_kv, T, D]` of the l
+                layers on each device, in the layers' order.
 
         Raises:
             ValueError: a policy of the user's gives no score for every token, or there are keys or
@@ -67,25 +67,28 @@ class Thinning:
         total = total_kept(self.keep_ratio, len(blocks), tokens)
         if len(counts) > 1 or total == len(blocks) * tokens:
             return None
-        heads = states[0].shape[1]
+        _, _, heads, length, _ = states[0].shape
         visual = torch.from_numpy(_visual(blocks))  # int64 [F * T]
-        groups = list(_groups(states))
+        cuts = np.cumsum([0, *map(len, states)]) * heads  # rows of each device
         scores = torch.cat(
-            [self._scores(blocks, group, at * heads, visual) for at, group in groups]
+            [
+                self._scores(blocks, group, int(row), visual)
+                for group, row in zip(states, cuts, strict=False)
+            ]
         )
         per_block = allocate(scores, total, across=self.policy.across)
         kept = keep(scores, per_block).flatten(1)  # [L * H_kv, F * T]
-        every = torch.ones((len(kept), states[0].shape[2]), dtype=torch.bool)
+        every = torch.ones((len(kept), length), dtype=torch.bool)
         every[:, visual] = kept
-        left: list[Tensor] = []
-        for at, group in groups:
-            rows = slice(at * heads, (at + len(group)) * heads)
-            left += self._fold(group, visual, kept[rows], every[rows])
+        left = [
+            self._fold(group, visual, kept[first:stop], every[first:stop])
+            for group, first, stop in zip(states, cuts[:-1], cuts[1:], strict=True)
+        ]
         text = [block.tokens - tokens for block in blocks]
         return Thinned(
             left,
             tuple(a + b for a, b in zip(per_block.tolist(), text, strict=True)),
-            every.view(len(states), heads, -1).numpy(),
+            every.view(-1, heads, length).numpy(),
             0 if self.policy.keyframe else None,
         )
 
@@ -132,8 +135,8 @@ class Thinning:
             )
         return scores.float().cpu()
 
-    def _fold(self, group: Tensor, visual: Tensor, kept: Tensor, every: Tensor) -> list[Tensor]:
-        """Keys and values `[2, H_kv, K, D]` of some layers."""
+    def _fold(self, group: Tensor, visual: Tensor, kept: Tensor, every: Tensor) -> Tensor:
+        """Keys and values `[l, 2, H_kv, K, D]` of some layers."""
         key, value = _heads(group)
         device = key.device
         places, merging = _places(every), self.merge.name != NoMerge.name
@@ -149,7 +152,7 @@ class Thinning:
                 left[:, :, torch.isin(places[0], visual).to(device)] = folded
             else:
                 left = folded
-        return list(left.unflatten(1, (len(group), -1)).unbind(1))
+        return left.unflatten(1, (len(group), -1)).transpose(0, 1)
 
 
 def visual_tokens(layout: Layout) -> int:
@@ -169,15 +172,6 @@ def is_visual(blocks: Sequence[ArchivedBlock]) -> np.ndarray:
 
 def _visual(blocks: Sequence[ArchivedBlock]) -> np.ndarray:
     return np.flatnonzero(is_visual(blocks))
-
-
-def _groups(states: Sequence[Tensor]) -> Iterator[tuple[int, Tensor]]:
-    """Layers that lie on one device, in a row: number of the first, and `[l, 2, H_kv, T, D]`."""
-    at = 0
-    for _, run in groupby(states, key=lambda layer: layer.device):
-        layers = list(run)
-        yield at, torch.stack(layers)
-        at += len(layers)
 
 
 def _heads(group: Tensor) -> tuple[Tensor, Tensor]:
