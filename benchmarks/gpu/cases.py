@@ -62,7 +62,7 @@ def history(sizes: Sizes, tokens: int, key_form: Form, value_form: Form) -> Pack
 def packed(sizes: Sizes, groups: int, key_form: Form, value_form: Form) -> PackedHistory:
     """Groups of packed random numbers, with channels that are constant, or far from zero."""
     key, value = (sizes.random(groups, sizes.kv_heads, sizes.group, sizes.dim) for _ in "kv")
-    key[..., 3] += 300.0
+    key[..., 3] += 150.0
     key[..., 5] = value[..., 7] = 2.0
     key_fit, keys = code_groups(key, key_form)
     value_fit, values = code_groups(value, value_form)
