@@ -44,14 +44,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 EVERYWHERE = {"_window_attention", "_buffer_attention", "_join", "_rotate_write", "_score"}
 # kernels that have to have run, by the first words of a case
+PACKED = {"fit_levels", "round_words", "_bits", "_unpack_rotate"}
 USED = {
-    "retrieved": {"_fit", "_words", "_bits", "_fives", "_unpack_rotate", "_summarize", "_farthest"},
-    "kivi": {"_fit", "_words", "_bits", "_unpack_rotate", "_pack_tokens", "_unpack_tokens"},
+    "retrieved": PACKED | {"_fives", "_summarize", "_farthest"},
+    "kivi": PACKED | {"_pack_tokens", "_unpack_tokens"},
     "thinned": {"_lse", "_total", "_mass", "_nearest", "_gather"},
     "everything": {"_widen", "_fold", "_packed_attention"},
 }
-
-
 @pytest.fixture(autouse=True)
 def _counted(monkeypatch: pytest.MonkeyPatch) -> None:
     original: Callable[..., Any] = InterpretedFunction.run
