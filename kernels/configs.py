@@ -90,11 +90,13 @@ def most_turned(arch: int) -> int:
     return 128 if large_shared(arch) else 64
 
 
-def fit_tiles(arch: int, channels: int, *, turned: bool) -> Tiles:
-    """For fitting so many channels of a group; turned: after a transform over them."""
+def fit_tiles(arch: int, channels: int, *, ordered: bool, turned: bool) -> Tiles:
+    """For fitting so many channels of a group; ordered: gathered from among others; turned: after
+    a transform over them.
+    """
     if turned:
         return Tiles(64 if arch == 90 and channels <= 64 else 32, 0, 8, 1)
-    return Tiles(64, 0, 2 if arch == 90 else 4, 1)
+    return Tiles(64, 0, 2 if arch == 90 and not ordered else 4, 1)
 
 
 def bits_tiles(channels: int, *, turned: bool) -> Tiles:

@@ -51,6 +51,8 @@ USED = {
     "thinned": {"_lse", "_total", "_mass", "_nearest", "_gather"},
     "everything": {"_widen", "_fold", "_packed_attention"},
 }
+
+
 @pytest.fixture(autouse=True)
 def _counted(monkeypatch: pytest.MonkeyPatch) -> None:
     original: Callable[..., Any] = InterpretedFunction.run

