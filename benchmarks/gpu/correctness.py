@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -129,7 +130,8 @@ def widening(sizes: Sizes) -> Iterator[Row]:
             arguments = packed_blocks(sizes, form, 3, 20)[0]
             at = arguments[1].tolist()
             size = (sizes.kv_heads, 64, sizes.dim)
-            given = (arguments[0], arguments[1][:1], at, [20] * 3, [60], form, size)
+            data, pages = (part.to(sizes.device) for part in (arguments[0], arguments[1][:1]))
+            given = (data, pages, at, [20] * 3, [60], form, size)
             got = triton.widen(*given, values=values)
             unequal = float((got != widen_naive.widen(*given, values=values)).sum())
             side = "values" if values else "keys"
@@ -146,16 +148,16 @@ def sampling(sizes: Sizes) -> Iterator[Row]:
 
 def packed_blocks(
     sizes: Sizes, form: Form, blocks: int, tokens: int
-) -> tuple[tuple[object, ...], tuple[int, int, int]]:
+) -> tuple[tuple[Any, ...], tuple[int, int, int]]:
     """Arguments of `unpack_rotate` but the last, for keys, and the shape of that one."""
     total = blocks * tokens
     states = sizes.random(1, sizes.kv_heads, total, sizes.dim)
     fit, data = pack_naive.pack(states, [tokens] * blocks, [total], form)
-    params = fit.params
-    at = torch.arange(blocks, device=sizes.device) * (data.shape[1] // blocks)
-    rows = torch.zeros(total, dtype=torch.long, device=sizes.device)
+    params, data = fit.params.to(torch.device("cpu")), data.flatten().cpu()
+    at = torch.arange(blocks) * (len(data) // blocks)
+    rows = torch.zeros(total, dtype=torch.long)
     turn = cases.angles(sizes, total)
-    arguments = (data.flatten(), at, [tokens] * blocks, rows, params, form, turn)
+    arguments = (data, at, [tokens] * blocks, rows, params, form, turn)
     return arguments, (sizes.kv_heads, total, sizes.dim)
 
 

@@ -79,6 +79,11 @@ class Params:
     wide: Tensor
     listed: Tensor
 
+    def to(self, device: torch.device) -> Params:
+        """The same on another device."""
+        held = (self.words, self.top, self.wide, self.listed)
+        return Params(*(tensor.to(device) for tensor in held))
+
 
 @dataclass(frozen=True, slots=True)
 class Fit:

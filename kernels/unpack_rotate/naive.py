@@ -30,24 +30,26 @@ def unpack_rotate(
     Args:
         codes: uint8 `[B]`, bytes of many blocks. at: int64 `[N]`, where a block's planes begin.
         lengths: tokens of each block. rows: int64 `[sum(lengths)]`, the group of each token in
-            `params`.
-        rotation: cosines and sines `[sum(lengths), R]` for keys, None for values.
-        out: `[H, sum(lengths), D]`, of the dtype that is wanted; filled.
+            `params`. All these, and `params`, are in host memory.
+        rotation: cosines and sines `[sum(lengths), R]` for keys, None for values, where `out` is.
+        out: `[H, sum(lengths), D]`, of the device and dtype that are wanted; filled.
 
     Returns:
         `out`.
     """
     heads, _, head_dim = out.shape
-    table = tables(params)
-    matrix = form.matrix(head_dim, codes.device)
+    device = out.device
+    codes, at, rows = codes.to(device), at.to(device), rows.to(device)
+    table = tables(params.to(device))
+    matrix = form.matrix(head_dim, device)
     starts = [0]
     for length in lengths:
         starts.append(starts[-1] + length)
     for length in sorted(set(lengths) - {0}):  # blocks of one length at once: mostly all of them
         which = [i for i, other in enumerate(lengths) if other == length]
         slots = unpack_bits(codes, at[which], length, heads, head_dim, form)
-        first = torch.tensor([starts[i] for i in which], device=codes.device)
-        tokens = first[:, None] + torch.arange(length, device=codes.device)  # [N, T]
+        first = torch.tensor([starts[i] for i in which], device=device)
+        tokens = first[:, None] + torch.arange(length, device=device)  # [N, T]
         states = _decode(slots, table, rows[tokens], form, matrix)
         states = states.permute(1, 0, 2, 3).reshape(heads, -1, head_dim)
         if len(which) == len(lengths):

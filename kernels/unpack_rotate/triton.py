@@ -1,21 +1,34 @@
 """Unpacking on a GPU: a program takes some tokens of one head from codes to rotated states.
 
 Blocks of any lengths and pages go through one launch. What the kernel needs to know of a token
-(its block's first byte, its length, its place in it) is made from the lengths on the device.
+(its block's first byte, its length, its place in it) is made from the lengths on the host, and
+comes over with the groups' parameters in one piece.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
+import numpy as np
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from mmkv.kernels.pack.codes import code_at
-from mmkv.kernels.pack.form import WIDE_LEVELS, Form, Params, tables
+from mmkv.kernels.pack.form import (
+    CONSTANT,
+    FINEST,
+    UNITS,
+    WIDE_LEVELS,
+    ZERO,
+    Form,
+    Params,
+    ratios,
+)
+from mmkv.kernels.staged import staged
 
+_FINEST, _CONSTANT = tl.constexpr(FINEST), tl.constexpr(CONSTANT)
+_UNITS, _ZERO = tl.constexpr(float(UNITS)), tl.constexpr(ZERO)
 _WIDE_LEVELS = tl.constexpr(WIDE_LEVELS)
 _HALF_WIDE = tl.constexpr((WIDE_LEVELS - 1) / 2)
 
@@ -54,28 +67,64 @@ def launcher(
     rotation: tuple[Tensor, Tensor] | None,
     out: Tensor,
 ) -> Callable[[], object]:
-    """The launch, with everything there that the kernel reads."""
+    """The launch, with everything there that the kernel reads: two copies and a small launch."""
     heads, total, dim = out.shape
-    device = codes.device
-    size = torch.tensor(lengths, device=device)
-    block = torch.arange(len(lengths), device=device).repeat_interleave(size, output_size=total)
-    place = torch.arange(total, device=device) - (size.cumsum(0) - size)[block]
-    where = torch.stack([at[block], size[block], place, rows.to(device)])  # [4, total]
-    words, top = params.words.to(torch.int16), params.top
-    table = tables(params)
-    listed = params.listed.numel() > 0
-    matrix = form.matrix(dim, device)
-    position = table.order.argsort(dim=2) if form.wide else table.order  # channel to slot
-    cos, sin = rotation if rotation is not None else (top, top)
+    device = out.device
     assert out.stride(2) == 1
+    count = np.array(lengths)
+    firsts = np.repeat(np.cumsum(count) - count, count)
+    begins = np.repeat(at.numpy(), count)
+    tokens = np.stack([begins, np.repeat(count, count), np.arange(total) - firsts, rows.numpy()])
+    listed = params.listed.numel() > 0
+    known = np.zeros(params.words.shape if listed else (1,), dtype=np.float32)
+    if listed:
+        known[(params.words >> 6).numpy() <= CONSTANT] = params.listed.numpy()
+    held = (tokens, params.words.numpy().astype(np.int16), params.wide.numpy(), params.top.numpy())
+    where, words, wide, top, exact = staged([*held, known], device)
+    scale, centre = top.new_empty((2, *words.shape))
+    position = words.new_empty(words.shape if form.wide else (1,))
+    _decode[(words.shape[0] * heads,)](
+        words, wide, top, exact, ratios(device), scale, centre, position,
+        D=dim, PADDED=triton.next_power_of_2(dim), WIDE=form.wide, LISTED=listed, num_warps=4,
+    )  # fmt: skip
+    data = codes.to(device, non_blocking=True)
+    matrix = form.matrix(dim, device)
+    cos, sin = rotation if rotation is not None else (top, top)
     tile = 32 if matrix is None else 16
     return lambda: _unpack_rotate[(triton.cdiv(total, tile), heads)](
-        codes, where, table.scale, table.centre, position, words,
+        data, where, scale, centre, position, words,
         top if matrix is None else matrix, cos, sin, out, total, out.stride(0), out.stride(1),
         HEADS=heads, D=dim, WIDE=form.wide, LEVELS=form.levels, LISTED=listed,
         TRANSFORM=matrix is not None, ROTARY=0 if rotation is None else cos.shape[1],
         TILE=tile, num_warps=4, num_stages=1,
     )  # fmt: skip
+
+
+@triton.jit
+def _decode(
+    words, wide, top, exact, ratios, scales, centres, positions,
+    D: tl.constexpr, PADDED: tl.constexpr, WIDE: tl.constexpr, LISTED: tl.constexpr,
+):  # fmt: skip
+    """As `form.tables`, of one head of a group; where channels are wide, every channel's slot."""
+    row = tl.program_id(0).to(tl.int64)
+    channel = tl.arange(0, PADDED)
+    inside = channel < D
+    at = row * D + channel
+    word = tl.load(words + at, mask=inside, other=0).to(tl.int32) & 0xFFFF
+    code, high = word & _FINEST, word >> 6
+    scale = tl.load(top + row) * tl.load(ratios + code)
+    centre = (high - _ZERO).to(tl.float32) * (scale / _UNITS)
+    if LISTED:
+        known = tl.load(exact + at, mask=inside, other=0.0)
+        centre = tl.where(high <= _CONSTANT, known, centre)
+    slot = channel
+    if WIDE > 0:
+        more = (tl.load(wide + at, mask=inside, other=0) != 0).to(tl.int32)
+        before = tl.cumsum(more, 0) - more
+        slot = tl.where(more > 0, before, WIDE + channel - before)
+        tl.store(positions + at, slot.to(tl.int16), mask=inside)
+    tl.store(scales + row * D + slot, scale, mask=inside)
+    tl.store(centres + at, centre, mask=inside)
 
 
 @triton.jit

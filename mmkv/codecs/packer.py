@@ -89,29 +89,15 @@ class ChannelPacker(Packer):
         self, parts: Sequence[Part], shape: Shape, rotation: tuple[Tensor, Tensor] | None,
         out: Tensor,
     ) -> None:  # fmt: skip
-        device = out.device
-        params, first_rows = self._params([p.shared for p in parts], shape, device)
+        params, firsts = self._params([p.shared for p in parts], shape)
         blocks = [b for part in parts for b in part.blocks]
         lengths = [n for part in parts for n in part.lengths]
         sizes = np.array([len(b) for b in blocks])
-        starts = np.cumsum(sizes) - sizes
-        rows = []
-        for part, first, until in zip(parts, first_rows, [*first_rows[1:], None], strict=True):
-            last = (len(params.top) if until is None else until) - 1
-            for block, length in zip(part.blocks, part.lengths, strict=True):
-                rows.append(self._rows(block, length, first, last))
-        codes = torch.from_numpy(np.concatenate(blocks)).to(device)
-        at = starts + (_PLACE.itemsize if self.group_size else 0)
-        unpack_rotate(
-            codes,
-            torch.from_numpy(at).to(device),
-            lengths,
-            torch.from_numpy(np.concatenate(rows)).to(device),
-            params,
-            self.form,
-            rotation,
-            out,
-        )
+        at = np.cumsum(sizes) - sizes + (_PLACE.itemsize if self.group_size else 0)
+        codes = torch.empty(int(sizes.sum()), dtype=torch.uint8, pin_memory=out.is_cuda)
+        np.concatenate(blocks, out=codes.numpy())
+        rows = torch.from_numpy(self._rows(parts, firsts))
+        unpack_rotate(codes, torch.from_numpy(at), lengths, rows, params, self.form, rotation, out)
 
     def resident(
         self,
@@ -130,7 +116,7 @@ class ChannelPacker(Packer):
         Returns:
             the groups' parameters and codes, page by page; see `widen`.
         """
-        params, _ = self._params([p.shared for p in parts], shape, device)
+        params, _ = self._params([p.shared for p in parts], shape)
         lengths = parts[0].lengths
         data = torch.from_numpy(np.concatenate([b for p in parts for b in p.blocks])).to(device)
         sizes = np.array([self.block_bytes(n, shape) for n in lengths])
@@ -139,7 +125,8 @@ class ChannelPacker(Packer):
         starts = (np.cumsum(sizes) - sizes + skip).tolist()
         size = (shape.kv_heads, tokens, shape.head_dim)
         groups = self.groups(sum(lengths))
-        return params, widen(data, pages, starts, lengths, groups, self.form, size, values=values)
+        codes = widen(data, pages, starts, lengths, groups, self.form, size, values=values)
+        return params.to(device), codes
 
     def groups(self, tokens: int) -> list[int]:
         """Tokens of each group of a page."""
@@ -147,11 +134,18 @@ class ChannelPacker(Packer):
         size = self.group_size or tokens
         return [size] * (count - 1) + [tokens - size * (count - 1)]
 
-    def _rows(self, block: np.ndarray, length: int, first: int, last: int) -> np.ndarray:
-        if not self.group_size or not length:
-            return np.full(length, first)
-        place = int(block[: _PLACE.itemsize].copy().view(_PLACE)[0])
-        return np.minimum(first + (place + np.arange(length)) // self.group_size, last)
+    def _rows(self, parts: Sequence[Part], firsts: np.ndarray) -> np.ndarray:
+        """The group of each token, int64; `firsts` has each page's first, and their number."""
+        if not self.group_size:
+            return np.repeat(firsts[:-1], [sum(part.lengths) for part in parts])
+        lengths = np.array([n for part in parts for n in part.lengths])
+        pages = np.repeat(np.arange(len(parts)), [len(part.lengths) for part in parts])
+        blocks = [b for part in parts for b in part.blocks]
+        places = [int(b[: _PLACE.itemsize].copy().view(_PLACE)[0]) if len(b) else 0 for b in blocks]
+        inside = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        group = (np.repeat(places, lengths) + inside) // self.group_size
+        pages = np.repeat(pages, lengths)
+        return np.minimum(firsts[pages] + group, firsts[pages + 1] - 1)
 
     def _row_bytes(self, heads: int, head_dim: int) -> tuple[int, int, int]:
         wide = heads * head_dim // 8 if self.form.wide else 0
@@ -193,42 +187,44 @@ class ChannelPacker(Packer):
             ]
         return [[block[layer] for block in blocks] for layer in range(len(codes))]
 
-    def _params(
-        self, shared: Sequence[np.ndarray], shape: Shape, device: torch.device
-    ) -> tuple[Params, list[int]]:
-        """The parameters of all pages' groups, and the first row of each page."""
+    def _params(self, shared: Sequence[np.ndarray], shape: Shape) -> tuple[Params, np.ndarray]:
+        """The parameters of all pages' groups in host memory; the first group of each page, and
+        how many there are.
+        """
         heads, head_dim = shape.kv_heads, shape.head_dim
         sizes = self._row_bytes(heads, head_dim)
-        firsts, rows, exact, count = [], [], [], 0
+        firsts, rows, exact = [0], [], []
         for page in shared:
-            groups, listed = self._extent(page, sizes)
-            firsts.append(count)
-            count += groups
-            rows.append(page[: groups * sum(sizes)].reshape(groups, -1))
-            exact.append(page[groups * sum(sizes) :][: listed * _EXACT.itemsize])
+            groups = self._groups_in(page, sizes)
+            end = groups * sum(sizes)
+            firsts.append(firsts[-1] + groups)
+            rows.append(page[:end].reshape(groups, -1))
+            exact.append(page[end:])
         top, wide, words = np.split(np.concatenate(rows), np.cumsum(sizes)[:2], axis=1)
-        size = (count, heads, head_dim)
+        size = (firsts[-1], heads, head_dim)
         chosen = np.zeros(size, dtype=bool)
         if self.form.wide:
             chosen = np.unpackbits(wide, axis=1).astype(bool).reshape(size)
         numbers = np.ascontiguousarray(words).view(_WORD).astype(np.int32).reshape(size)
         params = Params(
-            torch.from_numpy(numbers).to(device),
-            torch.from_numpy(np.ascontiguousarray(top).view(_EXACT).copy()).to(device),
-            torch.from_numpy(chosen).to(device),
-            torch.from_numpy(np.concatenate(exact).view(_EXACT).copy()).to(device),
+            torch.from_numpy(numbers),
+            torch.from_numpy(np.ascontiguousarray(top).view(_EXACT)),
+            torch.from_numpy(chosen),
+            torch.from_numpy(np.concatenate(exact).view(_EXACT)),
         )
-        return params, firsts
+        return params, np.array(firsts)
 
-    def _extent(self, page: np.ndarray, sizes: tuple[int, int, int]) -> tuple[int, int]:
-        """How many groups and exact centres a page's bytes hold."""
+    def _groups_in(self, page: np.ndarray, sizes: tuple[int, int, int]) -> int:
+        """How many groups a page's bytes hold; behind them are exact centres."""
         row, groups, listed = sum(sizes), 0, 0
+        if not self.group_size:
+            return 1
         while (groups + 1) * row + listed * _EXACT.itemsize <= len(page):
             words = page[groups * row + sizes[0] + sizes[1] : (groups + 1) * row].copy()
             listed += int(((words.view(_WORD) >> 6) < _LISTED).sum())
             groups += 1
         assert groups * row + listed * _EXACT.itemsize == len(page), "damaged page"
-        return groups, listed
+        return groups
 
 
 def at_once(states: Tensor) -> tuple[Tensor, ...]:
