@@ -9,6 +9,7 @@ import torch
 from codec_cases import PACKED, codec_of, decode, relative_error, shape_of, states
 
 from mmkv.codecs import CODECS, Codec, from_spec, make_codec
+from mmkv.codecs.packed import _LARGEST
 
 
 @pytest.mark.parametrize(
@@ -88,6 +89,28 @@ def test_numbers_beyond_float32s_squares_are_refused(name: str) -> None:
     kv[0, 0, 0, 0] = 1e30
     with pytest.raises(ValueError, match=r"keys of layer 0 reach 1e\+30.*fp16"):
         codec.encode(kv[0], kv[1], [10], 0)
+
+
+@pytest.mark.parametrize("name", ["fitted", "vidkv", "stp"])
+@pytest.mark.parametrize("remove_mean", [True, False])
+@pytest.mark.parametrize("tokens", [2, 700])
+def test_the_largest_numbers_that_are_taken_are_packed(
+    name: str, remove_mean: bool, tokens: int
+) -> None:
+    shape = shape_of(128, 1)
+    codec = codec_of(name, shape, remove_mean=remove_mean)
+    sign = states("gaussian", 2, 1, tokens, 128).sign()
+    for signs in (sign, sign[..., :1].expand_as(sign)):  # all of it in one slot, transformed
+        kv = _LARGEST * signs
+        found = decode(codec, codec.encode(kv[0], kv[1], [tokens], 0), [tokens], shape)
+        assert relative_error(found, kv) < 0.5
+
+
+def test_pages_of_more_tokens_than_groups_are_numbered_by_are_refused() -> None:
+    codec = codec_of("fitted", shape_of(16, 1), group_size=64)
+    kv = torch.zeros(2, 1, 65536, 16)
+    with pytest.raises(ValueError, match=r"65536 tokens.* up to 65535; use a smaller page_tokens"):
+        codec.encode(kv[0], kv[1], [65536], 0)
 
 
 def test_values_beyond_float16_are_refused_by_kivi() -> None:

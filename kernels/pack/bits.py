@@ -59,8 +59,7 @@ class _Page:
     blocks: int32 `[blocks, 3]`, where the bytes of each that has tokens begin, its tokens, and the
     number of the first. tokens: int32 `[3, N]`, where its block's bytes begin (ternary codes: one
     byte for each), its tokens, the token's place among them. tiles: int32 `[tiles, 3]`, the first
-    token of each, the one behind its group,
-    the group.
+    token of each, the one behind its group, the group.
     """
 
     nbytes: int

@@ -1,5 +1,6 @@
 """Packing on a GPU: fit, round to words, quantize and bit-pack, three launches for a page of any
-layers; two more where some channels are wide. Nothing waits for the device.
+layers; two more where some channels are wide, one where codes are ternary. Nothing waits for the
+device once a page with the same blocks was packed.
 """
 
 from __future__ import annotations

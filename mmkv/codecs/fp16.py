@@ -31,7 +31,6 @@ class Fp16(Codec):
                 f"dtype={dtype!r} is not one that is stored; use {', '.join(map(repr, DTYPES))}"
             )
         self._dtype = DTYPES[dtype]
-        self._size = torch.empty((), dtype=self._dtype).element_size()
 
     def encode_layers(
         self,

@@ -21,8 +21,8 @@ from mmkv.codecs.settings import Settings
 from mmkv.kernels.pack import Form
 from mmkv.models.base import Shape
 
-# squares of larger numbers leave float32
-_LARGEST = 1e18
+# sums of squares of larger numbers, after a transform too, leave float32
+_LARGEST = 1e16
 _SIZE = np.dtype("<u4")
 
 

@@ -43,7 +43,7 @@ class Packer(ABC):
         """Each layer of a page of at least one token.
 
         Args:
-            states: `[L, H_kv, T, D]`. lengths, salience: see `Codec.encode`; salience per layer.
+            states: `[L, H_kv, T, D]`. lengths, salience: see `Codec.encode_layers`.
         """
 
     @abstractmethod
@@ -69,7 +69,10 @@ class ChannelPacker(Packer):
     ) -> list[Packed]:
         tokens = states.shape[2]
         if self.group_size and tokens > np.iinfo(_PLACE).max:
-            raise ValueError(f"a page of {tokens} tokens is too long for group_size; use less")
+            raise ValueError(
+                f"a page of {tokens} tokens is too long for group_size, which takes up to "
+                f"{np.iinfo(_PLACE).max}; use a smaller page_tokens, or no group_size"
+            )
         groups = self.groups(tokens)
         packed: list[Packed] = []
         for some in at_once(states):
