@@ -147,23 +147,42 @@ def test_what_an_answer_holds_of_the_past_counts_until_it_ends(stream: Any) -> N
     stream.ask("What is it?", max_new_tokens=1)
     before = stream.stats().resident_bytes
     reply = stream.ask_iter("What is it?", max_new_tokens=4)  # the prompt is through
-    waiting = sum(layer.key.nbytes + layer.value.nbytes for layer in reply._pass._far.layers)
+    layers = reply._pass._far.layers
+    waiting = sum(layer.key.nbytes + layer.value.nbytes for layer in layers)
+    waiting += layers[0].packed[0][1].nbytes  # which tokens are visible, for all layers
     rows_ = [
         (side, len(s.rows)) for s in stream._resident._segments for p in s.layers for side in p
     ]
     numbers_ = sum(8 * side.words[:count].numel() for side, count in rows_)
     assert stream.stats().resident_bytes == before + numbers_ + waiting > before
-    del reply
+    del layers, reply
     gc.collect()
     assert stream.stats().resident_bytes == before
 
 
+def test_rows_that_were_moved_count_while_an_answer_reads_them(stream: Any) -> None:
+    reply = stream.ask_iter("What is it?", max_new_tokens=4)
+    moved = sum(stores(sides(stream)).values())
+    stream.feed(clip(60, seed=5), [24.0 + i for i in range(60)])  # no room for so many
+    stream.ask("What is it?", max_new_tokens=1)
+    layers = reply._pass._far.layers
+    own = sum(layer.key.nbytes + layer.value.nbytes for layer in layers)
+    own += layers[0].packed[0][1].nbytes  # which tokens are visible, for all layers
+    own += sum(8 * p.words.numel() for layer in layers for history, _ in layer.packed
+               for p in (history.key_params, history.value_params))  # fmt: skip
+    held = stream.stats().resident_bytes
+    del layers, reply
+    gc.collect()
+    assert held - stream.stats().resident_bytes == moved + own > own
+
+
+def stores(held: list[Side]) -> dict[int, int]:
+    """Bytes of the memory that tensors lie in, by address."""
+    found = [getattr(side, name) for side in held for name in Side.__slots__]
+    tensors = [t.untyped_storage() for t in found if isinstance(t, Tensor)]
+    return {store.data_ptr(): store.nbytes() for store in tensors}
+
+
 def test_resident_bytes_are_those_of_the_memory_that_is_held(stream: Any) -> None:
     stream.ask("What is it?", max_new_tokens=1)
-    found = [getattr(s, n) for s in sides(stream) for n in Side.__slots__]
-    stores = {
-        t.untyped_storage().data_ptr(): t.untyped_storage().nbytes()
-        for t in found
-        if isinstance(t, Tensor)
-    }
-    assert stream.stats().resident_bytes == sum(stores.values()) > 0
+    assert stream.stats().resident_bytes == sum(stores(sides(stream)).values()) > 0

@@ -41,10 +41,10 @@ class Compact:
         return Compact(self.words[groups], self.top[groups], order, exact)
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of all of it."""
+    def tensors(self) -> list[Tensor]:
+        """Those that there are."""
         held = (self.words, self.top, self.order, self.exact)
-        return sum(tensor.nbytes for tensor in held if tensor is not None)
+        return [tensor for tensor in held if tensor is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +65,10 @@ class Affine:
         return Affine(self.scale[groups], self.centre[groups], order, constant)
 
     @property
-    def nbytes(self) -> int:
-        """Bytes beyond those of `Compact`."""
-        constant = 0 if self.constant is None else self.constant.nbytes
-        return self.scale.nbytes + self.centre.nbytes + constant
+    def tensors(self) -> list[Tensor]:
+        """Those that there are."""
+        held = (self.scale, self.centre, self.order, self.constant)
+        return [tensor for tensor in held if tensor is not None]
 
 
 @dataclass(frozen=True)
@@ -92,15 +92,10 @@ class PackedHistory:
         return affine(self.key_params), affine(self.value_params)
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of codes and parameters."""
-        codes = self.keys.nbytes + self.values.nbytes
-        return codes + self.key_params.nbytes + self.value_params.nbytes
-
-    @property
-    def decoded_nbytes(self) -> int:
-        """Bytes of scales and centres, once they are decoded."""
-        return sum(numbers.nbytes for numbers in self.__dict__.get("affine", ()))
+    def tensors(self) -> list[Tensor]:
+        """All that it holds, decoded scales and centres too."""
+        params = [self.key_params, self.value_params, *self.__dict__.get("affine", ())]
+        return [self.keys, self.values, *(t for own in params for t in own.tensors)]
 
 
 def compact(params: Params, form: Form) -> Compact:

@@ -9,8 +9,9 @@ it sees: `benchmarks/far.py`). It grows with the stream, and forgets what the ar
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from weakref import WeakSet
 
 import numpy as np
@@ -51,11 +52,12 @@ class FarPast:
     distance: int
 
     @property
-    def nbytes(self) -> int:
-        """Bytes that are this answer's own."""
-        states = sum(layer.key.nbytes + layer.value.nbytes for layer in self.layers)
-        packed = [history for layer in self.layers for history, _ in layer.packed]
-        return states + sum(history.decoded_nbytes for history in packed)
+    def tensors(self) -> Iterator[Tensor]:
+        """What it holds; packed rows are mostly those that are resident."""
+        for layer in self.layers:
+            yield from (layer.key, layer.value)
+            for history, visible in layer.packed:
+                yield from (visible, *history.tensors)
 
 
 class Resident:
@@ -81,11 +83,15 @@ class Resident:
 
     @property
     def nbytes(self) -> int:
-        """Bytes on the devices, room for growth and what answers under way have of it included."""
+        """Bytes on the devices, room for growth and what answers under way have of it included:
+        also rows that were moved or forgotten while an answer reads them.
+        """
         segments = list(self._segments)
+        held = [t for s in segments for sides in s.layers for side in sides for t in side.tensors]
         with self._showing:
-            shown = sum(far.nbytes for far in self._shown)
-        return shown + sum(side.nbytes for s in segments for sides in s.layers for side in sides)
+            shown = list(self._shown)
+        stores = (t.untyped_storage() for t in chain(held, *(far.tensors for far in shown)))
+        return sum({store.data_ptr(): store.nbytes() for store in stores}.values())
 
     def see(self, context: Context, window_distance: int | None) -> FarPast:
         """What an answer in this context sees of the past: in the middle between the recent blocks

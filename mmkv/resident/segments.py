@@ -64,13 +64,14 @@ class Side:
         )
 
     @property
-    def nbytes(self) -> int:
-        """Bytes, room for growth included."""
-        return self.codes.nbytes + self._shared(len(self.codes)).nbytes
+    def tensors(self) -> list[Tensor]:
+        """Those that there are, room for growth included."""
+        return [self.codes, *Compact(self.words, self.top, self.order, self.exact).tensors]
 
     def rows(self, count: int) -> tuple[Tensor, Compact]:
         """Codes and parameters of the first rows."""
-        return self.codes[:count], self._shared(count)
+        shared = Compact(self.words, self.top, self.order, self.exact)
+        return self.codes[:count], shared[:count]
 
     def append(self, at: int, codes: Tensor, shared: Compact) -> None:
         """Write rows from `at` on; answers under way keep the tensors that they were given."""
@@ -97,9 +98,6 @@ class Side:
             tensor: Tensor | None = getattr(self, name)
             if tensor is not None:
                 setattr(self, name, tensor[rows:count].clone())
-
-    def _shared(self, count: int) -> Compact:
-        return Compact(self.words, self.top, self.order, self.exact)[:count]
 
 
 @dataclass(slots=True)
