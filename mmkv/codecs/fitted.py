@@ -14,6 +14,7 @@ class Fitted(PackedCodec):
 
     Four levels or more then move a little towards the least and the largest value, so that the
     few tokens unlike the others are not cut off: it costs squared error, but answers stay likelier.
+    Groups of more than 256 tokens are fitted to 256 of them, spread evenly (their ends to all).
 
     VidKV's bits (arXiv 2503.16257) with less error: every channel's mean is taken off first, so
     that large key biases cost nothing, and step and centre minimise the squared error.
