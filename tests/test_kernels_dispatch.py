@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from mmkv.kernels import dispatch
 from mmkv.kernels.dispatch import has_triton, runs_triton, why_not
@@ -68,3 +70,27 @@ def test_amd_gpus_run_torch_and_say_why(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(torch.version, "hip", "6.4")
     assert "AMD" in str(why_not(GPU))
     assert not runs_triton(on_gpu(), 128)
+
+
+def test_codes_in_host_memory_are_unpacked_on_the_gpu_of_the_result(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("triton")
+    from mmkv.kernels import unpack_rotate as op
+    from mmkv.kernels.pack import Form, Params
+    from mmkv.kernels.unpack_rotate import triton
+
+    switched: list[torch.device] = []
+
+    def on_device(tensor: Tensor) -> nullcontext[None]:
+        switched.append(tensor.device)
+        return nullcontext()
+
+    monkeypatch.setattr(op, "runs_triton", lambda *_: True)
+    monkeypatch.setattr(op, "on_device", on_device)
+    monkeypatch.setattr(triton, "unpack_rotate", lambda *given: given[-1])
+    codes, at, rows = torch.zeros(64, dtype=torch.uint8), torch.zeros(1).long(), torch.zeros(4)
+    params = Params(rows, rows, rows, rows)
+    out = torch.empty(1, 4, 32, device="meta")  # stands for another GPU
+    op.unpack_rotate(codes, at, [4], rows.long(), params, Form(4), None, out)
+    assert switched == [out.device]

@@ -29,6 +29,6 @@ def unpack_rotate(
         from mmkv.kernels.unpack_rotate import triton
 
         if triton.supports(form, out.shape[-1]) and out.stride(2) == 1:
-            with on_device(codes):
+            with on_device(out):
                 return triton.unpack_rotate(codes, at, lengths, rows, params, form, rotation, out)
     return naive.unpack_rotate(codes, at, lengths, rows, params, form, rotation, out)
