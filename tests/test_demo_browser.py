@@ -130,6 +130,17 @@ def test_a_reload_in_the_middle_finds_everything_again(context: Any, running: Ru
     until(lambda: visit.session.watch.stream.stats().frames > frames)  # it goes on
 
 
+def test_a_script_that_comes_late_is_waited_for(context: Any, running: Running) -> None:
+    def late(route: Any) -> None:
+        time.sleep(2.0)
+        route.continue_()
+
+    context.route("**/mmkv/page.js", late)
+    page = Page(context, running).ready()
+    page.raw.click("#mm-sample")
+    page.raw.wait_for_selector("#mm-video")
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

@@ -23,8 +23,19 @@ SCOPES = [
     ("All that is encoded", "encoded"),
 ]
 PACES = [("As it plays", False), ("As fast as possible", True)]
-STATE = "(...all) => { all[0] = window.mmkv.state(); return all; }"
 ONLY_HERE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+
+
+def in_browser(arguments: str, body: str) -> str:
+    """A function in JavaScript that calls `page.js`, which Gradio only adds once it runs itself,
+    so that it may come after the first event.
+    """
+    wait = "while (!window.mmkv) await new Promise((again) => setTimeout(again, 20));"
+    return f"async ({arguments}) => {{ {wait} {body} }}"
+
+
+STATE = in_browser("...all", "all[0] = window.mmkv.state(); return all;")
+TAB = in_browser("", "return [window.mmkv.tab()];")
 
 
 def theme() -> gr.themes.Base:
@@ -137,15 +148,15 @@ def page(registry: Registry) -> gr.Blocks:
         answering = [question, banner, line, gauges, chat, ask, stop]
         loads: dict[str, Any] = {"queue": True, "concurrency_limit": None, **ONLY_HERE}
         entered = [*shown, timer, words, code, *settings]
-        name_tab = "() => [window.mmkv.tab()]"
-        opened = blocks.load(events.enter, [tab], entered, js=name_tab, **loads)
+        opened = blocks.load(events.enter, [tab], entered, js=TAB, **loads)
         opened.then(events.follow, None, answering, **loads)
         timer.tick(events.tick, [state], shown, js=STATE, **loads)
         blocks.unload(events.leave)
 
         sample.click(events.sample, None, shown, **loads)
-        upload.click(None, js="() => window.mmkv.upload()", api_visibility="private")
-        camera.click(None, js="() => { window.mmkv.camera(); }", api_visibility="private")
+        for button, name in ((upload, "upload"), (camera, "camera")):
+            call = in_browser("", f"window.mmkv.{name}();")
+            button.click(None, js=call, api_visibility="private")
         if registry.hosts:
             gr.on([go.click, address.submit], events.address, [address], shown, **loads)
         asked: dict[str, Any] = {"js": STATE, "trigger_mode": "multiple", **loads}
