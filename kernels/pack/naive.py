@@ -178,7 +178,7 @@ def _fit(x: Tensor, form: Form) -> tuple[Tensor, Tensor]:
             scale, shift = _least_squares(some, levels, steps, centred=form.centred)
         if form.fitted and form.centred and levels > 3:
             every = rest if own is x else transformed(x - mean, form.wide, matrix)
-            low, high = every[..., part].aminmax(dim=2, keepdim=True)
+            low, high = _ends(every[..., part])
             scale = scale + ENDS * ((high - low) / (levels - 1) - scale)
             shift = shift + ENDS * ((high + low) / 2 - shift)
         scales.append(scale)
@@ -187,10 +187,15 @@ def _fit(x: Tensor, form: Form) -> tuple[Tensor, Tensor]:
     return torch.cat(scales, dim=-1)[:, :, 0], (mean + shift)[:, :, 0]
 
 
+def _ends(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Least and largest over tokens; `aminmax` is ten times slower on a CPU."""
+    return x.amin(dim=2, keepdim=True), x.amax(dim=2, keepdim=True)
+
+
 def _by_formula(x: Tensor, levels: int) -> tuple[Tensor, Tensor]:
     """VidKV's scale and centre, each `[G, H, 1, n]`, for `[G, H, T, n]`."""
     if levels > 3:  # from the least to the largest
-        low, high = x.aminmax(dim=2, keepdim=True)
+        low, high = _ends(x)
         return (high - low) / (levels - 1), (high + low) / 2
     size = x.abs().mean(dim=2, keepdim=True)
     return size * (2 if levels == 2 else 1), torch.zeros_like(size)

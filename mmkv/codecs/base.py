@@ -174,8 +174,8 @@ def check_input(states: Tensor, lengths: Sequence[int], layers: Sequence[int]) -
         )
     if not states.numel():
         return states.new_zeros(states.shape[:2]).cpu()
-    low, high = states.flatten(2).aminmax(dim=2)
-    largest = torch.maximum(-low, high).cpu()
+    flat = states.flatten(2)  # not `aminmax`, which is slow on a CPU
+    largest = torch.maximum(-flat.amin(dim=2), flat.amax(dim=2)).cpu()
     if not largest.isfinite().all():
         row, which = largest.isfinite().logical_not().nonzero()[0].tolist()
         raise ValueError(
