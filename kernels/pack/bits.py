@@ -1,4 +1,4 @@
-"""Quantizing and bit-packing on a GPU: from states to a block's bytes, nothing in between."""
+"""Quantizing and bit-packing on a GPU: from states to bytes, ternary ones by way of codes."""
 
 from __future__ import annotations
 
