@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -20,26 +21,25 @@ OPERATIONS = [
 
 
 @functools.cache
-def report(cases: Path) -> str:
-    """What pytest prints about the cases, run once in a process of their own."""
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-rA",
-            "--tb=short",
-            "-p",
-            "no:cacheprovider",
-            cases,
-        ],
-        env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
-        cwd=cases.parents[1],
-        capture_output=True,
-        text=True,
-    )
-    return done.stdout + done.stderr
+def reports() -> dict[Path, str]:
+    """What pytest prints about the cases of each file, run side by side, each in a process of its
+    own.
+    """
+    options = ["-q", "-rA", "--tb=short", "-p", "no:cacheprovider"]
+    running = {
+        cases: subprocess.Popen(
+            [sys.executable, "-m", "pytest", *options, cases],
+            env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+            cwd=cases.parents[1],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for cases in FILES
+    }
+    with ThreadPoolExecutor(len(FILES)) as pool:
+        told = pool.map(lambda process: process.communicate()[0], running.values())
+        return dict(zip(running, told, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def report(cases: Path) -> str:
 )
 def test_triton_equals_torch(cases: Path, operation: str) -> None:
     pytest.importorskip("triton")
-    told = report(cases)
+    told = reports()[cases]
     passed = re.findall(rf"^PASSED \S+::{operation}(?:\[|$)", told, re.MULTILINE)
     failed = re.findall(rf"^(?:FAILED|ERROR) \S+::{operation}(?:\[| |$)", told, re.MULTILINE)
     assert passed, told[-3000:]
