@@ -11,12 +11,12 @@ import triton.language as tl
 
 from mmkv.kernels.pack import naive
 from mmkv.kernels.pack.groups import group_of, tile_of
+from mmkv.kernels.pack.nearest import nearest
 from mmkv.kernels.pack.turned import turned
 
 _SAMPLE = tl.constexpr(naive.SAMPLE)
 _STEPS, _SAMPLE_STEPS = tl.constexpr(naive.STEPS), tl.constexpr(naive.SAMPLE_STEPS)
 _ENDS = tl.constexpr(naive.ENDS)
-_MAGIC = tl.constexpr(12582912.0)  # 1.5 * 2^23: added and taken off, it rounds to a whole number
 
 
 @triton.jit
@@ -179,7 +179,7 @@ def _least_squares(
                 code = tl.where(x >= centre[None, :], 1.0, 0.0)
             else:
                 code = x * inverse[None, :] + offset[None, :]
-                code = (tl.minimum(tl.maximum(code, 0.0), LEVELS - 1.0) + _MAGIC) - _MAGIC
+                code = nearest(tl.minimum(tl.maximum(code, 0.0), LEVELS - 1.0))
             if not FULL:
                 code = tl.where((i * TILE + line < used)[:, None], code, 0.0)
             codes += code

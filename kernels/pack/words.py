@@ -6,11 +6,11 @@ import triton
 import triton.language as tl
 
 from mmkv.kernels.pack.form import CONSTANT, FINEST, LISTED, PER_OCTAVE, UNITS, ZERO
+from mmkv.kernels.pack.nearest import nearest
 
 _FINEST, _PER_OCTAVE = tl.constexpr(float(FINEST)), tl.constexpr(float(PER_OCTAVE))
 _UNITS, _ZERO = tl.constexpr(float(UNITS)), tl.constexpr(float(ZERO))
 _LISTED, _CONSTANT = tl.constexpr(float(LISTED)), tl.constexpr(float(CONSTANT))
-_MAGIC = tl.constexpr(12582912.0)  # 1.5 * 2^23: added and taken off, it rounds to a whole number
 
 
 @triton.jit
@@ -29,12 +29,12 @@ def round_words(
     precise = tl.where(same, tl.load(first + at, mask=inside, other=0.0), centre)
     largest = tl.max(scale, 0)
     ratio = tl.maximum(scale / tl.maximum(largest, 2e-38), 1e-30)
-    code = (_FINEST + _PER_OCTAVE * tl.log2(ratio) + _MAGIC) - _MAGIC
+    code = nearest(_FINEST + _PER_OCTAVE * tl.log2(ratio))
     code = tl.where(scale > 0, tl.minimum(tl.maximum(code, 0.0), _FINEST), 0.0).to(tl.int32)
     own = largest * tl.load(ratios + code)
     step = own / _UNITS
     count = tl.where(step > 0, centre / tl.where(step > 0, step, 1.0), 0.0)
-    count = (tl.minimum(tl.maximum(count, -1e6), 1e6) + _MAGIC) - _MAGIC
+    count = nearest(tl.minimum(tl.maximum(count, -1e6), 1e6))
     high = count + _ZERO
     far = (high < _CONSTANT + 1) | (high > 2 * _ZERO - 2)
     high = tl.where(far | ((step == 0) & (centre != 0)), _LISTED, high)
