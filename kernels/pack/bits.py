@@ -16,6 +16,7 @@ from mmkv.kernels import configs
 from mmkv.kernels.pack.fit import Slots
 from mmkv.kernels.pack.form import BITS, WIDE_LEVELS, Form
 from mmkv.kernels.pack.turned import turned
+from mmkv.kernels.places import places
 
 _WIDE_LEVELS = tl.constexpr(WIDE_LEVELS)
 _BYTES = 2048  # of a ternary plane in a program
@@ -78,9 +79,9 @@ def _page(
     sizes = np.array([sum(form.plane_bytes(heads, length, dim)) for length in lengths])
     starts, firsts = np.cumsum(sizes) - sizes, np.cumsum(count) - count
     blocks = np.stack([starts, count, firsts], axis=1)
-    place = np.arange(count.sum()) - np.repeat(firsts, count)
+    block, place = places(lengths)
     bases = heads * dim * firsts if form.levels == 3 else starts
-    tokens = np.stack([np.repeat(bases, count), np.repeat(count, count), place])
+    tokens = np.stack([bases[block], count[block], place])
     stops = np.cumsum(groups)
     tiles = [
         (first, stop, group)

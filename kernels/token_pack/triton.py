@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mmkv.kernels.pack.codes import code_at
 from mmkv.kernels.pack.form import BITS, Form
+from mmkv.kernels.places import places
 from mmkv.kernels.token_pack.naive import block_bytes, group_width
 
 _ELEMENTS = 4096  # in a program
@@ -70,10 +71,9 @@ def launcher(
 
 def _where(lengths: Sequence[int], device: torch.device) -> Tensor:
     """Of every token its block, the block's length and its place there, int32 `[3, N]`."""
-    size = np.array(lengths, dtype=np.int32)
-    block = np.repeat(np.arange(len(size), dtype=np.int32), size)
-    place = np.arange(len(block)) - (np.cumsum(size) - size)[block]
-    return torch.from_numpy(np.stack([block, size[block], place]).astype(np.int32)).to(device)
+    block, place = places(lengths)
+    rows = np.stack([block, np.array(lengths)[block], place]).astype(np.int32)
+    return torch.from_numpy(rows).to(device)
 
 
 def _shape(form: Form, heads: int, dim: int) -> dict[str, int]:

@@ -25,6 +25,7 @@ from mmkv.kernels.pack.form import (
     Params,
     ratios,
 )
+from mmkv.kernels.places import places
 from mmkv.kernels.staged import staged
 
 _FINEST, _CONSTANT = tl.constexpr(FINEST), tl.constexpr(CONSTANT)
@@ -71,10 +72,8 @@ def launcher(
     heads, total, dim = out.shape
     device = out.device
     assert out.stride(2) == 1
-    count = np.array(lengths)
-    firsts = np.repeat(np.cumsum(count) - count, count)
-    begins = np.repeat(at.numpy(), count)
-    tokens = np.stack([begins, np.repeat(count, count), np.arange(total) - firsts, rows.numpy()])
+    block, place = places(lengths)
+    tokens = np.stack([at.numpy()[block], np.array(lengths)[block], place, rows.numpy()])
     listed = params.listed.numel() > 0
     known = np.zeros(params.words.shape if listed else (1,), dtype=np.float32)
     if listed:
