@@ -20,10 +20,11 @@ from mmkv import seam
 from mmkv.answer_pass import prompt_input
 from mmkv.archive import ArchivedBlock
 from mmkv.context import Context, capture
+from mmkv.kernels.common.naive import rotate
 from mmkv.models.tiny.questions import Question
 from mmkv.retrieval.attention import Attention
 from mmkv.retrieval.choice import choose
-from mmkv.rotary import Rotary, rotate
+from mmkv.rotary import Rotary
 
 
 @torch.inference_mode()

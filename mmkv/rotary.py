@@ -58,14 +58,3 @@ class Rotary:
         if device not in self._devices:
             self._devices[device] = (self._frequencies.to(device), self._axis.to(device))
         return self._devices[device]
-
-
-def rotate(states: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotate `[..., n, D]` by cosines and sines `[n, R]`; channels past R pass unchanged."""
-    cos, sin = table
-    width = cos.shape[-1]
-    turned = states[..., :width].to(cos.dtype)
-    left, right = turned.chunk(2, dim=-1)
-    out = turned * cos + torch.cat([-right, left], dim=-1) * sin
-    out = out.to(states.dtype)
-    return out if width == states.shape[-1] else torch.cat([out, states[..., width:]], dim=-1)

@@ -19,6 +19,7 @@ from mmkv.kernels.attention_mass import naive as mass_naive
 from mmkv.kernels.attention_mass import triton as mass_triton
 from mmkv.kernels.buffer_attention import naive as buffer_naive
 from mmkv.kernels.buffer_attention import triton as buffer_triton
+from mmkv.kernels.common.naive import rotate
 from mmkv.kernels.farthest import naive as farthest_naive
 from mmkv.kernels.farthest import triton as farthest_triton
 from mmkv.kernels.merge import naive as merge_naive
@@ -45,7 +46,6 @@ from mmkv.kernels.widen import naive as widen_naive
 from mmkv.kernels.widen import triton as widen_triton
 from mmkv.kernels.window_attention import naive as window_naive
 from mmkv.kernels.window_attention import triton as window_triton
-from mmkv.rotary import rotate
 
 quick = settings(max_examples=6, deadline=None, derandomize=True, database=None)
 FORMS: dict[str, Callable[[int], Form]] = {

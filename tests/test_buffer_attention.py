@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mmkv.kernels.buffer_attention import buffer_attention, buffer_attention_lse, naive
+from mmkv.kernels.common.naive import rotate
 from mmkv.kernels.rotate_write import rotate_write, tokens_of
-from mmkv.rotary import rotate
 
 CASES = given(
     group=st.sampled_from([1, 2, 7]),

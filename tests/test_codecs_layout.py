@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmkv.codecs import Part
+from mmkv.kernels.common.naive import rotate
 from mmkv.kernels.pack import Form
 from mmkv.kernels.pack.form import orthonormal, tables
 from mmkv.kernels.pack.naive import code_groups, pack_bits, quantize
 from mmkv.kernels.unpack_rotate import unpack_bits, unpack_rotate
-from mmkv.rotary import rotate
 
 FORMS = {
     "1.5 hadamard": lambda d: Form(2, d // 2, "hadamard"),

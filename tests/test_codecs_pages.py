@@ -10,7 +10,7 @@ import torch
 from codec_cases import CPU, PACKED, codec_of, decode, shape_of, states
 
 from mmkv.codecs import CODECS, Part, bits_per_element, from_spec, make_codec
-from mmkv.rotary import rotate
+from mmkv.kernels.common.naive import rotate
 
 LENGTHS = ([16, 18, 0, 30], [17], [3, 61])
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mmkv.buffer import LayerBuffer
 from mmkv.eviction.asked import Chosen, thin_buffer
-from mmkv.rotary import rotate
+from mmkv.kernels.common.naive import rotate
 
 HEADS, GROUP, DIM = 2, 3, 16
 

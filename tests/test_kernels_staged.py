@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmkv.kernels.staged import staged
+from mmkv.kernels.common.naive import staged
 
 
 def test_every_array_has_its_numbers_kind_and_shape() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mmkv.kernels.joined import join
+from mmkv.kernels.common.naive import join, rotate
 from mmkv.kernels.pack import Form
 from mmkv.kernels.pack.naive import code_groups, pack_bits
 from mmkv.kernels.packed_attention import (
@@ -21,7 +21,6 @@ from mmkv.kernels.packed_attention import (
     resident_values,
 )
 from mmkv.kernels.unpack_rotate import unpack_rotate
-from mmkv.rotary import rotate
 
 FORMS = {
     "1.5": lambda d: Form(2, d // 2, "hadamard"),

@@ -15,10 +15,10 @@ from mmkv import seam
 from mmkv.answer_pass import AnswerPass, prompt_input
 from mmkv.buffer import LayerBuffer
 from mmkv.decode import Decoding
+from mmkv.kernels.common.naive import rotate
 from mmkv.models.prompt import Prompt
 from mmkv.resident import FarPast, ResidentPass
 from mmkv.resident.answer import Told
-from mmkv.rotary import rotate
 
 FRAMES = 24
 

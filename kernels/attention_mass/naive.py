@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mmkv.rotary import rotate
+from mmkv.kernels.common.naive import rotate
 
 _MAX_SCORES = 1 << 24  # held at once
 

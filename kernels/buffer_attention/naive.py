@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmkv.kernels.joined import join
-from mmkv.rotary import rotate
+from mmkv.kernels.common.naive import join, rotate
 
 Table = tuple[Tensor, Tensor]  # cosines and sines [n, R]
 

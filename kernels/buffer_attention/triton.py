@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from mmkv.kernels import configs
-from mmkv.kernels.rotated import rotated
+from mmkv.kernels.common.triton import rotated
 
 _LOG2_E = 1.4426950408889634
 _LN_2 = tl.constexpr(0.6931471805599453)

@@ -13,10 +13,10 @@ import triton.language as tl
 from torch import Tensor
 
 from mmkv.kernels import configs
+from mmkv.kernels.common.naive import places
+from mmkv.kernels.pack.common import turned
 from mmkv.kernels.pack.fit import Slots
 from mmkv.kernels.pack.form import BITS, WIDE_LEVELS, Form
-from mmkv.kernels.pack.turned import turned
-from mmkv.kernels.places import places
 
 _WIDE_LEVELS = tl.constexpr(WIDE_LEVELS)
 _BYTES = 2048  # of a ternary plane in a program

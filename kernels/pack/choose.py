@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from mmkv.kernels.pack.groups import group_of, tile_of
+from mmkv.kernels.pack.common import group_of, tile_of
 
 
 @triton.jit

@@ -10,9 +10,7 @@ import triton
 import triton.language as tl
 
 from mmkv.kernels.pack import naive
-from mmkv.kernels.pack.groups import group_of, tile_of
-from mmkv.kernels.pack.nearest import nearest
-from mmkv.kernels.pack.turned import turned
+from mmkv.kernels.pack.common import group_of, nearest, tile_of, turned
 
 _SAMPLE = tl.constexpr(naive.SAMPLE)
 _STEPS, _SAMPLE_STEPS = tl.constexpr(naive.STEPS), tl.constexpr(naive.SAMPLE_STEPS)

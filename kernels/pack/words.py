@@ -5,8 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from mmkv.kernels.pack.common import nearest
 from mmkv.kernels.pack.form import CONSTANT, FINEST, LISTED, PER_OCTAVE, UNITS, ZERO
-from mmkv.kernels.pack.nearest import nearest
 
 _FINEST, _PER_OCTAVE = tl.constexpr(float(FINEST)), tl.constexpr(float(PER_OCTAVE))
 _UNITS, _ZERO = tl.constexpr(float(UNITS)), tl.constexpr(float(ZERO))

@@ -17,10 +17,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mmkv.kernels.joined import LOWEST, join
+from mmkv.kernels.common.naive import LOWEST, join, rotate
 from mmkv.kernels.pack.form import WIDE_LEVELS, Form, transformed
 from mmkv.kernels.packed_attention.history import Affine, PackedHistory
-from mmkv.rotary import rotate
 
 # codes of keys, and of values, multiplied at a time: what is unpacked of them stays in the cache
 _MAX_NUMBERS = 1 << 21

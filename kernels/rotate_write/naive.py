@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mmkv.rotary import rotate
+from mmkv.kernels.common.naive import rotate
 
 
 def rotate_write(

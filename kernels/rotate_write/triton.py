@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mmkv.kernels.rotated import rotated
+from mmkv.kernels.common.triton import rotated
 
 _TILE = 16  # tokens in a program
 

@@ -14,9 +14,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mmkv.kernels.pack.codes import code_at
+from mmkv.kernels.common.naive import places
+from mmkv.kernels.pack.common import code_at
 from mmkv.kernels.pack.form import BITS, Form
-from mmkv.kernels.places import places
 from mmkv.kernels.token_pack.naive import block_bytes, group_width
 
 _ELEMENTS = 4096  # in a program

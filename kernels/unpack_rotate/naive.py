@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mmkv.kernels.common.naive import rotate
 from mmkv.kernels.pack.form import WIDE_LEVELS, Form, Params, Tables, tables, transformed
-from mmkv.rotary import rotate
 
 
 def unpack_rotate(

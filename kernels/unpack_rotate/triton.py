@@ -14,7 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mmkv.kernels.pack.codes import code_at
+from mmkv.kernels.common.naive import places, staged
+from mmkv.kernels.pack.common import code_at
 from mmkv.kernels.pack.form import (
     CONSTANT,
     FINEST,
@@ -25,8 +26,6 @@ from mmkv.kernels.pack.form import (
     Params,
     ratios,
 )
-from mmkv.kernels.places import places
-from mmkv.kernels.staged import staged
 
 _FINEST, _CONSTANT = tl.constexpr(FINEST), tl.constexpr(CONSTANT)
 _UNITS, _ZERO = tl.constexpr(float(UNITS)), tl.constexpr(ZERO)

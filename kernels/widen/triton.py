@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mmkv.kernels.pack.codes import code_at
+from mmkv.kernels.pack.common import code_at
 from mmkv.kernels.pack.form import WIDE_LEVELS, Form
 from mmkv.kernels.packed_attention.naive import slot_bits
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmkv.rotary import rotate
+from mmkv.kernels.common.naive import rotate
 
 # scores held at once where the softmax is written out; longer chunks run in tiles of queries
 _MAX_SCORES = 1 << 25

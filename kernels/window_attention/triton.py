@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from mmkv.kernels import configs
-from mmkv.kernels.rotated import rotated
+from mmkv.kernels.common.triton import rotated
 from mmkv.kernels.window_attention.naive import Chunk
 
 _LOG2_E = 1.4426950408889634

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from mmkv.codecs.base import Codec, PackedLayer, Part, check_input, to_numpy, to_tensor
+from mmkv.kernels.common.naive import rotate
 from mmkv.models.base import Shape
-from mmkv.rotary import rotate
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
