@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mmkv.answer import Answer, FrameRef
     from mmkv.chat import Chat
-    from mmkv.config import CacheConfig
+    from mmkv.config.cache import CacheConfig
     from mmkv.encoding import Progress
     from mmkv.every import AskEvery
     from mmkv.eviction import Eviction, Frames
@@ -28,7 +28,7 @@ __version__ = "0.1.0.dev0"
 _WHERE = {
     "Answer": "answer",
     "AskEvery": "every",
-    "CacheConfig": "config",
+    "CacheConfig": "config.cache",
     "Chat": "chat",
     "Eviction": "eviction",
     "Feed": "feed",

@@ -39,7 +39,7 @@ class FrameRef:
         return f"<FrameRef {at}: score {self.score:.2f}, {how}{picture}>"
 
     def _repr_html_(self) -> str:
-        from mmkv.cli.text import clock
+        from mmkv.config.units import clock
         from mmkv.html import figure
 
         return figure(self.thumbnail, clock(self.seconds), repr(self))

@@ -10,9 +10,9 @@ import numpy as np
 from torch import Tensor
 
 from mmkv.archive import ArchivedBlock, Snapshot
+from mmkv.config.resolved import ResolvedConfig
 from mmkv.ingest import Ingest
 from mmkv.rotary import Rotary
-from mmkv.sizes import CacheSizes
 from mmkv.thumbnails import SIDE
 
 
@@ -52,7 +52,7 @@ def check_span(since: object, until: object) -> None:
             raise ValueError(f"{name}={moment!r} is not a time; pass seconds or None")
 
 
-def checked_recent(recent_frames: int | None, config: CacheSizes) -> int:
+def checked_recent(recent_frames: int | None, config: ResolvedConfig) -> int:
     """How many of the newest frames a question sees: as configured where it says None.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Answers and captions as HTML for notebooks: text escaped, pictures inside, no scripts."""
+"""Answers as HTML for notebooks: text escaped, pictures inside, no scripts."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mmkv.answer import Answer
-    from mmkv.demos.captioning.captions import Captions
 
 _MOST = 8  # frames shown of an answer
 
 
 def answer(found: Answer) -> str:
     """An answer, and the frames it was given from with their times."""
-    from mmkv.cli.text import clock
+    from mmkv.config.units import clock
 
     shown = [
         figure(frame.thumbnail, clock(frame.seconds), f"score {frame.score:.2f}")
@@ -30,20 +29,6 @@ def answer(found: Answer) -> str:
     text = escape(found.text).replace("\n", "<br>")
     told = f"<p><small>{escape('; '.join(notes))}</small></p>"
     return f"<div><p><b>{text}</b></p>{row(shown)}{told}</div>"
-
-
-def captions(found: Captions) -> str:
-    """A summary, and a table of segments."""
-    from mmkv.cli.text import clock
-
-    rows = "".join(
-        f"<tr><td>{picture(segment.thumbnail)}</td>"
-        f"<td style='white-space:nowrap'>{clock(segment.start)}-{clock(segment.end)}</td>"
-        f"<td style='text-align:left'>{escape(segment.caption)}</td></tr>"
-        for segment in found.segments
-    )
-    head = f"<p><b>{escape(found.caption)}</b></p>" if found.caption else ""
-    return f"<div><p><small>{escape(found.name)}</small></p>{head}<table>{rows}</table></div>"
 
 
 def figure(thumbnail: bytes | None, label: str, title: str) -> str:

@@ -13,12 +13,12 @@ import numpy as np
 from mmkv import keeping
 from mmkv.archive import Archive, ArchivedBlock, PageSize
 from mmkv.codecs import Codec
+from mmkv.config.resolved import ResolvedConfig
 from mmkv.eviction.settings import thinning_of
 from mmkv.keeping import Begun, Frame
 from mmkv.models.base import Block, Grid
 from mmkv.placing import layer_devices
 from mmkv.prefill import Prefill, frame_after
-from mmkv.sizes import CacheSizes
 from mmkv.store import Store, StoreError
 from mmkv.store.retention import Limits
 from mmkv.window import EncodePass, Window
@@ -36,7 +36,7 @@ class Ingest:
     def __init__(
         self,
         prefill: Prefill,
-        config: CacheSizes,
+        config: ResolvedConfig,
         codec: Codec,
         store: Store | None = None,
     ) -> None:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mmkv.codecs import CODECS, Codec, from_spec, make_codec
-from mmkv.config import CacheConfig
+from mmkv.config.cache import CacheConfig
+from mmkv.config.resolved import ResolvedConfig
 from mmkv.eviction.opened import stored_thinning, thinning_facts
 from mmkv.models.prompt import Template
 from mmkv.retrieval.registry import EXTERNAL
 from mmkv.retrieval.text_image import TextImage
-from mmkv.sizes import CacheSizes
 from mmkv.store import Store, StoreMismatchError
 from mmkv.store.identity import identity, refuse_other
 from mmkv.store.retention import Limits
@@ -119,7 +119,7 @@ def _check_config(config: object) -> None:
         raise ValueError(f"config={config!r} is not a CacheConfig; pass mmkv.CacheConfig(...)")
 
 
-def _sizes(vlm: Loaded, config: CacheConfig) -> CacheSizes:
+def _sizes(vlm: Loaded, config: CacheConfig) -> ResolvedConfig:
     trained = int(getattr(vlm.adapter.text_config, "max_position_embeddings", 32768))
     return config.sizes(trained, vlm.tokens_per_frame())
 
@@ -128,17 +128,17 @@ def _encoder(vlm: Loaded, encoder: str | TextImage | None) -> TextImage | None:
     return TextImage.load(encoder, vlm.device) if isinstance(encoder, str) else encoder
 
 
-def _codec(vlm: Loaded, sizes: CacheSizes) -> Codec:
+def _codec(vlm: Loaded, sizes: ResolvedConfig) -> Codec:
     return make_codec(dtype=vlm.dtype, shape=vlm.adapter.shape, **_codec_settings(sizes))
 
 
-def _codec_settings(config: CacheConfig | CacheSizes) -> dict[str, Any]:
+def _codec_settings(config: CacheConfig | ResolvedConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in _CODEC_FIELDS}
 
 
 def _stored_sizes(
     vlm: Loaded, meta: dict[str, Any], config: CacheConfig | None, *, writing: bool
-) -> CacheSizes:
+) -> ResolvedConfig:
     known = {field.name for field in fields(CacheConfig)}
     stored = {name: value for name, value in meta["config"].items() if name in known}
     stored |= stored_thinning(stored, config, writing=writing)

@@ -9,9 +9,9 @@ import torch
 
 from mmkv import seam
 from mmkv.archive import ArchivedBlock
+from mmkv.config.resolved import ResolvedConfig
 from mmkv.models.base import Block, VideoModel
 from mmkv.rotary import Rotary
-from mmkv.sizes import CacheSizes
 from mmkv.window import EncodePass, Window
 
 # a block with time text may grow by a few digits over the hours
@@ -19,7 +19,7 @@ _SLACK = 12
 
 
 def open_window(
-    adapter: VideoModel, rotary: Rotary, prefix: Sequence[int], config: CacheSizes, tokens: int
+    adapter: VideoModel, rotary: Rotary, prefix: Sequence[int], config: ResolvedConfig, tokens: int
 ) -> Window:
     """A window for blocks of about so many tokens, with the prompt's opening in it."""
     patch = adapter.temporal_patch

@@ -13,6 +13,7 @@ from torch import Tensor
 from mmkv import seam
 from mmkv.archive import Archive, ArchivedBlock
 from mmkv.codecs.salience import TextSimilarity
+from mmkv.config.resolved import ResolvedConfig
 from mmkv.eviction.proxy import Proxy, watched
 from mmkv.keeping import Frame
 from mmkv.models.base import Block, Grid, VideoModel
@@ -21,7 +22,6 @@ from mmkv.retrieval.external import embed
 from mmkv.retrieval.landmarks import Summarizer
 from mmkv.retrieval.text_image import TextImage
 from mmkv.rotary import Rotary
-from mmkv.sizes import CacheSizes
 from mmkv.slabs import Slabs
 from mmkv.thumbnails import SIDE, thumbnail
 from mmkv.window import EncodePass, Window
@@ -44,7 +44,7 @@ class Prefill:
         adapter: VideoModel,
         rotary: Rotary,
         prefix: Sequence[int],
-        config: CacheSizes,
+        config: ResolvedConfig,
         encoder: TextImage | None,
         proxy: Proxy | None,
         salience: TextSimilarity | None,

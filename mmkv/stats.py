@@ -56,7 +56,7 @@ class Stats:
     reads: dict[str, int] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        from mmkv.cli.text import size
+        from mmkv.config.units import size
 
         at = "" if self.seconds is None else f" to {self.seconds:.1f} s"
         bits = self.bits_per_element

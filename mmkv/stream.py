@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mmkv.answer import Answer, unknown_words
 from mmkv.codecs.salience import salience_of
+from mmkv.config.resolved import ResolvedConfig
 from mmkv.context import Context, check_span, checked_recent
 from mmkv.eviction.settings import proxy_of
 from mmkv.frames import as_frames, as_times
@@ -27,7 +28,6 @@ from mmkv.retrieval.retriever import Retriever
 from mmkv.retrieval.text_image import TextImage
 from mmkv.sampling import Sampling
 from mmkv.shared import SharedIngest
-from mmkv.sizes import CacheSizes
 from mmkv.stats import Stats
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Stream:
     def __init__(
         self,
         vlm: Loaded,
-        config: CacheSizes,
+        config: ResolvedConfig,
         template: Template,
         codec: Codec,
         store: Store | None = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Literal
 
-from mmkv.config import CacheConfig
+from mmkv.config.cache import CacheConfig
 from mmkv.loaded import Loaded
 from mmkv.opening import new_stream, open_stream
 from mmkv.stream import Stream

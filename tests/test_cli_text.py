@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from mmkv.cli.messages import moments
 from mmkv.cli.options import moment
-from mmkv.cli.text import clock, moments, size, took
+from mmkv.config.units import clock, size, took
 
 
 @pytest.mark.parametrize(

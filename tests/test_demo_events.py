@@ -13,7 +13,7 @@ pytest.importorskip("gradio")
 
 import gradio as gr
 
-from mmkv.cli.text import took
+from mmkv.config.units import took
 from mmkv.demos.app import events as module
 from mmkv.demos.app.events import ANSWERING, SHOWN, Events
 from mmkv.demos.app.visit import Visit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mmkv.units import parse_bytes, parse_seconds
+from mmkv.config.units import parse_bytes, parse_seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

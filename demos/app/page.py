@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from mmkv.cli.text import size
+from mmkv.config.units import size
 from mmkv.demos.app.events import Events
 from mmkv.demos.app.registry import Registry
 from mmkv.demos.app.settings import LEVELS, MOMENTS, RATES

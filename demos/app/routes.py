@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from mmkv.cli.text import size
+from mmkv.config.units import size
 from mmkv.demos.app.camera import MAX_BYTES
 from mmkv.demos.app.files import PLAYABLE, plain_name
 from mmkv.demos.app.guard import visitor_of

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mmkv.cli.text import size
-from mmkv.config import CacheConfig
+from mmkv.config.cache import CacheConfig
+from mmkv.config.units import size
 
 if TYPE_CHECKING:
     from mmkv import VideoLM

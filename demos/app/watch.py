@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from mmkv.cli.text import clock
+from mmkv.config.units import clock
 from mmkv.demos.app.camera import CameraSource, jpeg
 from mmkv.demos.app.folders import delete
 from mmkv.demos.app.limits import Limits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 
@@ -53,7 +54,7 @@ class Captions:
         return f"<Captions of {self.name}: {parts}, {summary!r}>"
 
     def __str__(self) -> str:
-        from mmkv.cli.text import clock
+        from mmkv.config.units import clock
 
         lines = [f"{clock(s.start)}-{clock(s.end)}  {s.caption}" for s in self.segments]
         return "\n".join([self.caption, *lines] if self.caption else lines)
@@ -71,6 +72,19 @@ class Captions:
         }
 
     def _repr_html_(self) -> str:
-        from mmkv.html import captions
+        return _html(self)
 
-        return captions(self)
+
+def _html(found: Captions) -> str:
+    """A summary, and a table of segments."""
+    from mmkv.config.units import clock
+    from mmkv.html import picture
+
+    rows = "".join(
+        f"<tr><td>{picture(segment.thumbnail)}</td>"
+        f"<td style='white-space:nowrap'>{clock(segment.start)}-{clock(segment.end)}</td>"
+        f"<td style='text-align:left'>{escape(segment.caption)}</td></tr>"
+        for segment in found.segments
+    )
+    head = f"<p><b>{escape(found.caption)}</b></p>" if found.caption else ""
+    return f"<div><p><small>{escape(found.name)}</small></p>{head}<table>{rows}</table></div>"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from mmkv.config import CacheConfig
+from mmkv.config.cache import CacheConfig
 from mmkv.demos.captioning.captions import Captions, Segment
 from mmkv.demos.captioning.segments import Spans, make_cutter
 from mmkv.demos.captioning.settings import MEMORY, Captioning

@@ -44,7 +44,7 @@ class Tally:
 
     def line(self, now: str = "") -> str:
         """One line: how many, how fast, when done, and what is going on."""
-        from mmkv.cli.text import took
+        from mmkv.config.units import took
 
         parts = [f"{self.before + self.done}/{self.total} videos"]
         if self.failed:

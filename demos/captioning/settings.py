@@ -8,7 +8,7 @@ import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from mmkv.config import CacheConfig
+from mmkv.config.cache import CacheConfig
 from mmkv.sampling import Sampling
 
 TINY = "mmkv-tiny"

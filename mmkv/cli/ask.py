@@ -10,9 +10,10 @@ import typer
 
 from mmkv.cli import groups, options, session
 from mmkv.cli.every import ask_every
+from mmkv.cli.messages import moments
 from mmkv.cli.source import Source
 from mmkv.cli.store import model_of
-from mmkv.cli.text import clock, moments, size, took
+from mmkv.config.units import clock, size, took
 from mmkv.models.tiny import SAMPLE_NOTES, SAMPLE_VIDEO
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import typer
 
 from mmkv.cli import errors, groups, options, session
 from mmkv.cli.messages import say
-from mmkv.cli.text import clock, took
+from mmkv.config.units import clock, took
 
 if TYPE_CHECKING:
     from mmkv.demos.captioning.listing import Video
@@ -154,7 +154,7 @@ def caption(
     if model is None and not quiet:
         session.note_tiny()
 
-    from mmkv.config import CacheConfig
+    from mmkv.config.cache import CacheConfig
     from mmkv.demos.captioning.job import Job
     from mmkv.demos.captioning.output import Output
     from mmkv.demos.captioning.settings import Captioning

@@ -144,7 +144,7 @@ def user(text: str) -> tuple[str, str]:
 
 
 def bytes_of(option: str, text: str) -> int:
-    from mmkv.units import parse_bytes
+    from mmkv.config.units import parse_bytes
 
     try:
         return parse_bytes(option, text)
@@ -153,7 +153,7 @@ def bytes_of(option: str, text: str) -> int:
 
 
 def length(option: str, text: str) -> float:
-    from mmkv.units import parse_seconds
+    from mmkv.config.units import parse_seconds
 
     try:
         return parse_seconds(option, text)

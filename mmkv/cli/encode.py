@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmkv.cli import errors, groups, options, session
-from mmkv.cli.messages import say
+from mmkv.cli.messages import say, table
 from mmkv.cli.source import Source
 from mmkv.cli.store import model_of, rest_of, stream_of
-from mmkv.cli.text import clock, size, table, took
+from mmkv.config.units import clock, size, took
 
 if TYPE_CHECKING:
     from mmkv import CacheConfig, Stream, VideoLM

@@ -13,7 +13,7 @@ from mmkv.cli import session
 from mmkv.cli.errors import CommandError
 from mmkv.cli.messages import say
 from mmkv.cli.source import Source
-from mmkv.cli.text import clock, took
+from mmkv.config.units import clock, took
 
 if TYPE_CHECKING:
     from mmkv import Answer, AskEvery, Stream

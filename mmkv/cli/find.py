@@ -11,7 +11,7 @@ import typer
 from mmkv.cli import groups, options, session
 from mmkv.cli.source import Source
 from mmkv.cli.store import model_of
-from mmkv.cli.text import clock, took
+from mmkv.config.units import clock, took
 
 if TYPE_CHECKING:
     from mmkv import Moment

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmkv.cli import errors, groups, options, session
+from mmkv.cli.messages import table
 from mmkv.cli.store import describe, lines
-from mmkv.cli.text import size, table, took
+from mmkv.config.units import size, took
 from mmkv.models.tiny import CHECKPOINT
 
 if TYPE_CHECKING:

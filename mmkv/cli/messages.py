@@ -1,15 +1,17 @@
-"""What goes to stderr: one line each, and never a password."""
+"""Lines that a command prints: columns of results, and what goes to stderr, never a password."""
 
 from __future__ import annotations
 
 import logging
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import typer
+
+from mmkv.config.units import clock
 
 
 def say(kind: str, text: str) -> None:
@@ -60,3 +62,22 @@ class Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         say(record.levelname.lower(), record.getMessage())
+
+
+def moments(times: Sequence[float], gap: float) -> list[str]:
+    """Positions, best first, with neighbours closer than `gap` seconds joined: 0:42-0:45, 0:03."""
+    runs: list[list[float]] = []
+    for time in sorted(times):
+        if runs and time - runs[-1][-1] <= gap:
+            runs[-1].append(time)
+        else:
+            runs.append([time])
+    runs.sort(key=lambda run: min(map(times.index, run)))
+    ends = [(clock(run[0]), clock(run[-1])) for run in runs]
+    return [first if first == last else f"{first}-{last}" for first, last in ends]
+
+
+def table(rows: Sequence[tuple[str, str]]) -> str:
+    """Two columns, the first padded."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}".rstrip() for name, value in rows)

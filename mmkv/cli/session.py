@@ -17,7 +17,7 @@ import typer
 from mmkv.cli.errors import CommandError
 from mmkv.cli.messages import say, without_secrets
 from mmkv.cli.source import Source
-from mmkv.cli.text import clock
+from mmkv.config.units import clock
 
 if TYPE_CHECKING:
     from mmkv import Feed, Stream, VideoLM

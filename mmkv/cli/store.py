@@ -10,8 +10,9 @@ import typer
 
 from mmkv.cli import options
 from mmkv.cli.errors import CommandError
+from mmkv.cli.messages import table
 from mmkv.cli.source import Source
-from mmkv.cli.text import clock, size, table
+from mmkv.config.units import clock, size
 
 if TYPE_CHECKING:
     from mmkv import CacheConfig, Stream, VideoLM

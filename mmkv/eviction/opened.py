@@ -11,13 +11,13 @@ from mmkv.eviction.settings import UNNAMED
 from mmkv.merging.registry import make_merge
 
 if TYPE_CHECKING:
-    from mmkv.config import CacheConfig
-    from mmkv.sizes import CacheSizes
+    from mmkv.config.cache import CacheConfig
+    from mmkv.config.resolved import ResolvedConfig
 
 _UNNAMED = {**UNNAMED, "focus": None}
 
 
-def thinning_facts(sizes: CacheSizes) -> dict[str, Any]:
+def thinning_facts(sizes: ResolvedConfig) -> dict[str, Any]:
     """What a store's meta.json says of thinning: policies by their names."""
     return {
         "keep_ratio": sizes.keep_ratio,

@@ -13,9 +13,9 @@ from mmkv.merging.none import NoMerge
 from mmkv.merging.registry import make_merge
 
 if TYPE_CHECKING:
+    from mmkv.config.resolved import ResolvedConfig
     from mmkv.models.base import VideoModel
     from mmkv.models.prompt import Template
-    from mmkv.sizes import CacheSizes
 
 # how a stream is thinned where nothing else is named
 UNNAMED: dict[str, Any] = {"keep_ratio": 1.0, "eviction": DEFAULT, "merging": NoMerge.name}
@@ -56,7 +56,7 @@ def check_thinning(keep_ratio: object, eviction: object, merging: object) -> Non
         )
 
 
-def thinning_of(config: CacheSizes) -> Thinning | None:
+def thinning_of(config: ResolvedConfig) -> Thinning | None:
     """How a configuration thins the archived copy; None: not at all."""
     if config.keep_ratio == 1:
         return None
@@ -64,7 +64,7 @@ def thinning_of(config: CacheSizes) -> Thinning | None:
     return Thinning(policy, merge, config.keep_ratio)
 
 
-def proxy_of(config: CacheSizes, adapter: VideoModel, template: Template) -> Proxy | None:
+def proxy_of(config: ResolvedConfig, adapter: VideoModel, template: Template) -> Proxy | None:
     """The text that chunks are observed by; None where the policy observes nothing.
 
     Raises:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from mmkv.config.resolved import ResolvedConfig
 from mmkv.context import Context
 from mmkv.retrieval.external import External
 from mmkv.retrieval.registry import EXTERNAL, SCORES, UNIFORM
 from mmkv.retrieval.retriever import LayerRetriever, Retriever
 from mmkv.retrieval.text_image import TextImage
 from mmkv.retrieval.uniform import Uniform
-from mmkv.sizes import CacheSizes
 
 
 def make_retriever(
-    sizes: CacheSizes,
+    sizes: ResolvedConfig,
     context: Context,
     patch: int,
     text: str,

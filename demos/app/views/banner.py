@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
-from mmkv.cli.text import took
+from mmkv.config.units import took
 
 if TYPE_CHECKING:
     from mmkv.demos.app.registry import Registry

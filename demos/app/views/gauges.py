@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
-from mmkv.cli.text import size, took
+from mmkv.config.units import size, took
 
 if TYPE_CHECKING:
     from mmkv import Stats

@@ -6,7 +6,7 @@ import base64
 from html import escape
 from typing import TYPE_CHECKING
 
-from mmkv.cli.text import clock, size
+from mmkv.config.units import clock, size
 from mmkv.demos.app.files import PLAYABLE
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from mmkv.cli.text import clock, size
+from mmkv.config.units import clock, size
 from mmkv.demos.app.meter import Point
 
 WIDTH, HEIGHT = 600, 150

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mmkv.cli.text import clock, took
+from mmkv.config.units import clock, took
 from mmkv.demos.app.views.timeline import found
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
-from mmkv.cli.text import clock
+from mmkv.config.units import clock
 
 if TYPE_CHECKING:
     from mmkv.demos.app.exchange import Exchange, Seen

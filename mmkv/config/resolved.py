@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CacheSizes:
+class ResolvedConfig:
     """A `CacheConfig` with every default decided; the same names, sizes in bytes, times in seconds.
 
     Where nothing is retrieved, the recent frames are the whole window. resident: whether answers

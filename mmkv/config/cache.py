@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal
 
+from mmkv.config.resolved import ResolvedConfig
+from mmkv.config.units import parse_bytes, parse_seconds
 from mmkv.eviction.settings import UNNAMED, check_focus, check_keep_ratio, check_thinning
 from mmkv.retrieval.registry import check_score
 from mmkv.retrieval.text_image import TextImage
-from mmkv.sizes import CacheSizes
-from mmkv.units import parse_bytes, parse_seconds
 
 if TYPE_CHECKING:
     from mmkv.codecs import Codec
@@ -159,7 +159,7 @@ class CacheConfig:
         ]
         return f"CacheConfig({', '.join(changed)})"
 
-    def sizes(self, context_tokens: int, tokens_per_frame: float) -> CacheSizes:
+    def sizes(self, context_tokens: int, tokens_per_frame: float) -> ResolvedConfig:
         """Every size decided, for a model trained on `context_tokens` with frames of so many."""
         fit = max(1, int((context_tokens - _PROMPT_TOKENS) / tokens_per_frame))
         recent = min(_RECENT, fit) if self.recent_frames is None else self.recent_frames
@@ -180,7 +180,7 @@ class CacheConfig:
             retrieve = max(1, min(_RETRIEVE, fit - recent))
         named = {name: getattr(self, name) for name in UNNAMED}
         thinning = UNNAMED | {name: value for name, value in named.items() if value is not None}
-        return CacheSizes(
+        return ResolvedConfig(
             window_frames=window,
             recent_frames=recent if retrieve else window,
             retrieve_frames=retrieve,
