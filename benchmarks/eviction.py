@@ -33,7 +33,7 @@ from benchmarks.eviction_cells import FOCUS, SETS, WHOLE, Cell, main_cells
 from benchmarks.eviction_report import write_report
 from benchmarks.needle_world import KINDS, World, make_world, pictures
 from mmkv.archive import Archive, ArchivedBlock, PageSize
-from mmkv.eviction.settings import thinning_of
+from mmkv.config.policies import thinning_of
 from mmkv.models.tiny.world import make_bank
 
 FRAMES, DELAYS = 50, (8, 20, 35)

@@ -18,7 +18,7 @@ import torch
 import mmkv
 from benchmarks.common import chunks, median, save, show
 from mmkv.archive import ArchivedBlock
-from mmkv.eviction.thin import Thinned, Thinning
+from mmkv.archive.thinning import Thinned, Thinning
 from mmkv.ingest import Ingest
 
 POLICIES = ("text-prior", "snapkv", "temporal", "temporal+text-prior", "diverse", "random")

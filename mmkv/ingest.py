@@ -13,8 +13,8 @@ import numpy as np
 from mmkv import keeping
 from mmkv.archive import Archive, ArchivedBlock, PageSize
 from mmkv.codecs import Codec
+from mmkv.config.policies import thinning_of
 from mmkv.config.resolved import ResolvedConfig
-from mmkv.eviction.settings import thinning_of
 from mmkv.keeping import Begun, Frame
 from mmkv.models.base import Block, Grid
 from mmkv.placing import layer_devices

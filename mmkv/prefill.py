@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mmkv import seam
 from mmkv.archive import Archive, ArchivedBlock
+from mmkv.archive.slabs import Slabs
 from mmkv.codecs.salience import TextSimilarity
 from mmkv.config.resolved import ResolvedConfig
 from mmkv.eviction.proxy import Proxy, watched
@@ -22,7 +23,6 @@ from mmkv.retrieval.external import embed
 from mmkv.retrieval.landmarks import Summarizer
 from mmkv.retrieval.text_image import TextImage
 from mmkv.rotary import Rotary
-from mmkv.slabs import Slabs
 from mmkv.thumbnails import SIDE, thumbnail
 from mmkv.window import EncodePass, Window
 

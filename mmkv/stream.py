@@ -15,7 +15,7 @@ from mmkv.answer import Answer, unknown_words
 from mmkv.codecs.salience import salience_of
 from mmkv.config.resolved import ResolvedConfig
 from mmkv.context import Context, check_span, checked_recent
-from mmkv.eviction.settings import proxy_of
+from mmkv.eviction.proxy import proxy_of
 from mmkv.frames import as_frames, as_times
 from mmkv.ingest import Ingest
 from mmkv.models.prompt import Template, Turn

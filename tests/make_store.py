@@ -14,8 +14,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from store_blocks import FACTS, archive, even_block, fill, rows
 
+from mmkv.archive.thinning import Thinning
 from mmkv.eviction import make_eviction
-from mmkv.eviction.thin import Thinning
 from mmkv.merging import make_merge
 from mmkv.store import Store
 from mmkv.store.records import VERSION

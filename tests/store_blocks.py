@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from mmkv.archive import Archive, ArchivedBlock, PageSize, Snapshot
+from mmkv.archive.thinning import Thinning
 from mmkv.codecs import make_codec
-from mmkv.eviction.thin import Thinning
 from mmkv.models.base import Layout, Shape
 from mmkv.store import Store
 from mmkv.store.retention import Limits

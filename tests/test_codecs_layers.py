@@ -12,12 +12,12 @@ from codec_cases import CPU, codec_of, shape_of, states
 from eviction_reference import blocks, random_page
 
 from mmkv.archive.pages import Page, pack
+from mmkv.archive.slabs import Slabs
+from mmkv.archive.thinning import Thinning
 from mmkv.codecs import CODECS, PackedLayer
 from mmkv.codecs.registry import make_codec
 from mmkv.eviction import make_eviction
-from mmkv.eviction.thin import Thinning
 from mmkv.merging import make_merge
-from mmkv.slabs import Slabs
 
 LENGTHS = [16, 0, 30, 9]
 CASES: list[tuple[str, dict[str, Any]]] = [

@@ -10,7 +10,7 @@ import torch
 from small_models import FAMILIES, clip, small_vlm
 
 import mmkv
-from mmkv.eviction.thin import is_visual
+from mmkv.archive.thinning import is_visual
 
 FRAMES = 24
 QUESTION = "What is it?"

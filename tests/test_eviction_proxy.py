@@ -13,7 +13,7 @@ from small_models import FAMILIES, clip, small_vlm
 import mmkv
 from mmkv import seam
 from mmkv.eviction import ALL_TEXT
-from mmkv.eviction.settings import proxy_of
+from mmkv.eviction.proxy import proxy_of
 from mmkv.kernels.attention_mass import attention_mass
 
 FRAMES = 12

@@ -8,8 +8,8 @@ from eviction_reference import REFERENCES, blocks, budget, counts, kept, random_
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmkv.archive.thinning import Thinning
 from mmkv.eviction import EVICTIONS, make_eviction
-from mmkv.eviction.thin import Thinning
 from mmkv.merging import make_merge
 
 SHAPES = st.tuples(

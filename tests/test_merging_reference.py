@@ -9,8 +9,8 @@ from eviction_reference import blocks, folded, random_page
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmkv.archive.thinning import Thinning
 from mmkv.eviction import make_eviction
-from mmkv.eviction.thin import Thinning
 from mmkv.merging import MERGINGS, make_merge
 
 

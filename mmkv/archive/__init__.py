@@ -2,7 +2,7 @@
 
 from mmkv.archive.archive import Archive
 from mmkv.archive.blocks import ArchivedBlock
-from mmkv.archive.page_list import PageSize
 from mmkv.archive.snapshot import Snapshot
+from mmkv.archive.timeline import PageSize
 
 __all__ = ["Archive", "ArchivedBlock", "PageSize", "Snapshot"]

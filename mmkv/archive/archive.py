@@ -13,20 +13,19 @@ import torch
 from torch import Tensor
 
 from mmkv.archive.behind import BACKLOG_BYTES, Job, WriteBehind
-from mmkv.archive.block_list import BlockList
 from mmkv.archive.blocks import ArchivedBlock
-from mmkv.archive.page_list import PageList, PageSize
 from mmkv.archive.pages import pack, stripped
 from mmkv.archive.reads import PageMemory, ReadCounts
+from mmkv.archive.slabs import Slabs
 from mmkv.archive.snapshot import Packed, Snapshot
 from mmkv.archive.summaries import SummaryIndex
 from mmkv.archive.summary_format import centre_of, facts, from_bytes, to_bytes
+from mmkv.archive.timeline import BlockList, PageList, PageSize
 from mmkv.codecs import Codec
 from mmkv.models.base import Shape
-from mmkv.slabs import Slabs
 
 if TYPE_CHECKING:
-    from mmkv.eviction.thin import Thinning
+    from mmkv.archive.thinning import Thinning
     from mmkv.store import Store
     from mmkv.store.writer import Writer
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,11 +14,9 @@ from torch import Tensor
 
 from mmkv.archive.blocks import ArchivedBlock
 from mmkv.archive.kept import bit_bytes, to_bits
+from mmkv.archive.slabs import Slabs
+from mmkv.archive.thinning import Thinning
 from mmkv.codecs import Codec, PackedLayer, Part
-from mmkv.slabs import Slabs
-
-if TYPE_CHECKING:
-    from mmkv.eviction.thin import Thinning
 
 
 class Stored(Protocol):

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from mmkv.archive.blocks import ArchivedBlock, index_of
-from mmkv.archive.page_list import page_of
 from mmkv.archive.pages import Page, part_of
 from mmkv.archive.pieces import Piece, pieces
 from mmkv.archive.reads import PageMemory
 from mmkv.archive.summaries import Summaries
+from mmkv.archive.timeline import page_of
 from mmkv.codecs import Codec, Part
 from mmkv.kernels.rotate_write import rotate_write
 from mmkv.models.base import Shape

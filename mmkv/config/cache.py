@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal
 
+from mmkv.config.policies import UNNAMED, check_focus, check_keep_ratio, check_thinning
 from mmkv.config.resolved import ResolvedConfig
 from mmkv.config.units import parse_bytes, parse_seconds
-from mmkv.eviction.settings import UNNAMED, check_focus, check_keep_ratio, check_thinning
 from mmkv.retrieval.registry import check_score
 from mmkv.retrieval.text_image import TextImage
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from mmkv.archive.blocks import ArchivedBlock
+from mmkv.archive.thinning import is_visual
 from mmkv.buffer import LayerBuffer
-from mmkv.eviction.thin import is_visual
 from mmkv.kernels.attention_mass import attention_mass
 
 

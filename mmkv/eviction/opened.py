@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from mmkv.config.policies import UNNAMED
 from mmkv.eviction.none import Nothing
 from mmkv.eviction.registry import make_eviction
-from mmkv.eviction.settings import UNNAMED
 from mmkv.merging.registry import make_merge
 
 if TYPE_CHECKING:

@@ -16,12 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmkv import seam
+from mmkv.config.resolved import ResolvedConfig
 from mmkv.eviction.base import ALL_TEXT
+from mmkv.eviction.registry import make_eviction
 from mmkv.kernels.attention_mass import attention_mass
 from mmkv.kernels.buffer_attention import buffer_attention
 from mmkv.kernels.rotate_write import rotate_write
 from mmkv.models.base import VideoModel
-from mmkv.models.prompt import Prompt
+from mmkv.models.prompt import Prompt, Template
 from mmkv.window import EncodePass, Window
 
 
@@ -129,3 +131,20 @@ def watched(
     run = proxy.watch(encode, window, positions)
     seam.run(proxy.adapter.language_model, run, torch.cat([embeds, text]), **extras)
     return torch.stack([mass.cpu() for mass in run.masses])
+
+
+def proxy_of(config: ResolvedConfig, adapter: VideoModel, template: Template) -> Proxy | None:
+    """The text that chunks are observed by; None where the policy observes nothing.
+
+    Raises:
+        ValueError: `focus` is too long for a prompt.
+    """
+    observes = make_eviction(config.eviction).observes
+    if config.keep_ratio == 1 or not observes:
+        return None
+    prompt = (
+        template.prompt("")
+        if config.focus is None
+        else template.fitting(config.focus, name="focus")
+    )
+    return Proxy(adapter, prompt, observes)

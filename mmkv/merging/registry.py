@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from mmkv.merging.average import Average
 from mmkv.merging.base import Merge
+from mmkv.merging.lookm import Average, Pivot, Weighted
 from mmkv.merging.none import NoMerge
-from mmkv.merging.pivot import Pivot
-from mmkv.merging.weighted import Weighted
 
 MERGINGS: dict[str, type[Merge]] = {m.name: m for m in (NoMerge, Average, Pivot, Weighted)}
 

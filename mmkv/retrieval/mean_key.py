@@ -1,9 +1,12 @@
-"""ReKV's score: the question's mean query times a block's mean key (arXiv 2503.00540)."""
+"""ReKV's scores (arXiv 2503.00540): the question's mean query against a block's mean key, as a dot
+product, which its code takes, or as a cosine, which the paper writes down.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from mmkv.kernels.score import score
@@ -21,3 +24,15 @@ class MeanKey(Score):
 
     def combine(self, rows: Tensor) -> Tensor:
         return rows.sum(dim=0)
+
+
+class Cosine(Score):
+    """Cosine of the words' mean query and a block's mean key, all heads as one vector."""
+
+    name = "cosine"
+
+    def rows(self, words: Tensor, parts: Sequence[Tensor], centre: Tensor) -> Tensor:
+        means = torch.cat([part[:, 0] for part in parts]).float() + centre  # [n, H_kv, D]
+        probe = mean_query(words, means.shape[1]).flatten()
+        lengths = probe.norm() * means.flatten(1).norm(dim=1)
+        return (means.flatten(1) @ probe / lengths.clamp_min(1e-12))[None]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from mmkv.retrieval.attention import Attention
 from mmkv.retrieval.base import Score
-from mmkv.retrieval.cosine import Cosine
-from mmkv.retrieval.mean_key import MeanKey
+from mmkv.retrieval.mean_key import Cosine, MeanKey
 
 SCORES: dict[str, type[Score]] = {s.name: s for s in (MeanKey, Cosine, Attention)}
 

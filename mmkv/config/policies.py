@@ -5,17 +5,14 @@ from __future__ import annotations
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
+from mmkv.archive.thinning import Thinning
 from mmkv.eviction.none import Nothing
-from mmkv.eviction.proxy import Proxy
 from mmkv.eviction.registry import DEFAULT, make_eviction
-from mmkv.eviction.thin import Thinning
 from mmkv.merging.none import NoMerge
 from mmkv.merging.registry import make_merge
 
 if TYPE_CHECKING:
     from mmkv.config.resolved import ResolvedConfig
-    from mmkv.models.base import VideoModel
-    from mmkv.models.prompt import Template
 
 # how a stream is thinned where nothing else is named
 UNNAMED: dict[str, Any] = {"keep_ratio": 1.0, "eviction": DEFAULT, "merging": NoMerge.name}
@@ -62,20 +59,3 @@ def thinning_of(config: ResolvedConfig) -> Thinning | None:
         return None
     policy, merge = make_eviction(config.eviction), make_merge(config.merging)
     return Thinning(policy, merge, config.keep_ratio)
-
-
-def proxy_of(config: ResolvedConfig, adapter: VideoModel, template: Template) -> Proxy | None:
-    """The text that chunks are observed by; None where the policy observes nothing.
-
-    Raises:
-        ValueError: `focus` is too long for a prompt.
-    """
-    observes = make_eviction(config.eviction).observes
-    if config.keep_ratio == 1 or not observes:
-        return None
-    prompt = (
-        template.prompt("")
-        if config.focus is None
-        else template.fitting(config.focus, name="focus")
-    )
-    return Proxy(adapter, prompt, observes)

@@ -1,0 +1,38 @@
+"""LOOK-M's three mergings (arXiv 2406.18139), on keys before RoPE."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from mmkv.kernels.merge import merge
+from mmkv.merging.base import Merge
+
+
+class LookM(Merge):
+    """Every evicted token goes to the kept one whose key is most similar; how it is folded in has a
+    name each."""
+
+    def fold(
+        self, key: Tensor, value: Tensor, kept: Tensor, evicted: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        return merge(key, value, kept, evicted, self.name)
+
+
+class Average(LookM):
+    """A kept token becomes the mean of itself and all that resemble it most."""
+
+    name = "average"
+
+
+class Pivot(LookM):
+    """As `average`, each evicted token first averaged with the kept one it goes to."""
+
+    name = "pivot"
+
+
+class Weighted(LookM):
+    """A mean in which evicted tokens weigh as much as they are similar, and those of less than
+    average similarity nothing.
+    """
+
+    name = "weighted"
