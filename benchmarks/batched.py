@@ -16,15 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import mmkv
-from mmkv import seam
 from mmkv.answer_pass import prompt_input
 from mmkv.archive import ArchivedBlock
 from mmkv.context import Context, capture
+from mmkv.engine import hooks
+from mmkv.engine.rotary import Rotary
 from mmkv.kernels.common.naive import rotate
 from mmkv.models.tiny.questions import Question
 from mmkv.retrieval.attention import Attention
 from mmkv.retrieval.choice import choose
-from mmkv.rotary import Rotary
 
 
 @torch.inference_mode()
@@ -44,8 +44,8 @@ def exact_answers(stream: mmkv.Stream, questions: Sequence[Question]) -> list[in
     context = capture(stream._ingest, vlm.rotary, sizes.recent_frames, None, None)
     lengths = [len(e) for e in embeds]
     batch = BatchPass(context, vlm.rotary, words, lengths, sizes.retrieve_frames, sizes.neighbours)
-    with seam.attached(adapter.language_model):
-        hidden = seam.run(adapter.language_model, batch, torch.cat(embeds))
+    with hooks.attached(adapter.language_model):
+        hidden = hooks.run(adapter.language_model, batch, torch.cat(embeds))
     found = []
     for states, begin, target in zip(hidden.split(lengths), begins, targets, strict=True):
         likeliest = adapter.lm_head(states[begin:]).argmax(dim=-1).tolist()

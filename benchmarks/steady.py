@@ -100,7 +100,7 @@ def _overhead(vlm: mmkv.VideoLM, window: int) -> dict[str, float]:
     embeds = torch.randn(1, CHUNK * tokens, vlm.adapter.text_config.hidden_size, dtype=vlm.dtype)
     engine, bare = [], []
     config = mmkv.CacheConfig(window_frames=window)
-    # the same seams serve both: outside an engine pass the model runs its stock attention
+    # the same hooks serve both: outside an engine pass the model runs its stock attention
     with vlm.stream(config) as stream, torch.inference_mode():
         for i, (stack, times) in enumerate(chunks(80 * CHUNK, CHUNK)):
             spent = stream.stats().timings["encode"]

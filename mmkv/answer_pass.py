@@ -15,16 +15,15 @@ import torch
 from torch import Tensor
 
 from mmkv.archive import ArchivedBlock
-from mmkv.buffer import LayerBuffer
 from mmkv.context import Context, block_positions
-from mmkv.decode.slot import Slot
+from mmkv.engine.decode_buffers import LayerBuffer, Slot
+from mmkv.engine.rotary import Rotary
 from mmkv.eviction.asked import Chosen, thin_buffer
 from mmkv.kernels.buffer_attention import buffer_attention
 from mmkv.kernels.rotate_write import rotate_write
 from mmkv.models.base import VideoModel
 from mmkv.models.prompt import Prompt
 from mmkv.retrieval.retriever import LayerChoice, Retriever
-from mmkv.rotary import Rotary
 
 _ROOM = 512  # tokens that a buffer is made for before it grows
 

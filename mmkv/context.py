@@ -11,8 +11,8 @@ from torch import Tensor
 
 from mmkv.archive import ArchivedBlock, Snapshot
 from mmkv.config.resolved import ResolvedConfig
+from mmkv.engine.rotary import Rotary
 from mmkv.ingest import Ingest
-from mmkv.rotary import Rotary
 from mmkv.thumbnails import SIDE
 
 

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from mmkv import seam
 from mmkv.answer_pass import AnswerPass, prompt_input
 from mmkv.archive import ArchivedBlock
 from mmkv.context import Context
+from mmkv.engine import hooks
 from mmkv.models.prompt import Prompt
 from mmkv.retrieval.registry import EXTERNAL, SCORES, UNIFORM
 from mmkv.retrieval.retriever import Retriever
 
 if TYPE_CHECKING:
-    from mmkv.loaded import Loaded
+    from mmkv.engine.runtime import Loaded
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -67,10 +67,10 @@ def find(
     embeds, words = prompt_input(vlm.adapter, prompt)
     slot = vlm.slots.take()
     engine_pass = AnswerPass(context, vlm.rotary, words, retriever, 0, slot)
-    use = seam.Use(model)
+    use = hooks.Use(model)
     try:
         with vlm.turns.turn(), torch.inference_mode():
-            seam.run(model, engine_pass, embeds)
+            hooks.run(model, engine_pass, embeds)
     finally:
         use.release()
     vlm.slots.give(slot)

@@ -15,9 +15,9 @@ from mmkv.archive import Archive, ArchivedBlock, PageSize
 from mmkv.codecs import Codec
 from mmkv.config.policies import thinning_of
 from mmkv.config.resolved import ResolvedConfig
+from mmkv.engine.devices import layer_devices
 from mmkv.keeping import Begun, Frame
 from mmkv.models.base import Block, Grid
-from mmkv.placing import layer_devices
 from mmkv.prefill import Prefill, frame_after
 from mmkv.store import Store, StoreError
 from mmkv.store.retention import Limits

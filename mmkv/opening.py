@@ -22,7 +22,7 @@ from mmkv.store.retention import Limits
 from mmkv.stream import Stream
 
 if TYPE_CHECKING:
-    from mmkv.loaded import Loaded
+    from mmkv.engine.runtime import Loaded
 
 _CODEC_FIELDS = (
     "codec",

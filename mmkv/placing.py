@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
-from mmkv import seam
 from mmkv.archive import ArchivedBlock
 from mmkv.config.resolved import ResolvedConfig
+from mmkv.engine import hooks
+from mmkv.engine.devices import layer_devices
+from mmkv.engine.rotary import Rotary
 from mmkv.models.base import Block, VideoModel
-from mmkv.rotary import Rotary
 from mmkv.window import EncodePass, Window
 
 # a block with time text may grow by a few digits over the hours
@@ -31,7 +31,7 @@ def open_window(
     if prefix:
         positions = np.broadcast_to(np.arange(len(prefix)), (adapter.axes, len(prefix)))
         opening = EncodePass(window, positions, sinks=True)
-        seam.run(adapter.language_model, opening, adapter.embed_text(prefix))
+        hooks.run(adapter.language_model, opening, adapter.embed_text(prefix))
         opening.commit()
     return window
 
@@ -59,16 +59,3 @@ def origins(
         found.append(origin)
         previous = (origin, block.layout.advance)
     return found
-
-
-def layer_devices(adapter: VideoModel) -> list[torch.device]:
-    """The device of each layer's keys, device maps of accelerate included."""
-    devices = []
-    for layer in adapter.language_model.layers:
-        weight = layer.self_attn.k_proj.weight
-        device = weight.device
-        hook = getattr(layer, "_hf_hook", None)  # none where a model has no weights at all
-        if device.type == "meta" and hook is not None:
-            device = torch.device(hook.execution_device)
-        devices.append(device)
-    return devices

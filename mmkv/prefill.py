@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmkv import seam
 from mmkv.archive import Archive, ArchivedBlock
 from mmkv.archive.slabs import Slabs
 from mmkv.codecs.salience import TextSimilarity
 from mmkv.config.resolved import ResolvedConfig
+from mmkv.engine import hooks
+from mmkv.engine.rotary import Rotary
 from mmkv.eviction.proxy import Proxy, watched
 from mmkv.keeping import Frame
 from mmkv.models.base import Block, Grid, VideoModel
@@ -22,7 +23,6 @@ from mmkv.placing import open_window, origins
 from mmkv.retrieval.external import embed
 from mmkv.retrieval.landmarks import Summarizer
 from mmkv.retrieval.text_image import TextImage
-from mmkv.rotary import Rotary
 from mmkv.thumbnails import SIDE, thumbnail
 from mmkv.window import EncodePass, Window
 
@@ -116,7 +116,7 @@ class Prefill:
         embeds = torch.cat([b.embeds for b in blocks])
         masses = None
         if self.proxy is None or not keep:
-            seam.run(adapter.language_model, encode, embeds, **extras)
+            hooks.run(adapter.language_model, encode, embeds, **extras)
         else:
             masses = watched(self.proxy, encode, window, positions, embeds, extras)
         for device in {layer.key.device for layer in window.layers}:

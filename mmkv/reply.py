@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mmkv import seam
 from mmkv.answer import Answer, FrameRef, rank, unknown_words
 from mmkv.answer_pass import AnswerPass, prompt_input
 from mmkv.context import Context
-from mmkv.decode import Decoding
-from mmkv.decoder import Decoder
+from mmkv.engine import hooks
+from mmkv.engine.decode_step import Decoding
+from mmkv.engine.detokenizer import Decoder
+from mmkv.engine.fair_lock import Cancelled
+from mmkv.engine.sampling import Sampler, Sampling
 from mmkv.models.prompt import Prompt
 from mmkv.resident import FarPast, ResidentPass
 from mmkv.retrieval.retriever import Retriever
-from mmkv.sampling import Sampler, Sampling
-from mmkv.turns import Cancelled
 
 if TYPE_CHECKING:
-    from mmkv.loaded import Loaded
+    from mmkv.engine.runtime import Loaded
 
 log = logging.getLogger("mmkv")
 
@@ -60,7 +60,7 @@ class Reply:
         self._timings = {"wait": time.perf_counter() - asked}
         self._text = Decoder(vlm.tokenizer)
         self._stepping = threading.Lock()
-        self._use = seam.Use(vlm.adapter.language_model)
+        self._use = hooks.Use(vlm.adapter.language_model)
         try:
             self._prefill(retriever, far, keep)
         except BaseException:
@@ -132,7 +132,7 @@ class Reply:
         self._decoding = Decoding(adapter, vlm.rotary, self._pass, recorder)
         with self._vlm.turns.turn(self._cancel), torch.inference_mode():
             started = time.perf_counter()
-            hidden = seam.run(adapter.language_model, self._pass, embeds)
+            hidden = hooks.run(adapter.language_model, self._pass, embeds)
             self._logits: Tensor = adapter.lm_head(hidden[-1])
             self._sampler = Sampler(self._sampling, self._logits.device)
             self._timings["prefill"] = time.perf_counter() - started

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mmkv import seam
 from mmkv.context import Context, capture
+from mmkv.engine import hooks
+from mmkv.engine.fair_lock import Turns
 from mmkv.frames import as_tensor
 from mmkv.ingest import Ingest
 from mmkv.keeping import Frame
-from mmkv.turns import Turns
 
 if TYPE_CHECKING:
-    from mmkv.loaded import Loaded
+    from mmkv.engine.runtime import Loaded
     from mmkv.store.retention import Limits
 
 
@@ -29,7 +29,7 @@ class SharedIngest:
         self._vlm = vlm
         self._ingest = ingest
         self._turns = Turns()
-        self._use = seam.Use(vlm.adapter.language_model)
+        self._use = hooks.Use(vlm.adapter.language_model)
 
     def begin(self, limits: Limits | None) -> None:
         """Bring a store's past into the stream; limits: go on writing it, within these.

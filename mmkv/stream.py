@@ -15,18 +15,18 @@ from mmkv.answer import Answer, unknown_words
 from mmkv.codecs.salience import salience_of
 from mmkv.config.resolved import ResolvedConfig
 from mmkv.context import Context, check_span, checked_recent
+from mmkv.engine.devices import layer_devices
+from mmkv.engine.sampling import Sampling
 from mmkv.eviction.proxy import proxy_of
 from mmkv.frames import as_frames, as_times
 from mmkv.ingest import Ingest
 from mmkv.models.prompt import Template, Turn
-from mmkv.placing import layer_devices
 from mmkv.prefill import Prefill
 from mmkv.reply import Reply
 from mmkv.resident import FarPast, Resident
 from mmkv.retrieval.make import make_retriever
 from mmkv.retrieval.retriever import Retriever
 from mmkv.retrieval.text_image import TextImage
-from mmkv.sampling import Sampling
 from mmkv.shared import SharedIngest
 from mmkv.stats import Stats
 
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from mmkv.chat import Chat
     from mmkv.codecs import Codec
     from mmkv.encoding import Progress
+    from mmkv.engine.runtime import Loaded
     from mmkv.every import AskEvery
     from mmkv.feed import Feed
     from mmkv.find import Moment
-    from mmkv.loaded import Loaded
     from mmkv.store import Store
     from mmkv.store.retention import Limits
 

@@ -6,7 +6,7 @@ import os
 from typing import Literal
 
 from mmkv.config.cache import CacheConfig
-from mmkv.loaded import Loaded
+from mmkv.engine.runtime import Loaded
 from mmkv.opening import new_stream, open_stream
 from mmkv.stream import Stream
 

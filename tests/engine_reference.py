@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 import mmkv
-from mmkv import seam
 from mmkv.archive import ArchivedBlock
+from mmkv.engine import hooks
 
 
 def phases(states: Tensor, width: int) -> Tensor:
@@ -111,8 +111,8 @@ def slow_stream(stream: mmkv.Stream, frames: Tensor, times: list[float]) -> Tens
             torch.cat([b.deepstack[i] for b in blocks]) for i in levels
         ]
     embeds = torch.cat([adapter.embed_text(prefix), *(b.embeds for b in blocks)])
-    with seam.attached(adapter.language_model):
-        seam.run(adapter.language_model, slow, embeds, **extras)
+    with hooks.attached(adapter.language_model):
+        hooks.run(adapter.language_model, slow, embeds, **extras)
     kept = [torch.stack(pair)[:, :, len(prefix) :] for pair in slow.kept]
     return torch.stack(kept)
 

@@ -14,8 +14,8 @@ import waiting
 from small_models import FAMILIES, clip, small_vlm
 
 import mmkv
-from mmkv.decode import Slots
-from mmkv.decode.graph import CudaGraphs, recorder_for
+from mmkv.engine.cuda_graph import CudaGraphs, recorder_for
+from mmkv.engine.decode_buffers import Slots
 
 FRAMES, TOKENS = 16, 10
 

@@ -17,7 +17,7 @@ from small_models import FAMILIES, clip, small_vlm
 from waiting import finish, until
 
 import mmkv
-from mmkv.turns import Cancelled, Turns
+from mmkv.engine.fair_lock import Cancelled, Turns
 
 CONFIG = mmkv.CacheConfig(window_frames=6, recent_frames=2, retrieve_frames=4, chunk_frames=2)
 

@@ -14,7 +14,7 @@ from small_models import FAMILIES, clip, small_vlm
 from torch import Tensor
 
 import mmkv
-from mmkv.rotary import Rotary
+from mmkv.engine.rotary import Rotary
 
 FAR = 3_000_000
 

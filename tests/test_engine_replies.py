@@ -15,8 +15,8 @@ from small_models import FAMILIES, clip, small_vlm
 from waiting import finish
 
 import mmkv
-from mmkv.decoder import Decoder
-from mmkv.sampling import Sampler, Sampling
+from mmkv.engine.detokenizer import Decoder
+from mmkv.engine.sampling import Sampler, Sampling
 
 CONFIG = mmkv.CacheConfig(window_frames=6, recent_frames=2, retrieve_frames=4)
 VLM = small_vlm("llava_onevision")

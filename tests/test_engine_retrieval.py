@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from small_models import FAMILIES, clip, small_vlm
 
 import mmkv
-from mmkv import seam
 from mmkv.archive import Archive, ArchivedBlock, PageSize, summaries
 from mmkv.codecs import make_codec
+from mmkv.engine import hooks
 from mmkv.models.base import Layout, Shape
 from mmkv.retrieval.mean_key import MeanKey
 
@@ -50,14 +50,14 @@ def reply_and_queries(
     stream: mmkv.Stream, monkeypatch: pytest.MonkeyPatch, **options: Any
 ) -> tuple[Any, Any, list[torch.Tensor]]:
     heard: list[Listener] = []
-    run = seam.run
+    run = hooks.run
 
     def listening(model: Any, engine_pass: Any, *rest: Any, **extras: Any) -> Any:
         heard.append(Listener(engine_pass))
         return run(model, heard[-1], *rest, **extras)
 
     with monkeypatch.context() as patch:
-        patch.setattr(seam, "run", listening)
+        patch.setattr(hooks, "run", listening)
         reply = stream.ask_iter("Which?", max_new_tokens=1, **options)
     return reply, heard[-1].inner, heard[-1].queries
 

@@ -13,7 +13,7 @@ from small_models import FAMILIES, clip, small_vlm
 from waiting import finish
 
 import mmkv
-from mmkv import seam
+from mmkv.engine import hooks
 
 CONFIG = mmkv.CacheConfig(window_frames=6, recent_frames=2, retrieve_frames=4, chunk_frames=4)
 
@@ -24,7 +24,7 @@ def restored(vlm: mmkv.VideoLM) -> bool:
     return (
         language_model.config._attn_implementation == "sdpa"
         and "forward" not in vars(language_model.rotary_emb)
-        and language_model not in seam._attached
+        and language_model not in hooks._attached
     )
 
 
@@ -186,13 +186,13 @@ def test_a_finalizer_that_runs_inside_attach_does_not_deadlock(
 ) -> None:
     vlm = small_vlm("llava_onevision")
     forgotten = [vlm.stream(CONFIG)]
-    inside = seam._attach
+    inside = hooks._attach
 
     def collects(language_model: Any, user: object) -> None:
         forgotten.clear()  # as a garbage collection at this point would
         inside(language_model, user)
 
-    monkeypatch.setattr(seam, "_attach", collects)
+    monkeypatch.setattr(hooks, "_attach", collects)
 
     def work() -> bool:
         with vlm.stream(CONFIG) as stream:
@@ -210,19 +210,19 @@ def test_an_interrupt_while_a_session_opens_leaves_the_model_as_it_was(
     vlm = small_vlm("llava_onevision")
     with vlm.stream(CONFIG) as stream:
         stream.feed(clip(4), np.arange(4.0))
-        held = set(seam._attached[vlm.adapter.language_model].users)
-        inner = getattr(seam, after)
+        held = set(hooks._attached[vlm.adapter.language_model].users)
+        inner = getattr(hooks, after)
 
         def interrupted(*args: Any) -> None:
             inner(*args)
             monkeypatch.undo()  # once
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(seam, after, interrupted)
+        monkeypatch.setattr(hooks, after, interrupted)
         with pytest.raises(KeyboardInterrupt):
             stream.ask("What?")
         gc.collect()
-        assert seam._attached[vlm.adapter.language_model].users == held
+        assert hooks._attached[vlm.adapter.language_model].users == held
     assert restored(vlm)
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mmkv.buffer import LayerBuffer
+from mmkv.engine.decode_buffers import LayerBuffer
 from mmkv.eviction.asked import Chosen, thin_buffer
 from mmkv.kernels.common.naive import rotate
 

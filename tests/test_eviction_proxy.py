@@ -11,7 +11,7 @@ from engine_reference import archived_kv, phases
 from small_models import FAMILIES, clip, small_vlm
 
 import mmkv
-from mmkv import seam
+from mmkv.engine import hooks
 from mmkv.eviction import ALL_TEXT
 from mmkv.eviction.proxy import proxy_of
 from mmkv.kernels.attention_mass import attention_mass
@@ -109,7 +109,7 @@ def test_mass_is_the_attention_of_a_clip_that_is_asked_about(family: str, evicti
             extras["deepstack_visual_embeds"] = [
                 torch.cat([b.deepstack[i] for b in encoded]) for i in levels
             ]  # fmt: skip
-        seam.run(vlm.adapter.language_model, slow, torch.cat(embeds), **extras)
+        hooks.run(vlm.adapter.language_model, slow, torch.cat(embeds), **extras)
     rows = text if eviction == "text-prior" else min(32, n + text)
     for layer, weights in enumerate(slow.weights):
         want = weights[:, -rows:, len(prefix) : len(prefix) + n].sum(dim=1)

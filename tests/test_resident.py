@@ -11,10 +11,10 @@ from small_models import clip, small_vlm
 from torch import Tensor
 
 import mmkv
-from mmkv import seam
 from mmkv.answer_pass import AnswerPass, prompt_input
-from mmkv.buffer import LayerBuffer
-from mmkv.decode import Decoding
+from mmkv.engine import hooks
+from mmkv.engine.decode_buffers import LayerBuffer
+from mmkv.engine.decode_step import Decoding
 from mmkv.kernels.common.naive import rotate
 from mmkv.models.prompt import Prompt
 from mmkv.resident import FarPast, ResidentPass
@@ -77,8 +77,8 @@ def logits(stream: Any, slow: bool, **span: Any) -> Tensor:
     args = (context, vlm.rotary, words, retriever, 8, vlm.slots.take())
     one_pass = SlowResident(*args, far=far) if slow else ResidentPass(*args, far)
     decoding = Decoding(adapter, vlm.rotary, one_pass, None)
-    with seam.attached(adapter.language_model):
-        rows = adapter.lm_head(seam.run(adapter.language_model, one_pass, embeds))
+    with hooks.attached(adapter.language_model):
+        rows = adapter.lm_head(hooks.run(adapter.language_model, one_pass, embeds))
         return torch.cat([rows, *(decoding.step(token)[None] for token in (5, 9))])
 
 

@@ -14,7 +14,7 @@ import mmkv
 from benchmarks.gpu.report import Row, Step, check, row
 from benchmarks.gpu.setup import Sizes, wait
 from benchmarks.gpu.stock import stock
-from mmkv.decode.graph import CudaGraphs
+from mmkv.engine.cuda_graph import CudaGraphs
 from mmkv.models.tiny import CHECKPOINT
 
 FPS = 0.5

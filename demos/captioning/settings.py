@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from mmkv.config.cache import CacheConfig
-from mmkv.sampling import Sampling
+from mmkv.engine.sampling import Sampling
 
 TINY = "mmkv-tiny"
 EVERY = 8.0

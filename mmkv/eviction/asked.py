@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mmkv.archive.blocks import ArchivedBlock
 from mmkv.archive.thinning import is_visual
-from mmkv.buffer import LayerBuffer
+from mmkv.engine.decode_buffers import LayerBuffer
 from mmkv.kernels.attention_mass import attention_mass
 
 

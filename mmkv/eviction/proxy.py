@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmkv import seam
 from mmkv.config.resolved import ResolvedConfig
+from mmkv.engine import hooks
 from mmkv.eviction.base import ALL_TEXT
 from mmkv.eviction.registry import make_eviction
 from mmkv.kernels.attention_mass import attention_mass
@@ -129,7 +129,7 @@ def watched(
     if visual is not None:
         extras = {**extras, "visual_pos_masks": F.pad(visual, (0, len(text)))}
     run = proxy.watch(encode, window, positions)
-    seam.run(proxy.adapter.language_model, run, torch.cat([embeds, text]), **extras)
+    hooks.run(proxy.adapter.language_model, run, torch.cat([embeds, text]), **extras)
     return torch.stack([mass.cpu() for mass in run.masses])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar, Literal
+
 from torch import Tensor
 
 from mmkv.kernels.merge import merge
@@ -12,22 +14,24 @@ class LookM(Merge):
     """Every evicted token goes to the kept one whose key is most similar; how it is folded in has a
     name each."""
 
+    mode: ClassVar[Literal["average", "pivot", "weighted"]]
+
     def fold(
         self, key: Tensor, value: Tensor, kept: Tensor, evicted: Tensor
     ) -> tuple[Tensor, Tensor]:
-        return merge(key, value, kept, evicted, self.name)
+        return merge(key, value, kept, evicted, self.mode)
 
 
 class Average(LookM):
     """A kept token becomes the mean of itself and all that resemble it most."""
 
-    name = "average"
+    name = mode = "average"
 
 
 class Pivot(LookM):
     """As `average`, each evicted token first averaged with the kept one it goes to."""
 
-    name = "pivot"
+    name = mode = "pivot"
 
 
 class Weighted(LookM):
@@ -35,4 +39,4 @@ class Weighted(LookM):
     average similarity nothing.
     """
 
-    name = "weighted"
+    name = mode = "weighted"

@@ -12,14 +12,13 @@ from torch import Tensor
 
 from mmkv.answer_pass import AnswerPass
 from mmkv.archive import ArchivedBlock
-from mmkv.buffer import LayerBuffer
 from mmkv.context import Context
-from mmkv.decode.slot import Slot
+from mmkv.engine.decode_buffers import LayerBuffer, Slot
+from mmkv.engine.rotary import Rotary
 from mmkv.kernels.buffer_attention import buffer_attention_lse
 from mmkv.kernels.packed_attention import packed_attention
 from mmkv.resident.past import FarPast
 from mmkv.retrieval.retriever import LayerChoice, Retriever
-from mmkv.rotary import Rotary
 
 
 class Told(Retriever):

@@ -1,23 +1,40 @@
-"""Memory that one answer is generated in, at addresses that stay while it is.
+"""Memory that one answer is generated in, at addresses that stay while it is, and the pool of it.
 
-What changes from token to token (the token, its position, the slot its key goes to) is in tensors
+What changes from token to token (the token, its position, the place its key goes to) is in tensors
 on the devices, so that one step is the same work on the same memory every time.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from weakref import WeakSet
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mmkv.buffer import LayerBuffer
-from mmkv.models.base import Shape
-from mmkv.rotary import Rotary
+from mmkv.engine.cuda_graph import Recorder, places_of, recorder_for
+from mmkv.engine.rotary import Rotary
+from mmkv.kernels.rotate_write import rotate_write, tokens_of
+from mmkv.models.base import Shape, VideoModel
 
 _PIECE = 256  # tokens by which buffers on a GPU grow, so that the next answer fits them too
+_IDLE = 1  # slots kept while no answer has them
+
+
+@dataclass(slots=True)
+class LayerBuffer:
+    """Keys and values `[1, H_kv, capacity, D]` of an answer in one layer."""
+
+    key: Tensor
+    value: Tensor
+
+    def pick(self, tokens: Tensor, first: int) -> None:
+        """Move these tokens, int64 `[H_kv, n]` by slot, to slots first, first + 1, …"""
+        key, value = tokens_of(self.key[0], self.value[0], tokens)[:, None]
+        rotate_write(key, value, None, self.key, self.value, first)
 
 
 @dataclass(slots=True)
@@ -138,3 +155,62 @@ class Slot:
             layer.value.zero_()
         if self.recorded_for is not None:
             self.replay = self.recorded_for = None
+
+
+class Slots:
+    """Hands out slots, each to one answer at a time.
+
+    Where steps are recorded, a slot that is given back is kept for the next answer, with its
+    recording, unless the model's weights were replaced or moved meanwhile; elsewhere its memory
+    goes.
+
+    Args:
+        devices: gives those of the layers, as they are now.
+    """
+
+    def __init__(self, adapter: VideoModel, devices: Callable[[], Sequence[torch.device]]) -> None:
+        self._adapter = adapter
+        self._where = devices
+        self._idle: list[Slot] = []
+        self._all: WeakSet[Slot] = WeakSet()
+        self._lock = threading.Lock()
+        self._devices = list(devices())
+        self.recorder: Recorder | None = self._recorder()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all slots, those of answers under way too."""
+        with self._lock:
+            return sum(slot.nbytes for slot in self._all)
+
+    def take(self) -> Slot:
+        """A slot that is nobody else's."""
+        adapter = self._adapter
+        with self._lock:
+            devices = list(self._where())
+            if devices != self._devices:
+                self._devices = devices
+                self.recorder = self._recorder()
+            weights = None
+            if self.recorder is not None:
+                weights = places_of(adapter.language_model, adapter.lm_head)
+            self._idle = [slot for slot in self._idle if slot.weights == weights]
+            if self._idle:
+                return self._idle.pop()
+            slot = Slot(adapter.shape, adapter.axes, devices, adapter.dtype, adapter.device)
+            slot.weights = weights
+            self._all.add(slot)
+            return slot
+
+    def give(self, slot: Slot) -> None:
+        """Give a slot back; whoever had it does not use it any more."""
+        if self.recorder is None:
+            return
+        slot.clear()
+        with self._lock:
+            if len(self._idle) < _IDLE:
+                self._idle.append(slot)
+
+    def _recorder(self) -> Recorder | None:
+        ends = {self._adapter.device, *(p.device for p in self._adapter.lm_head.parameters())}
+        return recorder_for({*self._devices, *ends})

@@ -6,16 +6,16 @@ from typing import Protocol
 
 from torch import Tensor
 
-from mmkv import seam
-from mmkv.decode.graph import Recorder
-from mmkv.decode.slot import Slot
+from mmkv.engine import hooks
+from mmkv.engine.cuda_graph import Recorder
+from mmkv.engine.decode_buffers import Slot
+from mmkv.engine.rotary import Rotary
 from mmkv.models.base import VideoModel
-from mmkv.rotary import Rotary
 
 _WARM = 2  # steps run as they are first: kernels are compiled, libraries have their workspaces
 
 
-class Decodable(seam.Pass, Protocol):
+class Decodable(hooks.Pass, Protocol):
     """A pass whose prompt went through the model. Per token it touches the slot's memory, and
     `outside`: what else it reads, which is then not the next answer's; None for nothing.
     """
@@ -68,7 +68,7 @@ class Decoding:
         """One step from what the slot's tensors say, and nothing else that changes."""
         slot, model = self._pass.slot, self._adapter.language_model
         slot.tick(self._rotary)
-        hidden = seam.run(model, self._pass, model.embed_tokens(slot.token))
+        hidden = hooks.run(model, self._pass, model.embed_tokens(slot.token))
         logits: Tensor = self._adapter.lm_head(hidden[-1])
         slot.advance()
         return logits

@@ -53,7 +53,7 @@ class _Attached:
 
 
 class Use:
-    """The seams in place from here to `release`, or until this object is dropped.
+    """The hooks in place from here to `release`, or until this object is dropped.
 
     Wherever an interrupt strikes, a use that was begun is also ended: what is counted is the
     token, which is known before it is counted.
@@ -103,7 +103,7 @@ def run(language_model: Any, engine_pass: Pass, embeds: Tensor, **extras: Any) -
 
 @contextmanager
 def attached(language_model: Any) -> Iterator[None]:
-    """The seams in place for the length of a `with` block."""
+    """The hooks in place for the length of a `with` block."""
     use = Use(language_model)
     try:
         yield

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from itertools import chain
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 log = logging.getLogger("mmkv")
+
+Place = tuple[object, ...]
 
 
 class Recorder(Protocol):
@@ -61,3 +64,23 @@ def recorder_for(devices: set[torch.device]) -> Recorder | None:
     if len(devices) != 1 or next(iter(devices)).type != "cuda":
         return None
     return CudaGraphs()
+
+
+def places_of(*modules: nn.Module) -> tuple[Place, ...]:
+    """Address, type and shape of every parameter and buffer, and whether it is to be trained: PEFT
+    changes that where it switches an adapter on or off. Weights that were copied into the same
+    memory are at the same place; those that were put in their stead, or moved, are not.
+    """
+    return tuple(
+        _place(tensor)
+        for module in modules
+        for tensor in chain(module.parameters(), module.buffers())
+    )
+
+
+def _place(tensor: Tensor) -> Place:
+    try:
+        address = tensor.data_ptr()
+    except RuntimeError:  # a tensor made of others, as some quantisations have it
+        address = id(tensor)
+    return address, tensor.device, tensor.dtype, tuple(tensor.shape), tensor.requires_grad

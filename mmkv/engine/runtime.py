@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from mmkv.decode import Slots
+from mmkv.engine.decode_buffers import Slots
+from mmkv.engine.devices import layer_devices
+from mmkv.engine.fair_lock import turns_of
+from mmkv.engine.rotary import Rotary
 from mmkv.models.base import VideoModel
-from mmkv.placing import layer_devices
-from mmkv.rotary import Rotary
-from mmkv.turns import turns_of
 
 
 class Loaded:

@@ -1,0 +1,1 @@
+"""The model, and what every pass through it shares."""

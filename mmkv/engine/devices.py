@@ -1,0 +1,20 @@
+"""Where a model's layers lie."""
+
+from __future__ import annotations
+
+import torch
+
+from mmkv.models.base import VideoModel
+
+
+def layer_devices(adapter: VideoModel) -> list[torch.device]:
+    """The device of each layer's keys, device maps of accelerate included."""
+    devices = []
+    for layer in adapter.language_model.layers:
+        weight = layer.self_attn.k_proj.weight
+        device = weight.device
+        hook = getattr(layer, "_hf_hook", None)  # none where a model has no weights at all
+        if device.type == "meta" and hook is not None:
+            device = torch.device(hook.execution_device)
+        devices.append(device)
+    return devices
