@@ -19,7 +19,7 @@ import mmkv
 from benchmarks.common import chunks, median, save, show
 from mmkv.archive import ArchivedBlock
 from mmkv.archive.thinning import Thinned, Thinning
-from mmkv.ingest import Ingest
+from mmkv.encode.state import Ingest
 
 POLICIES = ("text-prior", "snapkv", "temporal", "temporal+text-prior", "diverse", "random")
 CHUNK, PER_ROUND = 8, 20

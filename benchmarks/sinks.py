@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 import mmkv
-import mmkv.window
+import mmkv.encode.window
 from benchmarks.common import save, show
 from mmkv.models.tiny.questions import Clip, Question, ask, random_clip
 from mmkv.models.tiny.world import Bank, draw, make_bank
@@ -71,7 +71,7 @@ def _rule(name: str) -> Iterator[None]:
     if name == "fixed distance":
         yield
         return
-    sinks, queries = mmkv.window.far_sinks, mmkv.window.far_queries
+    sinks, queries = mmkv.encode.window.far_sinks, mmkv.encode.window.far_queries
     opening = 0
 
     def in_order(positions: np.ndarray, advances: np.ndarray) -> np.ndarray:
@@ -82,11 +82,11 @@ def _rule(name: str) -> Iterator[None]:
     def behind(positions: np.ndarray, advances: np.ndarray, distance: int) -> np.ndarray:
         return queries(positions, advances, distance + opening)
 
-    mmkv.window.far_sinks, mmkv.window.far_queries = in_order, behind
+    mmkv.encode.window.far_sinks, mmkv.encode.window.far_queries = in_order, behind
     try:
         yield
     finally:
-        mmkv.window.far_sinks, mmkv.window.far_queries = sinks, queries
+        mmkv.encode.window.far_sinks, mmkv.encode.window.far_queries = sinks, queries
 
 
 def _questions(clip: Clip, rng: Random) -> list[Question]:

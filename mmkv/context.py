@@ -11,9 +11,9 @@ from torch import Tensor
 
 from mmkv.archive import ArchivedBlock, Snapshot
 from mmkv.config.resolved import ResolvedConfig
+from mmkv.encode.state import Ingest
+from mmkv.encode.thumbnails import SIDE
 from mmkv.engine.rotary import Rotary
-from mmkv.ingest import Ingest
-from mmkv.thumbnails import SIDE
 
 
 class NoFramesError(ValueError):

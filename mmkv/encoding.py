@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mmkv.frames import chunks
+from mmkv.encode.frames import chunks
 
 if TYPE_CHECKING:
     from mmkv.stream import Stream

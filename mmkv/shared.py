@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mmkv.context import Context, capture
+from mmkv.encode.frames import as_tensor
+from mmkv.encode.resume import Frame
+from mmkv.encode.state import Ingest
 from mmkv.engine import hooks
 from mmkv.engine.fair_lock import Turns
-from mmkv.frames import as_tensor
-from mmkv.ingest import Ingest
-from mmkv.keeping import Frame
 
 if TYPE_CHECKING:
     from mmkv.engine.runtime import Loaded

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from mmkv.ingest import Ingest
+    from mmkv.encode.state import Ingest
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -15,13 +15,13 @@ from mmkv.answer import Answer, unknown_words
 from mmkv.codecs.salience import salience_of
 from mmkv.config.resolved import ResolvedConfig
 from mmkv.context import Context, check_span, checked_recent
+from mmkv.encode.frame_encoder import Prefill
+from mmkv.encode.frames import as_frames, as_times
+from mmkv.encode.proxy import proxy_of
+from mmkv.encode.state import Ingest
 from mmkv.engine.devices import layer_devices
 from mmkv.engine.sampling import Sampling
-from mmkv.eviction.proxy import proxy_of
-from mmkv.frames import as_frames, as_times
-from mmkv.ingest import Ingest
 from mmkv.models.prompt import Template, Turn
-from mmkv.prefill import Prefill
 from mmkv.reply import Reply
 from mmkv.resident import FarPast, Resident
 from mmkv.retrieval.make import make_retriever

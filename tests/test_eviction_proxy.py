@@ -11,9 +11,9 @@ from engine_reference import archived_kv, phases
 from small_models import FAMILIES, clip, small_vlm
 
 import mmkv
+from mmkv.encode.proxy import proxy_of
 from mmkv.engine import hooks
 from mmkv.eviction import ALL_TEXT
-from mmkv.eviction.proxy import proxy_of
 from mmkv.kernels.attention_mass import attention_mass
 
 FRAMES = 12

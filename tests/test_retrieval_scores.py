@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import mmkv
+from mmkv.encode.summarizer import Summarizer
 from mmkv.retrieval.base import Score
-from mmkv.retrieval.landmarks import Summarizer
 from mmkv.retrieval.registry import SCORES
 
 Formula = Callable[[list[Tensor], list[Tensor]], list[Tensor]]  # of all layers

@@ -34,11 +34,11 @@ from store_blocks import (
 from waiting import until
 
 from mmkv.archive import Archive
-from mmkv.archive.behind import WriteBehind
 from mmkv.retrieval.retriever import runs
 from mmkv.store import DamageError, StoreError
 from mmkv.store.files import HEADER
 from mmkv.store.retention import Limits
+from mmkv.store.write_behind import WriteBehind
 
 COUNT = 40
 

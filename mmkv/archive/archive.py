@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mmkv.archive.behind import BACKLOG_BYTES, Job, WriteBehind
 from mmkv.archive.blocks import ArchivedBlock
 from mmkv.archive.pages import pack, stripped
 from mmkv.archive.reads import PageMemory, ReadCounts
@@ -23,6 +22,7 @@ from mmkv.archive.summary_format import centre_of, facts, from_bytes, to_bytes
 from mmkv.archive.timeline import BlockList, PageList, PageSize
 from mmkv.codecs import Codec
 from mmkv.models.base import Shape
+from mmkv.store.write_behind import BACKLOG_BYTES, Job, WriteBehind
 
 if TYPE_CHECKING:
     from mmkv.archive.thinning import Thinning

@@ -1,4 +1,4 @@
-"""The contract of an eviction policy: how much each visual token of a page is worth keeping."""
+"""The contract of an eviction policy: how much each visual token of a page is worth resume."""
 
 from __future__ import annotations
 

@@ -13,18 +13,8 @@ import torch
 from torch import Tensor
 
 from mmkv.archive import ArchivedBlock, Snapshot
-from mmkv.models.base import Block
 from mmkv.retrieval.retriever import Retriever
-from mmkv.retrieval.text_image import TextImage
-
-SIDE = "embedding"  # the name that a block keeps its vector under
-
-
-def embed(encoder: TextImage, blocks: Sequence[Block], frames: Sequence[Tensor]) -> None:
-    """Give each block the mean vector of its frames, `len(frames) / len(blocks)` each."""
-    vectors = encoder.images(frames).unflatten(0, (len(blocks), -1)).mean(dim=1)
-    for block, vector in zip(blocks, vectors.half().numpy(), strict=True):
-        block.sides[SIDE] = vector.astype("<f2").tobytes()
+from mmkv.retrieval.text_image import SIDE, TextImage
 
 
 class External(Retriever):

@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmkv.models.base import Grid
+from mmkv.models.base import Block, Grid
 from mmkv.models.preprocess import Preprocess, fit_frames, read_preprocess
 
 _AT_ONCE = 32  # frames
+SIDE = "embedding"  # the name that a block keeps its vector under
 
 
 class TextImage:
@@ -98,6 +99,13 @@ class TextImage:
         height, width = frame.shape[:2]
         grid = Grid(*self._size, 1, 1, height, width)
         return fit_frames(frame[None], grid, self._preprocess)
+
+
+def embed(encoder: TextImage, blocks: Sequence[Block], frames: Sequence[Tensor]) -> None:
+    """Give each block the mean vector of its frames, `len(frames) / len(blocks)` each."""
+    vectors = encoder.images(frames).unflatten(0, (len(blocks), -1)).mean(dim=1)
+    for block, vector in zip(blocks, vectors.half().numpy(), strict=True):
+        block.sides[SIDE] = vector.astype("<f2").tobytes()
 
 
 def _features(output: Any) -> Tensor:

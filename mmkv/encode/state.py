@@ -10,18 +10,18 @@ import time
 
 import numpy as np
 
-from mmkv import keeping
 from mmkv.archive import Archive, ArchivedBlock, PageSize
 from mmkv.codecs import Codec
 from mmkv.config.policies import thinning_of
 from mmkv.config.resolved import ResolvedConfig
+from mmkv.encode import resume
+from mmkv.encode.frame_encoder import Prefill, frame_after
+from mmkv.encode.resume import Begun, Frame
+from mmkv.encode.window import EncodePass, Window
 from mmkv.engine.devices import layer_devices
-from mmkv.keeping import Begun, Frame
 from mmkv.models.base import Block, Grid
-from mmkv.prefill import Prefill, frame_after
 from mmkv.store import Store, StoreError
 from mmkv.store.retention import Limits
-from mmkv.window import EncodePass, Window
 
 log = logging.getLogger("mmkv.store")
 
@@ -136,7 +136,7 @@ class Ingest:
         """
         self.archive.flush()
         if self.store is not None:
-            keeping.keep_waiting(self.store, len(self.archive), self.pending)
+            resume.keep_waiting(self.store, len(self.archive), self.pending)
 
     def catch_up(self) -> None:
         """Make the stream what its store holds by now: blocks, window, waiting frames.
@@ -147,7 +147,7 @@ class Ingest:
         store = self.store
         assert store is not None
         self.archive.extend(store, layer_devices(self.adapter))
-        begun = keeping.noted(store)
+        begun = resume.noted(store)
         if begun is None:
             self.pending = []
             return
@@ -155,10 +155,10 @@ class Ingest:
         if self.window is None:
             self._open(begun.block_tokens)
         assert self.window is not None
-        damage = keeping.refill(self.window, self.archive, begun.far_distance)
+        damage = resume.refill(self.window, self.archive, begun.far_distance)
         self._tell_losses(store, damage)
         # what waits is encoded behind the window
-        self.pending = keeping.waiting(store, len(self.archive)) if self.window.gapless else []
+        self.pending = resume.waiting(store, len(self.archive)) if self.window.gapless else []
 
     def _tell_losses(self, store: Store, damage: StoreError | None) -> None:
         lost = [str(loss) for loss in store.losses]
@@ -221,7 +221,7 @@ class Ingest:
         if self.store is not None and window is not None and grid is not None:
             far = window.far_distance
             begun = Begun(grid, self._first_seconds, self._opened_for, far)
-            keeping.note(self.store, begun)
+            resume.note(self.store, begun)
 
     def _encode(self, blocks: list[Block]) -> None:
         window = self.window

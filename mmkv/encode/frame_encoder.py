@@ -14,17 +14,16 @@ from mmkv.archive import Archive, ArchivedBlock
 from mmkv.archive.slabs import Slabs
 from mmkv.codecs.salience import TextSimilarity
 from mmkv.config.resolved import ResolvedConfig
+from mmkv.encode.positions import open_window, origins
+from mmkv.encode.proxy import Proxy, watched
+from mmkv.encode.resume import Frame
+from mmkv.encode.summarizer import Summarizer
+from mmkv.encode.thumbnails import SIDE, thumbnail
+from mmkv.encode.window import EncodePass, Window
 from mmkv.engine import hooks
 from mmkv.engine.rotary import Rotary
-from mmkv.eviction.proxy import Proxy, watched
-from mmkv.keeping import Frame
 from mmkv.models.base import Block, Grid, VideoModel
-from mmkv.placing import open_window, origins
-from mmkv.retrieval.external import embed
-from mmkv.retrieval.landmarks import Summarizer
-from mmkv.retrieval.text_image import TextImage
-from mmkv.thumbnails import SIDE, thumbnail
-from mmkv.window import EncodePass, Window
+from mmkv.retrieval.text_image import TextImage, embed
 
 
 class Prefill:

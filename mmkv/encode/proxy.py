@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmkv.config.resolved import ResolvedConfig
+from mmkv.encode.window import EncodePass, Window
 from mmkv.engine import hooks
 from mmkv.eviction.base import ALL_TEXT
 from mmkv.eviction.registry import make_eviction
@@ -24,7 +25,6 @@ from mmkv.kernels.buffer_attention import buffer_attention
 from mmkv.kernels.rotate_write import rotate_write
 from mmkv.models.base import VideoModel
 from mmkv.models.prompt import Prompt, Template
-from mmkv.window import EncodePass, Window
 
 
 class Proxy:

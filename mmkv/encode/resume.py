@@ -12,10 +12,10 @@ from torch import Tensor
 
 from mmkv.archive import Archive, ArchivedBlock, Snapshot
 from mmkv.archive.kept import nearest
+from mmkv.encode.window import Window
 from mmkv.kernels.rotate_write import tokens_of
 from mmkv.models.base import Grid
 from mmkv.store import DamageError, Store
-from mmkv.window import Window
 
 Frame = tuple[float, Tensor]  # seconds, uint8 [H, W, 3]
 

@@ -8,11 +8,11 @@ import numpy as np
 
 from mmkv.archive import ArchivedBlock
 from mmkv.config.resolved import ResolvedConfig
+from mmkv.encode.window import EncodePass, Window
 from mmkv.engine import hooks
 from mmkv.engine.devices import layer_devices
 from mmkv.engine.rotary import Rotary
 from mmkv.models.base import Block, VideoModel
-from mmkv.window import EncodePass, Window
 
 # a block with time text may grow by a few digits over the hours
 _SLACK = 12

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmkv.encode.summarizer import Summarizer
 from mmkv.engine.rotary import Rotary
 from mmkv.kernels.rotate_write import rotate_write
 from mmkv.kernels.window_attention import Chunk, window_attention
 from mmkv.models.base import Shape
-from mmkv.retrieval.landmarks import Summarizer
 
 
 @dataclass(slots=True)
