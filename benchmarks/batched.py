@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import mmkv
-from mmkv.answer_pass import prompt_input
+from mmkv.answer.context import Context, capture
+from mmkv.answer.retrieval_pass import prompt_input
 from mmkv.archive import ArchivedBlock
-from mmkv.context import Context, capture
 from mmkv.engine import hooks
 from mmkv.engine.rotary import Rotary
 from mmkv.kernels.common.naive import rotate

@@ -21,10 +21,10 @@ import numpy as np
 import mmkv
 from benchmarks.common import save
 from benchmarks.resident import judged
-from mmkv.context import block_positions
+from mmkv.answer.context import block_positions
+from mmkv.answer.resident_past import FarPast, Resident
 from mmkv.models.tiny.questions import ask, random_clip
 from mmkv.models.tiny.sample import draw_scene
-from mmkv.resident import FarPast, Resident
 
 RECENT = 4
 KINDS = ("colour", "shape", "place", "with", "exists", "before", "after", "now")
@@ -97,7 +97,7 @@ def run(vlm: mmkv.VideoLM, frames: int, clips: int) -> dict[str, dict[str, float
 
 
 def _placed(where: Any) -> Any:
-    return mock.patch("mmkv.answer_pass.block_positions", where)
+    return mock.patch("mmkv.answer.retrieval_pass.block_positions", where)
 
 
 def _seen(distance: int) -> Any:

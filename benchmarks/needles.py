@@ -34,13 +34,13 @@ from torch import Tensor
 import mmkv
 from benchmarks.common import median, rss, save
 from benchmarks.needle_world import HARD, KINDS, Case, make_world, pictures
-from mmkv.context import Context, capture
+from mmkv.answer.context import Context, capture
+from mmkv.answer.reply import Reply
+from mmkv.answer.retriever import LayerRetriever, Retriever
 from mmkv.engine.sampling import Sampling
 from mmkv.models.prompt import Prompt
 from mmkv.models.tiny.world import make_bank
-from mmkv.reply import Reply
 from mmkv.retrieval.registry import SCORES
-from mmkv.retrieval.retriever import LayerRetriever, Retriever
 
 WINDOW, RECENT, RETRIEVE = 16, 4, 8
 DELAYS = {50: (8, 20, 35), 500: (8, 20, 100, 400), 5000: (20, 100, 1000, 4500)}

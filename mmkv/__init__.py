@@ -6,17 +6,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmkv.answer import Answer, FrameRef
+    from mmkv.answer.answer import Answer, FrameRef
+    from mmkv.answer.find import Moment
+    from mmkv.answer.reply import Reply
     from mmkv.chat import Chat
     from mmkv.config.cache import CacheConfig
     from mmkv.encoding import Progress
     from mmkv.every import AskEvery
     from mmkv.eviction import Eviction, Frames
     from mmkv.feed import Feed
-    from mmkv.find import Moment
     from mmkv.loading import load
     from mmkv.merging import Merge
-    from mmkv.reply import Reply
     from mmkv.retrieval.text_image import TextImage
     from mmkv.stats import Stats
     from mmkv.store import StoreError
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 __version__ = "0.1.0.dev0"
 
 _WHERE = {
-    "Answer": "answer",
+    "Answer": "answer.answer",
     "AskEvery": "every",
     "CacheConfig": "config.cache",
     "Chat": "chat",
     "Eviction": "eviction",
     "Feed": "feed",
-    "FrameRef": "answer",
+    "FrameRef": "answer.answer",
     "Frames": "eviction",
     "Merge": "merging",
-    "Moment": "find",
+    "Moment": "answer.find",
     "Progress": "encoding",
-    "Reply": "reply",
+    "Reply": "answer.reply",
     "Stats": "stats",
     "StoreError": "store",
     "Stream": "stream",

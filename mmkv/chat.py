@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from mmkv.answer import Answer
+from mmkv.answer.answer import Answer
 from mmkv.models.prompt import Turn
 
 if TYPE_CHECKING:

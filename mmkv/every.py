@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
-from mmkv.answer import Answer
-from mmkv.context import NoFramesError
+from mmkv.answer.answer import Answer
+from mmkv.answer.context import NoFramesError
 
 if TYPE_CHECKING:
+    from mmkv.answer.reply import Reply
     from mmkv.feed import Feed
-    from mmkv.reply import Reply
     from mmkv.stream import Stream
 
 _LOOK = 0.05  # seconds between looks at the stream

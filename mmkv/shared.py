@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mmkv.context import Context, capture
+from mmkv.answer.context import Context, capture
 from mmkv.encode.frames import as_tensor
 from mmkv.encode.resume import Frame
 from mmkv.encode.state import Ingest

@@ -11,10 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmkv.answer import Answer, unknown_words
+from mmkv.answer.answer import Answer, unknown_words
+from mmkv.answer.context import Context, check_span, checked_recent
+from mmkv.answer.make_retriever import make_retriever
+from mmkv.answer.reply import Reply
+from mmkv.answer.resident_past import FarPast, Resident
+from mmkv.answer.retriever import Retriever
 from mmkv.codecs.salience import salience_of
 from mmkv.config.resolved import ResolvedConfig
-from mmkv.context import Context, check_span, checked_recent
 from mmkv.encode.frame_encoder import Prefill
 from mmkv.encode.frames import as_frames, as_times
 from mmkv.encode.proxy import proxy_of
@@ -22,22 +26,18 @@ from mmkv.encode.state import Ingest
 from mmkv.engine.devices import layer_devices
 from mmkv.engine.sampling import Sampling
 from mmkv.models.prompt import Template, Turn
-from mmkv.reply import Reply
-from mmkv.resident import FarPast, Resident
-from mmkv.retrieval.make import make_retriever
-from mmkv.retrieval.retriever import Retriever
 from mmkv.retrieval.text_image import TextImage
 from mmkv.shared import SharedIngest
 from mmkv.stats import Stats
 
 if TYPE_CHECKING:
+    from mmkv.answer.find import Moment
     from mmkv.chat import Chat
     from mmkv.codecs import Codec
     from mmkv.encoding import Progress
     from mmkv.engine.runtime import Loaded
     from mmkv.every import AskEvery
     from mmkv.feed import Feed
-    from mmkv.find import Moment
     from mmkv.store import Store
     from mmkv.store.retention import Limits
 
@@ -211,7 +211,7 @@ class Stream:
             ValueError: there are no frames, an option is out of range, or the stream's score
                 compares frames with nothing.
         """
-        from mmkv.find import check_can_find, find
+        from mmkv.answer.find import check_can_find, find
 
         check_can_find(self.config.score)
         if isinstance(k, bool) or not isinstance(k, int) or k < 1:

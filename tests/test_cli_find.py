@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import mmkv
+from mmkv.answer.find import Moment
 from mmkv.cli import main, options
 from mmkv.cli.find import lines
-from mmkv.find import Moment
 from mmkv.models.tiny import SAMPLE_VIDEO
 from mmkv.retrieval.registry import SCORES
 

@@ -90,7 +90,7 @@ def test_what_was_recorded_with_one_past_is_not_replayed_with_another(
 def test_an_answer_that_outgrows_its_buffers_is_recorded_again(
     vlm: mmkv.VideoLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mmkv.answer_pass._ROOM", 4)
+    monkeypatch.setattr("mmkv.answer.retrieval_pass._ROOM", 4)
     with opened(vlm) as stream:
         want = rows(stream)
         recorder = tape.install(monkeypatch, vlm)

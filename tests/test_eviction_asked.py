@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from mmkv.answer.thinning import Chosen, thin_buffer
 from mmkv.engine.decode_buffers import LayerBuffer
-from mmkv.eviction.asked import Chosen, thin_buffer
 from mmkv.kernels.common.naive import rotate
 
 HEADS, GROUP, DIM = 2, 3, 16

@@ -10,8 +10,8 @@ import torch
 from small_models import FAMILIES, clip, small_vlm
 
 import mmkv
+from mmkv.answer.find import moments
 from mmkv.archive import ArchivedBlock
-from mmkv.find import moments
 from mmkv.models.base import Layout
 
 CONFIG = mmkv.CacheConfig(window_frames=6, recent_frames=2, retrieve_frames=4)

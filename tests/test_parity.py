@@ -169,7 +169,7 @@ def test_frames_name_every_block_when_all_are_chosen(family: str) -> None:
 def test_an_answer_that_outgrows_its_buffer_still_equals_plain_transformers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("mmkv.answer_pass._ROOM", 1)
+    monkeypatch.setattr("mmkv.answer.retrieval_pass._ROOM", 1)
     vlm = small_vlm("qwen3_vl")
     frames, times = clip(6, seed=5), [float(i) for i in range(6)]
     with vlm.stream(mmkv.CacheConfig(window_frames=16, retrieve_frames=8)) as stream:

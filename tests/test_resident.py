@@ -11,14 +11,14 @@ from small_models import clip, small_vlm
 from torch import Tensor
 
 import mmkv
-from mmkv.answer_pass import AnswerPass, prompt_input
+from mmkv.answer.resident_pass import ResidentPass, Told
+from mmkv.answer.resident_past import FarPast
+from mmkv.answer.retrieval_pass import RetrievalPass, prompt_input
 from mmkv.engine import hooks
 from mmkv.engine.decode_buffers import LayerBuffer
 from mmkv.engine.decode_step import Decoding
 from mmkv.kernels.common.naive import rotate
 from mmkv.models.prompt import Prompt
-from mmkv.resident import FarPast, ResidentPass
-from mmkv.resident.answer import Told
 
 FRAMES = 24
 
@@ -32,7 +32,7 @@ def opened(vlm: mmkv.VideoLM, frames: int = FRAMES, store: Any = None, **setting
     return stream
 
 
-class SlowResident(AnswerPass):
+class SlowResident(RetrievalPass):
     """The same from its description, in float64: decoded keys, one softmax over everything."""
 
     def __init__(self, *args: Any, far: FarPast) -> None:

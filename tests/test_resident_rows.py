@@ -17,13 +17,13 @@ from small_models import clip, small_vlm
 from torch import Tensor
 
 import mmkv
+from mmkv.answer.answer import resident_past
+from mmkv.answer.resident_segments import Side
 from mmkv.kernels.pack import Form, Params
 from mmkv.kernels.pack.form import tables
 from mmkv.kernels.pack.naive import code_groups
 from mmkv.kernels.packed_attention import Compact, compact, history, resident_keys
 from mmkv.models.base import Shape
-from mmkv.resident import past
-from mmkv.resident.segments import Side
 
 FORMS = (Form(2, 16, "hadamard"), Form(3), Form(16, 16), Form(4))
 HEADS, TOKENS, DIM = 2, 16, 32

@@ -33,8 +33,8 @@ from store_blocks import (
 )
 from waiting import until
 
+from mmkv.answer.retriever import runs
 from mmkv.archive import Archive
-from mmkv.retrieval.retriever import runs
 from mmkv.store import DamageError, StoreError
 from mmkv.store.files import HEADER
 from mmkv.store.retention import Limits

@@ -77,8 +77,8 @@ class Captions:
 
 def _html(found: Captions) -> str:
     """A summary, and a table of segments."""
+    from mmkv.answer.html import picture
     from mmkv.config.units import clock
-    from mmkv.html import picture
 
     rows = "".join(
         f"<tr><td>{picture(segment.thumbnail)}</td>"

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmkv.answer.retriever import Retriever
 from mmkv.archive import ArchivedBlock, Snapshot
-from mmkv.retrieval.retriever import Retriever
 from mmkv.retrieval.text_image import SIDE, TextImage
 
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from mmkv.answer_pass import AnswerPass, prompt_input
+from mmkv.answer.context import Context
+from mmkv.answer.retrieval_pass import RetrievalPass, prompt_input
+from mmkv.answer.retriever import Retriever
 from mmkv.archive import ArchivedBlock
-from mmkv.context import Context
 from mmkv.engine import hooks
 from mmkv.models.prompt import Prompt
 from mmkv.retrieval.registry import EXTERNAL, SCORES, UNIFORM
-from mmkv.retrieval.retriever import Retriever
 
 if TYPE_CHECKING:
     from mmkv.engine.runtime import Loaded
@@ -66,7 +66,7 @@ def find(
     model = vlm.adapter.language_model
     embeds, words = prompt_input(vlm.adapter, prompt)
     slot = vlm.slots.take()
-    engine_pass = AnswerPass(context, vlm.rotary, words, retriever, 0, slot)
+    engine_pass = RetrievalPass(context, vlm.rotary, words, retriever, 0, slot)
     use = hooks.Use(model)
     try:
         with vlm.turns.turn(), torch.inference_mode():

@@ -8,7 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mmkv.answer import Answer
+    from mmkv.answer.answer import Answer
 
 _MOST = 8  # frames shown of an answer
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmkv.answer.retriever import LayerChoice, Retriever
 from mmkv.archive import ArchivedBlock
-from mmkv.retrieval.retriever import LayerChoice, Retriever
 
 
 class Uniform(Retriever):

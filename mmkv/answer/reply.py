@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mmkv.answer import Answer, FrameRef, rank, unknown_words
-from mmkv.answer_pass import AnswerPass, prompt_input
-from mmkv.context import Context
+from mmkv.answer.answer import Answer, FrameRef, rank, unknown_words
+from mmkv.answer.context import Context
+from mmkv.answer.resident_pass import ResidentPass
+from mmkv.answer.resident_past import FarPast
+from mmkv.answer.retrieval_pass import RetrievalPass, prompt_input
+from mmkv.answer.retriever import Retriever
 from mmkv.engine import hooks
 from mmkv.engine.decode_step import Decoding
 from mmkv.engine.detokenizer import Decoder
 from mmkv.engine.fair_lock import Cancelled
 from mmkv.engine.sampling import Sampler, Sampling
 from mmkv.models.prompt import Prompt
-from mmkv.resident import FarPast, ResidentPass
-from mmkv.retrieval.retriever import Retriever
 
 if TYPE_CHECKING:
     from mmkv.engine.runtime import Loaded
@@ -127,7 +128,7 @@ class Reply:
         room = self._sampling.max_new_tokens
         vlm = self._vlm
         settings = (context, vlm.rotary, words, retriever, room, vlm.slots.take())
-        self._pass = AnswerPass(*settings, keep) if far is None else ResidentPass(*settings, far)
+        self._pass = RetrievalPass(*settings, keep) if far is None else ResidentPass(*settings, far)
         recorder = vlm.slots.recorder if vlm.cuda_graphs else None
         self._decoding = Decoding(adapter, vlm.rotary, self._pass, recorder)
         with self._vlm.turns.turn(self._cancel), torch.inference_mode():

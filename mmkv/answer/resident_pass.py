@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmkv.answer_pass import AnswerPass
+from mmkv.answer.context import Context
+from mmkv.answer.resident_past import FarPast
+from mmkv.answer.retrieval_pass import RetrievalPass
+from mmkv.answer.retriever import LayerChoice, Retriever
 from mmkv.archive import ArchivedBlock
-from mmkv.context import Context
 from mmkv.engine.decode_buffers import LayerBuffer, Slot
 from mmkv.engine.rotary import Rotary
 from mmkv.kernels.buffer_attention import buffer_attention_lse
 from mmkv.kernels.packed_attention import packed_attention
-from mmkv.resident.past import FarPast
-from mmkv.retrieval.retriever import LayerChoice, Retriever
 
 
 class Told(Retriever):
@@ -35,12 +35,12 @@ class Told(Retriever):
         return self._inner.choose(layer, words)[0], []
 
 
-class ResidentPass(AnswerPass):
+class ResidentPass(RetrievalPass):
     """State of one answer.
 
     Args:
         far: the past, whose distance holds for every token of prompt and answer.
-        others: see `AnswerPass`.
+        others: see `RetrievalPass`.
     """
 
     def __init__(

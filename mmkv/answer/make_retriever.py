@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from mmkv.answer.context import Context
+from mmkv.answer.external import External
+from mmkv.answer.retriever import LayerRetriever, Retriever
+from mmkv.answer.uniform import Uniform
 from mmkv.config.resolved import ResolvedConfig
-from mmkv.context import Context
-from mmkv.retrieval.external import External
 from mmkv.retrieval.registry import EXTERNAL, SCORES, UNIFORM
-from mmkv.retrieval.retriever import LayerRetriever, Retriever
 from mmkv.retrieval.text_image import TextImage
-from mmkv.retrieval.uniform import Uniform
 
 
 def make_retriever(

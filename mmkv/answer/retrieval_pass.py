@@ -14,21 +14,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmkv.answer.context import Context, block_positions
+from mmkv.answer.retriever import LayerChoice, Retriever
+from mmkv.answer.thinning import Chosen, thin_buffer
 from mmkv.archive import ArchivedBlock
-from mmkv.context import Context, block_positions
 from mmkv.engine.decode_buffers import LayerBuffer, Slot
 from mmkv.engine.rotary import Rotary
-from mmkv.eviction.asked import Chosen, thin_buffer
 from mmkv.kernels.buffer_attention import buffer_attention
 from mmkv.kernels.rotate_write import rotate_write
 from mmkv.models.base import VideoModel
 from mmkv.models.prompt import Prompt
-from mmkv.retrieval.retriever import LayerChoice, Retriever
 
 _ROOM = 512  # tokens that a buffer is made for before it grows
 
 
-class AnswerPass:
+class RetrievalPass:
     """State of one answer.
 
     Args:

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from mmkv.answer.retriever import LayerChoice
 from mmkv.archive import ArchivedBlock
 from mmkv.archive.blocks import index_of
-from mmkv.retrieval.retriever import LayerChoice
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -39,8 +39,8 @@ class FrameRef:
         return f"<FrameRef {at}: score {self.score:.2f}, {how}{picture}>"
 
     def _repr_html_(self) -> str:
+        from mmkv.answer.html import figure
         from mmkv.config.units import clock
-        from mmkv.html import figure
 
         return figure(self.thumbnail, clock(self.seconds), repr(self))
 
@@ -80,7 +80,7 @@ class Answer:
         return f"<Answer {text!r}: {seen}{best}{end}>"
 
     def _repr_html_(self) -> str:
-        from mmkv.html import answer
+        from mmkv.answer.html import answer
 
         return answer(self)
 

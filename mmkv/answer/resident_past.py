@@ -18,15 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmkv.answer.context import Context
+from mmkv.answer.resident_segments import Row, Segment, new_segment
 from mmkv.archive import ArchivedBlock, Snapshot
 from mmkv.archive.pages import Page
 from mmkv.codecs import Codec
 from mmkv.codecs.packed import PackedCodec
 from mmkv.codecs.packer import ChannelPacker
-from mmkv.context import Context
 from mmkv.kernels.packed_attention import PackedHistory, compact
 from mmkv.models.base import Shape
-from mmkv.resident.segments import Row, Segment, new_segment
 
 _AT_ONCE = 64  # pages brought over in one go
 
