@@ -18,7 +18,7 @@ from torch import Tensor
 import mmkv
 from mmkv.answer.context import Context, capture
 from mmkv.answer.retrieval_pass import prompt_input
-from mmkv.archive import ArchivedBlock
+from mmkv.archive import CachedBlock
 from mmkv.engine import hooks
 from mmkv.engine.rotary import Rotary
 from mmkv.kernels.common.naive import rotate
@@ -107,7 +107,7 @@ class BatchPass:
         )  # fmt: skip
         return out.transpose(1, 2)[self._back[0], self._back[1]][None]
 
-    def _choose(self, layer: int, query: Tensor, scaling: float) -> list[list[ArchivedBlock]]:
+    def _choose(self, layer: int, query: Tensor, scaling: float) -> list[list[CachedBlock]]:
         """Each question's blocks in this layer."""
         context = self._context
         candidates, past = context.candidates, context.past
@@ -125,7 +125,7 @@ class BatchPass:
         return found
 
     def _seen(
-        self, layer: int, chosen: Sequence[Sequence[ArchivedBlock]]
+        self, layer: int, chosen: Sequence[Sequence[CachedBlock]]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Keys and values `[Q, H_kv, S, D]` of sinks and chosen blocks, rotated, and which of them
         are there, bool `[Q, H_kv, S]`.

@@ -32,7 +32,7 @@ from benchmarks.eviction_asked import Asked, read_work, to_dict
 from benchmarks.eviction_cells import FOCUS, SETS, WHOLE, Cell, main_cells
 from benchmarks.eviction_report import write_report
 from benchmarks.needle_world import KINDS, World, make_world, pictures
-from mmkv.archive import Archive, ArchivedBlock, PageSize
+from mmkv.archive import Archive, CachedBlock, PageSize
 from mmkv.config.policies import thinning_of
 from mmkv.models.tiny.world import make_bank
 
@@ -85,7 +85,7 @@ class Recorded:
     """
 
     stream: mmkv.Stream
-    blocks: list[ArchivedBlock]
+    blocks: list[CachedBlock]
     summaries: list[torch.Tensor]
 
     @classmethod

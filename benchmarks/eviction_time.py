@@ -17,9 +17,9 @@ import torch
 
 import mmkv
 from benchmarks.common import chunks, median, save, show
-from mmkv.archive import ArchivedBlock
+from mmkv.archive import CachedBlock
 from mmkv.archive.thinning import Thinned, Thinning
-from mmkv.encode.state import Ingest
+from mmkv.encode.state import StreamState
 
 POLICIES = ("text-prior", "snapkv", "temporal", "temporal+text-prior", "diverse", "random")
 CHUNK, PER_ROUND = 8, 20
@@ -36,9 +36,7 @@ class Clocked(Thinning):
 
     seconds = 0.0
 
-    def thin(
-        self, blocks: Sequence[ArchivedBlock], states: Sequence[torch.Tensor]
-    ) -> Thinned | None:
+    def thin(self, blocks: Sequence[CachedBlock], states: Sequence[torch.Tensor]) -> Thinned | None:
         began = clock()
         thinned = super().thin(blocks, states)
         self.seconds += clock() - began
@@ -48,7 +46,7 @@ class Clocked(Thinning):
 class Forward:
     """Adds up the seconds of a stream's forwards."""
 
-    def __init__(self, ingest: Ingest) -> None:
+    def __init__(self, ingest: StreamState) -> None:
         self.seconds = 0.0
         inner = ingest._forward
 

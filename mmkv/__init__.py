@@ -9,38 +9,38 @@ if TYPE_CHECKING:
     from mmkv.answer.answer import Answer, FrameRef
     from mmkv.answer.find import Moment
     from mmkv.answer.reply import Reply
-    from mmkv.chat import Chat
     from mmkv.config.cache import CacheConfig
-    from mmkv.encoding import Progress
-    from mmkv.every import AskEvery
     from mmkv.eviction import Eviction, Frames
-    from mmkv.feed import Feed
     from mmkv.loading import load
     from mmkv.merging import Merge
     from mmkv.retrieval.text_image import TextImage
-    from mmkv.stats import Stats
+    from mmkv.session.ask_every import AskEvery
+    from mmkv.session.chat import Chat
+    from mmkv.session.encode_source import Progress
+    from mmkv.session.feed import Feed
+    from mmkv.session.stats import Stats
+    from mmkv.session.stream import Stream
     from mmkv.store import StoreError
-    from mmkv.stream import Stream
     from mmkv.video_lm import VideoLM
 
 __version__ = "0.1.0.dev0"
 
 _WHERE = {
     "Answer": "answer.answer",
-    "AskEvery": "every",
+    "AskEvery": "session.ask_every",
     "CacheConfig": "config.cache",
-    "Chat": "chat",
+    "Chat": "session.chat",
     "Eviction": "eviction",
-    "Feed": "feed",
+    "Feed": "session.feed",
     "FrameRef": "answer.answer",
     "Frames": "eviction",
     "Merge": "merging",
     "Moment": "answer.find",
-    "Progress": "encoding",
+    "Progress": "session.encode_source",
     "Reply": "answer.reply",
-    "Stats": "stats",
+    "Stats": "session.stats",
     "StoreError": "store",
-    "Stream": "stream",
+    "Stream": "session.stream",
     "TextImage": "retrieval.text_image",
     "VideoLM": "video_lm",
     "load": "loading",

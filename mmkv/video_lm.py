@@ -6,12 +6,12 @@ import os
 from typing import Literal
 
 from mmkv.config.cache import CacheConfig
-from mmkv.engine.runtime import Loaded
-from mmkv.opening import new_stream, open_stream
-from mmkv.stream import Stream
+from mmkv.engine.runtime import ModelRuntime
+from mmkv.session.opening import new_stream, open_stream
+from mmkv.session.stream import Stream
 
 
-class VideoLM(Loaded):
+class VideoLM(ModelRuntime):
     """A model and its tokenizer. Made by `mmkv.load`.
 
     name: what was loaded. family: the adapter's name.

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import mmkv
-from mmkv.archive import ArchivedBlock
+from mmkv.archive import CachedBlock
 from mmkv.engine import hooks
 
 
@@ -122,7 +122,7 @@ def archived_kv(stream: mmkv.Stream) -> Tensor:
     return blocks_kv(stream, stream._ingest.archive.snapshot().blocks)
 
 
-def blocks_kv(stream: mmkv.Stream, blocks: Sequence[ArchivedBlock]) -> Tensor:
+def blocks_kv(stream: mmkv.Stream, blocks: Sequence[CachedBlock]) -> Tensor:
     """The same of some blocks, as a question would load them."""
     past, cpu = stream._ingest.archive.snapshot(), torch.device("cpu")
     layers = range(stream._vlm.adapter.shape.layers)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmkv.archive import ArchivedBlock
+from mmkv.archive import CachedBlock
 from mmkv.models.base import Layout
 
 Scores = Callable[[np.ndarray, np.ndarray, np.ndarray | None], np.ndarray]
@@ -157,7 +157,7 @@ def folded(
 
 def blocks(
     states: Tensor, frames: int, text: tuple[int, int] = (0, 0), mass: Tensor | None = None
-) -> list[ArchivedBlock]:
+) -> list[CachedBlock]:
     """Blocks of equal length out of keys and values `[L, 2, H_kv, F * T, D]`, with so many text
     tokens before and after the visual ones; mass `[L, H_kv, F * T]`.
     """
@@ -165,7 +165,7 @@ def blocks(
     before, after = tuple(range(text[0])), tuple(range(text[1]))
     layout = Layout(before, after, np.arange(size)[None], (size,))
     return [
-        ArchivedBlock(
+        CachedBlock(
             i, i * size, i, 1, (float(i), float(i)), layout, np.array([i * size]),
             states[:, :, :, i * size : (i + 1) * size],
             mass=None if mass is None else mass[:, :, i * size : (i + 1) * size],

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmkv.archive import Archive, ArchivedBlock, PageSize, Snapshot
+from mmkv.archive import Archive, CachedBlock, PageSize, Snapshot
 from mmkv.archive.thinning import Thinning
 from mmkv.codecs import make_codec
 from mmkv.models.base import Layout, Shape
@@ -57,7 +57,7 @@ def states(i: int) -> Tensor:
     return torch.from_numpy(numbers.reshape(shape))
 
 
-def block(i: int) -> ArchivedBlock:
+def block(i: int) -> CachedBlock:
     """Block i as it is encoded; every third has a picture beside it."""
     offsets = np.arange(tokens(i), dtype=np.int64)[None]
     layout = Layout((7, i % 5), (), offsets, (tokens(i),))
@@ -65,15 +65,15 @@ def block(i: int) -> ArchivedBlock:
     sides = {"picture": f"of block {i}".encode()} if i % 3 == 0 else {}
     seconds = (i + 0.125, i + 0.625)
     origin = np.array([start], dtype=np.int64)
-    return ArchivedBlock(i, start, 2 * i, 2, seconds, layout, origin, states(i), sides)
+    return CachedBlock(i, start, 2 * i, 2, seconds, layout, origin, states(i), sides)
 
 
-def even_block(i: int) -> ArchivedBlock:
+def even_block(i: int) -> CachedBlock:
     """Block i of a stream whose blocks are alike: a text token, four visual ones, a text token."""
     layout = Layout((7,), (3,), np.arange(6, dtype=np.int64)[None], (6,))
     kv = torch.cat([states(3 * i + 1), states(3 * i + 2)], dim=3)[:, :, :, :6]
     seconds = (i + 0.125, i + 0.625)
-    return ArchivedBlock(i, 6 * i, 2 * i, 2, seconds, layout, np.array([6 * i]), kv)
+    return CachedBlock(i, 6 * i, 2 * i, 2, seconds, layout, np.array([6 * i]), kv)
 
 
 def rows(first: int, stop: int) -> list[Tensor]:
@@ -142,7 +142,7 @@ def fill(into: Archive, first: int, stop: int, step: int = 1) -> None:
         into.append([block(i) for i in range(at, end)], rows(at, end))
 
 
-def same_block(got: ArchivedBlock, i: int) -> bool:
+def same_block(got: CachedBlock, i: int) -> bool:
     """Whether everything but keys, values and sides is that of block i."""
     want = block(i)
     names = ("index", "start", "frame", "frames", "seconds", "tokens")

@@ -17,7 +17,7 @@ from small_models import FAMILIES, clip, small_vlm
 from waiting import finish, until
 
 import mmkv
-from mmkv.engine.fair_lock import Cancelled, Turns
+from mmkv.engine.fair_lock import Cancelled, FairLock
 
 CONFIG = mmkv.CacheConfig(window_frames=6, recent_frames=2, retrieve_frames=4, chunk_frames=2)
 
@@ -145,7 +145,7 @@ def test_a_source_that_fails_leaves_what_was_read_before() -> None:
 
 
 def test_turns_come_in_the_order_of_asking() -> None:
-    turns, order, threads = Turns(), [], []
+    turns, order, threads = FairLock(), [], []
 
     def work(i: int) -> None:
         with turns.turn():
@@ -163,7 +163,7 @@ def test_turns_come_in_the_order_of_asking() -> None:
 @given(st.lists(st.integers(1, 20), min_size=2, max_size=8))
 @settings(max_examples=5, deadline=None)
 def test_only_one_thread_has_the_turn(counts: list[int]) -> None:
-    turns, inside, most = Turns(), [], []
+    turns, inside, most = FairLock(), [], []
 
     def work(count: int) -> None:
         for _ in range(count):
@@ -182,7 +182,7 @@ def test_only_one_thread_has_the_turn(counts: list[int]) -> None:
 
 
 def test_a_cancelled_wait_gives_its_place_up() -> None:
-    turns, cancel, seen = Turns(), threading.Event(), []
+    turns, cancel, seen = FairLock(), threading.Event(), []
 
     def work() -> None:
         try:
@@ -202,7 +202,7 @@ def test_a_cancelled_wait_gives_its_place_up() -> None:
 
 
 def test_an_error_inside_a_turn_frees_it() -> None:
-    turns = Turns()
+    turns = FairLock()
     with pytest.raises(KeyboardInterrupt), turns.turn(), turns.turn():
         raise KeyboardInterrupt
     assert turns._first() is None
@@ -211,7 +211,7 @@ def test_an_error_inside_a_turn_frees_it() -> None:
 
 
 def test_a_turn_that_was_never_given_back_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    turns, ran = Turns(), []
+    turns, ran = FairLock(), []
 
     def interrupted() -> None:
         with turns.turn():

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from small_models import FAMILIES, clip, small_vlm
 
 import mmkv
-from mmkv.archive import Archive, ArchivedBlock, PageSize, summaries
+from mmkv.archive import Archive, CachedBlock, PageSize, summaries
 from mmkv.codecs import make_codec
 from mmkv.engine import hooks
 from mmkv.models.base import Layout, Shape
@@ -22,9 +22,9 @@ from mmkv.retrieval.mean_key import MeanKey
 LAYOUT = Layout((), (), np.arange(2)[None], (2,))
 
 
-def block(index: int, layers: int = 1) -> ArchivedBlock:
+def block(index: int, layers: int = 1) -> CachedBlock:
     kv = torch.full((layers, 2, 1, 2, 4), float(index))
-    return ArchivedBlock(
+    return CachedBlock(
         index, 2 * index, index, 1, (float(index), float(index)), LAYOUT, np.array([0]), kv
     )
 

@@ -11,7 +11,7 @@ from small_models import FAMILIES, clip, small_vlm
 
 import mmkv
 from mmkv.answer.find import moments
-from mmkv.archive import ArchivedBlock
+from mmkv.archive import CachedBlock
 from mmkv.models.base import Layout
 
 CONFIG = mmkv.CacheConfig(window_frames=6, recent_frames=2, retrieve_frames=4)
@@ -19,9 +19,9 @@ VLM = small_vlm("llava_onevision")
 LAYOUT = Layout((), (), np.arange(2)[None], (2,))
 
 
-def blocks(n: int) -> list[ArchivedBlock]:
+def blocks(n: int) -> list[CachedBlock]:
     return [
-        ArchivedBlock(i, 2 * i, 2 * i, 2, (10.0 * i, 10.0 * i + 5), LAYOUT, np.array([0]))
+        CachedBlock(i, 2 * i, 2 * i, 2, (10.0 * i, 10.0 * i + 5), LAYOUT, np.array([0]))
         for i in range(n)
     ]
 

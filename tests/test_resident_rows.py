@@ -122,7 +122,7 @@ def test_what_groups_share_is_worked_out_once_over_questions_and_tokens(
         made.append(len(params.top))
         return compact(params, form)
 
-    monkeypatch.setattr(past, "compact", counted)
+    monkeypatch.setattr(resident_past, "compact", counted)
     for tokens in (6, 1, 4):
         stream.ask("What is it?", max_new_tokens=tokens)
     held = sum(len(s.rows) * 2 * len(s.layers) for s in stream._resident._segments)

@@ -6,7 +6,7 @@ _RESTART = 1.0  # seconds backwards above which the clock was restarted, not jit
 
 
 class FileClock:
-    """Turns a file's presentation times into seconds that strictly rise.
+    """FairLock a file's presentation times into seconds that strictly rise.
 
     A missing time is one frame interval after the last. A step back by more than a second is a
     restarted clock (joined recordings): time goes on from there. A smaller one, or none at all,

@@ -12,7 +12,7 @@ from mmkv.demos.captioning.captions import Captions, Segment
 from mmkv.demos.captioning.segments import Spans, make_cutter
 from mmkv.demos.captioning.settings import MEMORY, Captioning
 from mmkv.encode.frames import chunks
-from mmkv.stream import Stream
+from mmkv.session.stream import Stream
 from mmkv.video import FrameSource, VideoError, open_source
 from mmkv.video_lm import VideoLM
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mmkv.answer.retriever import LayerChoice
-from mmkv.archive import ArchivedBlock
+from mmkv.archive import CachedBlock
 from mmkv.archive.blocks import index_of
 
 
@@ -108,10 +108,10 @@ class Answer:
 
 def rank(
     choices: Sequence[LayerChoice],
-    candidates: Sequence[ArchivedBlock],
-    recent: Sequence[ArchivedBlock],
+    candidates: Sequence[CachedBlock],
+    recent: Sequence[CachedBlock],
     hits: int,
-    thumbnail: Callable[[ArchivedBlock], bytes | None] = lambda block: None,
+    thumbnail: Callable[[CachedBlock], bytes | None] = lambda block: None,
 ) -> tuple[FrameRef, ...]:
     """The blocks in an answer's context as frames: the higher score first, then the more layers.
 

@@ -9,9 +9,9 @@ from numbers import Real
 import numpy as np
 from torch import Tensor
 
-from mmkv.archive import ArchivedBlock, Snapshot
+from mmkv.archive import CachedBlock, Snapshot
 from mmkv.config.resolved import ResolvedConfig
-from mmkv.encode.state import Ingest
+from mmkv.encode.state import StreamState
 from mmkv.encode.thumbnails import SIDE
 from mmkv.engine.rotary import Rotary
 
@@ -32,15 +32,15 @@ class Context:
     """
 
     past: Snapshot
-    candidates: list[ArchivedBlock]
-    recent: list[ArchivedBlock]
+    candidates: list[CachedBlock]
+    recent: list[CachedBlock]
     recent_kv: list[tuple[Tensor, Tensor]]
     anchor: np.ndarray
     sinks: list[tuple[Tensor, Tensor]]
     seconds: float
     thumbnails: bool = False
 
-    def thumbnail(self, block: ArchivedBlock) -> bytes | None:
+    def thumbnail(self, block: CachedBlock) -> bytes | None:
         """A small JPEG of a block's first frame, where there is one."""
         return self.past.side(SIDE, block) if self.thumbnails else None
 
@@ -71,7 +71,11 @@ def checked_recent(recent_frames: int | None, config: ResolvedConfig) -> int:
 
 
 def capture(
-    ingest: Ingest, rotary: Rotary, recent_frames: int, since: float | None, until: float | None
+    ingest: StreamState,
+    rotary: Rotary,
+    recent_frames: int,
+    since: float | None,
+    until: float | None,
 ) -> Context:
     """The context of a question asked now.
 
@@ -87,7 +91,7 @@ def capture(
     low = float("-inf") if since is None else since
     high = float("inf") if until is None else until
     pending = ingest.pending[-1][0] if ingest.pending else float("-inf")
-    tail: list[ArchivedBlock] = []
+    tail: list[CachedBlock] = []
     if ingest.pending and low <= pending <= high:
         peeked = ingest.peek()
         tail = peeked[1] if peeked else []
@@ -118,12 +122,12 @@ def capture(
 
 
 def _recent_kv(
-    ingest: Ingest,
+    ingest: StreamState,
     past: Snapshot,
     rotary: Rotary,
     layer: int,
-    blocks: list[ArchivedBlock],
-    tail: list[ArchivedBlock],
+    blocks: list[CachedBlock],
+    tail: list[CachedBlock],
 ) -> tuple[Tensor, Tensor]:
     window = ingest.window
     assert window is not None
@@ -143,17 +147,17 @@ def _recent_kv(
     return key, value
 
 
-def block_positions(blocks: list[ArchivedBlock], origins: list[np.ndarray]) -> np.ndarray:
+def block_positions(blocks: list[CachedBlock], origins: list[np.ndarray]) -> np.ndarray:
     """Positions int64 `[A, n]` of these blocks' tokens when they start at these origins."""
     parts = [b.layout.offsets + o[:, None] for b, o in zip(blocks, origins, strict=True)]
     return np.concatenate(parts, axis=1)
 
 
-def _end(block: ArchivedBlock) -> float:
+def _end(block: CachedBlock) -> float:
     return block.seconds[1]
 
 
-def _after(block: ArchivedBlock) -> np.ndarray:
+def _after(block: CachedBlock) -> np.ndarray:
     return block.origin + np.asarray(block.layout.advance)
 
 
@@ -164,7 +168,7 @@ def _sinks(key: Tensor | None, value: Tensor | None, ring: Tensor) -> tuple[Tens
     return key, value
 
 
-def _nothing(ingest: Ingest, since: float | None, until: float | None) -> str:
+def _nothing(ingest: StreamState, since: float | None, until: float | None) -> str:
     last = ingest.archive.last
     if last is None and not ingest.pending:
         return "the stream has no frames yet; encode or feed some before asking"

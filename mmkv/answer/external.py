@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mmkv.answer.retriever import Retriever
-from mmkv.archive import ArchivedBlock, Snapshot
+from mmkv.archive import CachedBlock, Snapshot
 from mmkv.retrieval.text_image import SIDE, TextImage
 
 
@@ -32,8 +32,8 @@ class External(Retriever):
         encoder: TextImage,
         text: str,
         known: dict[int, Tensor],
-        candidates: Sequence[ArchivedBlock],
-        recent: Sequence[ArchivedBlock],
+        candidates: Sequence[CachedBlock],
+        recent: Sequence[CachedBlock],
         count: int,
         *,
         neighbours: int = 0,
@@ -53,7 +53,7 @@ class External(Retriever):
             self._scores = vectors @ self._text / lengths
         return self._scores.to(words.device)
 
-    def _vector(self, block: ArchivedBlock) -> Tensor:
+    def _vector(self, block: CachedBlock) -> Tensor:
         if block.index not in self._known:
             data = self._past.side(SIDE, block)
             if data is None:

@@ -16,13 +16,13 @@ import torch
 from mmkv.answer.context import Context
 from mmkv.answer.retrieval_pass import RetrievalPass, prompt_input
 from mmkv.answer.retriever import Retriever
-from mmkv.archive import ArchivedBlock
+from mmkv.archive import CachedBlock
 from mmkv.engine import hooks
 from mmkv.models.prompt import Prompt
 from mmkv.retrieval.registry import EXTERNAL, SCORES, UNIFORM
 
 if TYPE_CHECKING:
-    from mmkv.engine.runtime import Loaded
+    from mmkv.engine.runtime import ModelRuntime
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -60,7 +60,7 @@ def check_can_find(score: str) -> None:
 
 
 def find(
-    vlm: Loaded, context: Context, prompt: Prompt, retriever: Retriever, k: int
+    vlm: ModelRuntime, context: Context, prompt: Prompt, retriever: Retriever, k: int
 ) -> tuple[Moment, ...]:
     """The best `k` moments for a prompt, best first; fewer where no more frames stand out."""
     model = vlm.adapter.language_model
@@ -78,7 +78,7 @@ def find(
     return moments([*context.candidates, *context.recent][: len(scores)], scores, k)
 
 
-def moments(blocks: Sequence[ArchivedBlock], scores: np.ndarray, k: int) -> tuple[Moment, ...]:
+def moments(blocks: Sequence[CachedBlock], scores: np.ndarray, k: int) -> tuple[Moment, ...]:
     """Join blocks around each of the best: a moment goes on while its score is above half the peak.
 
     Args:

@@ -25,7 +25,7 @@ from mmkv.engine.sampling import Sampler, Sampling
 from mmkv.models.prompt import Prompt
 
 if TYPE_CHECKING:
-    from mmkv.engine.runtime import Loaded
+    from mmkv.engine.runtime import ModelRuntime
 
 log = logging.getLogger("mmkv")
 
@@ -39,7 +39,7 @@ class Reply:
 
     def __init__(
         self,
-        vlm: Loaded,
+        vlm: ModelRuntime,
         context: Context,
         prompt: Prompt,
         sampling: Sampling,

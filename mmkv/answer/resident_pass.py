@@ -14,7 +14,7 @@ from mmkv.answer.context import Context
 from mmkv.answer.resident_past import FarPast
 from mmkv.answer.retrieval_pass import RetrievalPass
 from mmkv.answer.retriever import LayerChoice, Retriever
-from mmkv.archive import ArchivedBlock
+from mmkv.archive import CachedBlock
 from mmkv.engine.decode_buffers import LayerBuffer, Slot
 from mmkv.engine.rotary import Rotary
 from mmkv.kernels.buffer_attention import buffer_attention_lse
@@ -31,7 +31,7 @@ class Told(Retriever):
     def scores(self, layer: int, words: Tensor) -> Tensor:
         return self._inner.scores(layer, words)
 
-    def choose(self, layer: int, words: Tensor) -> tuple[LayerChoice, list[ArchivedBlock]]:
+    def choose(self, layer: int, words: Tensor) -> tuple[LayerChoice, list[CachedBlock]]:
         return self._inner.choose(layer, words)[0], []
 
 

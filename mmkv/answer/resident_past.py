@@ -20,7 +20,7 @@ from torch import Tensor
 
 from mmkv.answer.context import Context
 from mmkv.answer.resident_segments import Row, Segment, new_segment
-from mmkv.archive import ArchivedBlock, Snapshot
+from mmkv.archive import CachedBlock, Snapshot
 from mmkv.archive.pages import Page
 from mmkv.codecs import Codec
 from mmkv.codecs.packed import PackedCodec
@@ -161,7 +161,7 @@ class Resident:
             elif 2 * gone > len(segment.rows):
                 segment.drop(gone)
 
-    def _view(self, past: Snapshot, candidates: Sequence[ArchivedBlock]) -> list[FarLayer]:
+    def _view(self, past: Snapshot, candidates: Sequence[CachedBlock]) -> list[FarLayer]:
         first = candidates[0].index if candidates else 0
         stop = candidates[-1].index + 1 if candidates else 0
         ranges = [

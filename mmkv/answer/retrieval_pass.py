@@ -17,7 +17,7 @@ from torch import Tensor
 from mmkv.answer.context import Context, block_positions
 from mmkv.answer.retriever import LayerChoice, Retriever
 from mmkv.answer.thinning import Chosen, thin_buffer
-from mmkv.archive import ArchivedBlock
+from mmkv.archive import CachedBlock
 from mmkv.engine.decode_buffers import LayerBuffer, Slot
 from mmkv.engine.rotary import Rotary
 from mmkv.kernels.buffer_attention import buffer_attention
@@ -194,7 +194,7 @@ def prompt_input(adapter: VideoModel, prompt: Prompt) -> tuple[Tensor, Tensor]:
 
 
 def place(
-    context: Context, blocks: list[ArchivedBlock]
+    context: Context, blocks: list[CachedBlock]
 ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
     """Number sinks, chosen blocks, recent blocks and prompt as one clip, in the ring's coordinates.
 

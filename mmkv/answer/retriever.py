@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmkv.archive import ArchivedBlock, Snapshot
+from mmkv.archive import CachedBlock, Snapshot
 from mmkv.retrieval.base import Score, standard
 from mmkv.retrieval.choice import choose
 
@@ -35,8 +35,8 @@ class Retriever(ABC):
 
     def __init__(
         self,
-        candidates: Sequence[ArchivedBlock],
-        recent: Sequence[ArchivedBlock],
+        candidates: Sequence[CachedBlock],
+        recent: Sequence[CachedBlock],
         count: int,
         *,
         neighbours: int = 0,
@@ -61,7 +61,7 @@ class Retriever(ABC):
             words: the question's words as `Score.rows` takes them.
         """
 
-    def choose(self, layer: int, words: Tensor) -> tuple[LayerChoice, list[ArchivedBlock]]:
+    def choose(self, layer: int, words: Tensor) -> tuple[LayerChoice, list[CachedBlock]]:
         """The blocks of one layer, in time order. Call it once per layer, in order."""
         if not self._runs:
             return LayerChoice([], np.empty(0)), []
@@ -84,8 +84,8 @@ class LayerRetriever(Retriever):
         self,
         past: Snapshot,
         score: Score,
-        candidates: Sequence[ArchivedBlock],
-        recent: Sequence[ArchivedBlock],
+        candidates: Sequence[CachedBlock],
+        recent: Sequence[CachedBlock],
         count: int,
         *,
         neighbours: int = 0,
@@ -105,7 +105,7 @@ class LayerRetriever(Retriever):
         return self._score.combine(torch.cat(rows, dim=1))
 
 
-def runs(blocks: Sequence[ArchivedBlock]) -> list[tuple[int, int]]:
+def runs(blocks: Sequence[CachedBlock]) -> list[tuple[int, int]]:
     """Numbers of the first block and of the one after the last, of each run without a gap."""
     if not blocks:
         return []

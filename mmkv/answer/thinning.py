@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmkv.archive.blocks import ArchivedBlock
+from mmkv.archive.blocks import CachedBlock
 from mmkv.archive.thinning import is_visual
 from mmkv.engine.decode_buffers import LayerBuffer
 from mmkv.kernels.attention_mass import attention_mass
@@ -27,7 +27,7 @@ class Chosen:
 
     first: int
     count: int
-    blocks: Sequence[ArchivedBlock]
+    blocks: Sequence[CachedBlock]
     left: Tensor | None
 
 

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from mmkv.answer.retriever import LayerChoice, Retriever
-from mmkv.archive import ArchivedBlock
+from mmkv.archive import CachedBlock
 
 
 class Uniform(Retriever):
     """The same blocks in every layer, the first and the last of the candidates among them."""
 
     def __init__(
-        self, candidates: Sequence[ArchivedBlock], recent: Sequence[ArchivedBlock], count: int
+        self, candidates: Sequence[CachedBlock], recent: Sequence[CachedBlock], count: int
     ) -> None:
         super().__init__(candidates, recent, count)
         self._scored = len(candidates) + len(recent)
@@ -26,7 +26,7 @@ class Uniform(Retriever):
     def scores(self, layer: int, words: Tensor) -> Tensor:
         return torch.zeros(self._scored, device=words.device)
 
-    def choose(self, layer: int, words: Tensor) -> tuple[LayerChoice, list[ArchivedBlock]]:
+    def choose(self, layer: int, words: Tensor) -> tuple[LayerChoice, list[CachedBlock]]:
         n = len(self._candidates)
         places = np.unique(np.linspace(0, n - 1, min(self.count, n)).round().astype(int)).tolist()
         blocks = [self._candidates[place] for place in places]

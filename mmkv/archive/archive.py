@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mmkv.archive.blocks import ArchivedBlock
+from mmkv.archive.blocks import CachedBlock
 from mmkv.archive.pages import pack, stripped
 from mmkv.archive.reads import PageMemory, ReadCounts
 from mmkv.archive.slabs import Slabs
@@ -86,12 +86,12 @@ class Archive:
         return self._blocks.first
 
     @property
-    def last(self) -> ArchivedBlock | None:
+    def last(self) -> CachedBlock | None:
         """The newest block."""
         return self._blocks.last
 
     @property
-    def oldest(self) -> ArchivedBlock | None:
+    def oldest(self) -> CachedBlock | None:
         """The oldest block not forgotten."""
         return self._blocks.oldest
 
@@ -123,7 +123,7 @@ class Archive:
         """Where questions found what they needed."""
         return self._memory.counts
 
-    def append(self, blocks: Sequence[ArchivedBlock], summaries: Sequence[Tensor]) -> None:
+    def append(self, blocks: Sequence[CachedBlock], summaries: Sequence[Tensor]) -> None:
         """Add blocks, with their keys and values; `summaries` holds per layer
         `[len(blocks), H_kv, D]` or `[len(blocks), m, H_kv, D]`.
         """
@@ -215,7 +215,7 @@ class Archive:
             list(self._blocks), self._pages.copy(), self._summaries.view(), self._packed
         )
 
-    def _open(self) -> list[ArchivedBlock]:
+    def _open(self) -> list[CachedBlock]:
         """Blocks of the open page."""
         return self._blocks.between(max(self._pages.stop, self.first))
 

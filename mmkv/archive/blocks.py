@@ -12,7 +12,7 @@ from mmkv.models.base import Layout
 
 
 @dataclass(frozen=True, slots=True)
-class ArchivedBlock:
+class CachedBlock:
     """One block of the past.
 
     index: its number in the stream. start: its first token's number. frame: its first frame's.
@@ -50,6 +50,6 @@ class ArchivedBlock:
         return held + sum(len(data) for data in self.sides.values())
 
 
-def index_of(block: ArchivedBlock) -> int:
+def index_of(block: CachedBlock) -> int:
     """Its number in the stream, to search and sort by."""
     return block.index

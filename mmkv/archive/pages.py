@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmkv.archive.blocks import ArchivedBlock
+from mmkv.archive.blocks import CachedBlock
 from mmkv.archive.kept import bit_bytes, to_bits
 from mmkv.archive.slabs import Slabs
 from mmkv.archive.thinning import Thinning
@@ -89,7 +89,7 @@ class Page:
 
 
 def pack(
-    blocks: Sequence[ArchivedBlock],
+    blocks: Sequence[CachedBlock],
     codec: Codec,
     memory: Slabs,
     devices: Sequence[torch.device] = (),
@@ -150,7 +150,7 @@ def _on_devices(states: Tensor, devices: Sequence[torch.device]) -> list[Tensor]
     return [part.to(where, non_blocking=True) for part, where in parts]
 
 
-def stripped(block: ArchivedBlock) -> ArchivedBlock:
+def stripped(block: CachedBlock) -> CachedBlock:
     """The block without what its page holds from now on."""
     return replace(block, kv=None, sides=_NOTHING, mass=None, salience=None)
 

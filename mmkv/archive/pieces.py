@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mmkv.archive.blocks import ArchivedBlock
+from mmkv.archive.blocks import CachedBlock
 from mmkv.archive.kept import from_bits, places
 from mmkv.archive.pages import Page, part_of
 from mmkv.archive.reads import PageMemory
@@ -24,13 +24,13 @@ class Piece:
 
     tokens: int = 0
     count: int = 0
-    raw: list[ArchivedBlock] = field(default_factory=list)
+    raw: list[CachedBlock] = field(default_factory=list)
     parts: list[Part] = field(default_factory=list)
     left: np.ndarray | None = None
 
 
 def pieces(
-    runs: Iterable[tuple[Page | None, list[ArchivedBlock]]],
+    runs: Iterable[tuple[Page | None, list[CachedBlock]]],
     memory: PageMemory,
     layer: int,
     heads: int,

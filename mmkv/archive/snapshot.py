@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmkv.archive.blocks import ArchivedBlock, index_of
+from mmkv.archive.blocks import CachedBlock, index_of
 from mmkv.archive.pages import Page, part_of
 from mmkv.archive.pieces import Piece, pieces
 from mmkv.archive.reads import PageMemory
@@ -37,7 +37,7 @@ class Packed:
 class Snapshot:
     """The past at one moment. blocks: in time order, without those that a store lost."""
 
-    blocks: list[ArchivedBlock]
+    blocks: list[CachedBlock]
     _pages: list[Page]
     _summaries: Summaries
     _packed: Packed
@@ -45,7 +45,7 @@ class Snapshot:
     def load(
         self,
         layer: int,
-        chosen: Sequence[ArchivedBlock],
+        chosen: Sequence[CachedBlock],
         device: torch.device,
         spent: dict[str, float] | None = None,
     ) -> Tensor:
@@ -57,7 +57,7 @@ class Snapshot:
     def read(
         self,
         layer: int,
-        chosen: Sequence[ArchivedBlock],
+        chosen: Sequence[CachedBlock],
         device: torch.device,
         spent: dict[str, float] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
@@ -77,7 +77,7 @@ class Snapshot:
         out = torch.empty(size, dtype=self._packed.dtype, device=device)
         return out, self.fill(layer, chosen, out[0], out[1], None, spent)
 
-    def tokens(self, chosen: Sequence[ArchivedBlock]) -> int:
+    def tokens(self, chosen: Sequence[CachedBlock]) -> int:
         """How many tokens of these blocks are left."""
         return sum(
             sum(block.tokens for block in blocks)
@@ -89,7 +89,7 @@ class Snapshot:
     def fill(
         self,
         layer: int,
-        chosen: Sequence[ArchivedBlock],
+        chosen: Sequence[CachedBlock],
         key: Tensor,
         value: Tensor,
         rotation: Table | None,
@@ -149,8 +149,8 @@ class Snapshot:
         return torch.cat(held, dim=2).to(like.device, non_blocking=True)
 
     def with_keyframes(
-        self, chosen: Sequence[ArchivedBlock], among: Sequence[ArchivedBlock]
-    ) -> list[ArchivedBlock]:
+        self, chosen: Sequence[CachedBlock], among: Sequence[CachedBlock]
+    ) -> list[CachedBlock]:
         """Blocks with those beside which their tokens are understood, in time order.
 
         Args:
@@ -188,7 +188,7 @@ class Snapshot:
         slices = self._packed.memory.slices(page, layer, numbers)
         return part_of(page, numbers, slices, self._packed.shape.kv_heads)
 
-    def prefetch(self, layer: int, blocks: Sequence[ArchivedBlock]) -> None:
+    def prefetch(self, layer: int, blocks: Sequence[CachedBlock]) -> None:
         """Begin to read what `load` will need; returns at once."""
         for page, run in self._runs(blocks):
             if page is not None:
@@ -218,7 +218,7 @@ class Snapshot:
         """What the pieces of `summary_parts` are less: float32 `[H_kv, D]`."""
         return self._summaries.centre[layer]
 
-    def side(self, name: str, block: ArchivedBlock) -> bytes | None:
+    def side(self, name: str, block: CachedBlock) -> bytes | None:
         """What was kept under this name beside a block, or None.
 
         Raises:
@@ -230,11 +230,11 @@ class Snapshot:
         return None if page is None else page.side(name, block.index)
 
     def _runs(
-        self, chosen: Sequence[ArchivedBlock]
-    ) -> Iterator[tuple[Page | None, list[ArchivedBlock]]]:
+        self, chosen: Sequence[CachedBlock]
+    ) -> Iterator[tuple[Page | None, list[CachedBlock]]]:
         """Neighbours in `chosen` that lie in one page, or outside of any."""
         page: Page | None = None
-        run: list[ArchivedBlock] = []
+        run: list[CachedBlock] = []
         for block in chosen:
             its = None if block.kv is not None else page_of(self._pages, block.index)
             if run and its is not page:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmkv.archive.blocks import ArchivedBlock
+from mmkv.archive.blocks import CachedBlock
 from mmkv.eviction.base import Eviction, Frames
 from mmkv.eviction.budget import allocate, keep, total_kept
 from mmkv.kernels.rotate_write import tokens_of
@@ -45,13 +45,13 @@ class Thinning:
     def __init__(self, policy: Eviction, merge: Merge, keep_ratio: float) -> None:
         self.policy, self.merge, self.keep_ratio = policy, merge, keep_ratio
 
-    def tokens_left(self, blocks: Sequence[ArchivedBlock]) -> int:
+    def tokens_left(self, blocks: Sequence[CachedBlock]) -> int:
         """Tokens per head that these blocks will keep as a page, text included."""
         visual = [visual_tokens(block.layout) for block in blocks]
         text = sum(block.tokens for block in blocks) - sum(visual)
         return text + total_kept(self.keep_ratio, len(blocks), max(visual, default=0))
 
-    def thin(self, blocks: Sequence[ArchivedBlock], states: Sequence[Tensor]) -> Thinned | None:
+    def thin(self, blocks: Sequence[CachedBlock], states: Sequence[Tensor]) -> Thinned | None:
         """What is left of a page; None where nothing can go.
 
         Args:
@@ -94,7 +94,7 @@ class Thinning:
 
     def _scores(
         self,
-        blocks: Sequence[ArchivedBlock],
+        blocks: Sequence[CachedBlock],
         group: Tensor,
         row: int,
         visual: Tensor,
@@ -160,7 +160,7 @@ def visual_tokens(layout: Layout) -> int:
     return int(layout.offsets.shape[1]) - len(layout.before) - len(layout.after)
 
 
-def is_visual(blocks: Sequence[ArchivedBlock]) -> np.ndarray:
+def is_visual(blocks: Sequence[CachedBlock]) -> np.ndarray:
     """Which of these blocks' tokens are visual, bool `[T]`."""
     parts = []
     for block in blocks:
@@ -170,7 +170,7 @@ def is_visual(blocks: Sequence[ArchivedBlock]) -> np.ndarray:
     return np.concatenate(parts) if parts else np.zeros(0, dtype=bool)
 
 
-def _visual(blocks: Sequence[ArchivedBlock]) -> np.ndarray:
+def _visual(blocks: Sequence[CachedBlock]) -> np.ndarray:
     return np.flatnonzero(is_visual(blocks))
 
 

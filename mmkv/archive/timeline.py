@@ -9,7 +9,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from mmkv.archive.blocks import ArchivedBlock, index_of
+from mmkv.archive.blocks import CachedBlock, index_of
 from mmkv.archive.pages import Page
 from mmkv.archive.thinning import Thinning
 
@@ -24,9 +24,9 @@ class BlockList:
 
     def __init__(self) -> None:
         self.first = 0
-        self._held: list[ArchivedBlock] = []
+        self._held: list[CachedBlock] = []
 
-    def __iter__(self) -> Iterator[ArchivedBlock]:
+    def __iter__(self) -> Iterator[CachedBlock]:
         return iter(self._held)
 
     @property
@@ -35,24 +35,24 @@ class BlockList:
         return self._held[-1].index + 1 if self._held else self.first
 
     @property
-    def last(self) -> ArchivedBlock | None:
+    def last(self) -> CachedBlock | None:
         """The newest block."""
         return self._held[-1] if self._held else None
 
     @property
-    def oldest(self) -> ArchivedBlock | None:
+    def oldest(self) -> CachedBlock | None:
         """The oldest block not forgotten."""
         return self._held[0] if self._held else None
 
-    def add(self, blocks: Iterable[ArchivedBlock]) -> None:
+    def add(self, blocks: Iterable[CachedBlock]) -> None:
         """Add the newest."""
         self._held.extend(blocks)
 
-    def replace(self, blocks: Sequence[ArchivedBlock]) -> None:
+    def replace(self, blocks: Sequence[CachedBlock]) -> None:
         """Put these, which have the newest blocks' numbers, in their places."""
         self._held[-len(blocks) :] = blocks
 
-    def between(self, first: int, stop: int | None = None) -> list[ArchivedBlock]:
+    def between(self, first: int, stop: int | None = None) -> list[CachedBlock]:
         """Blocks from number `first` on, up to `stop`, which is not among them."""
         return self._held[self._place(first) : None if stop is None else self._place(stop)]
 
@@ -61,7 +61,7 @@ class BlockList:
         place = bisect_right(self._held, token, key=_end)
         return self._held[place].index if place < len(self._held) else self.stop
 
-    def drop(self, first: int) -> list[ArchivedBlock]:
+    def drop(self, first: int) -> list[CachedBlock]:
         """Forget blocks before number `first`, and return them."""
         place, stop = self._place(first), self.stop
         dropped = self._held[:place]
@@ -77,7 +77,7 @@ class BlockList:
         return bisect_left(self._held, index, key=index_of)
 
 
-def _end(block: ArchivedBlock) -> int:
+def _end(block: CachedBlock) -> int:
     return block.start + block.tokens
 
 
@@ -92,7 +92,7 @@ class PageSize:
     tokens: int | None = None
     seconds: float = 60.0
 
-    def full(self, blocks: Sequence[ArchivedBlock], thinning: Thinning | None = None) -> bool:
+    def full(self, blocks: Sequence[CachedBlock], thinning: Thinning | None = None) -> bool:
         """Whether these blocks make a page."""
         enough = self.tokens or (_LARGE if blocks[0].tokens >= _MANY else _SMALL)
         held = sum(block.tokens for block in blocks)

@@ -39,7 +39,7 @@ def plain(*, quiet: bool) -> Iterator[None]:
     ours = logging.getLogger("mmkv")
     levels = {
         ours: logging.ERROR if quiet else logging.WARNING,
-        logging.getLogger("mmkv.feed"): logging.CRITICAL,  # told by `session.watch_live`
+        logging.getLogger("mmkv.session.feed"): logging.CRITICAL,  # told by `session.watch_live`
         logging.getLogger("huggingface_hub"): logging.ERROR,  # not each of its retries
     }
     before = {logger: logger.level for logger in levels}

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmkv.archive import Archive, ArchivedBlock
+from mmkv.archive import Archive, CachedBlock
 from mmkv.archive.slabs import Slabs
 from mmkv.codecs.salience import TextSimilarity
 from mmkv.config.resolved import ResolvedConfig
@@ -26,7 +26,7 @@ from mmkv.models.base import Block, Grid, VideoModel
 from mmkv.retrieval.text_image import TextImage, embed
 
 
-class Prefill:
+class FrameEncoder:
     """Encodes frames, and knows nothing of what was encoded before.
 
     Args:
@@ -87,7 +87,7 @@ class Prefill:
         first_seconds: float,
         *,
         keep: bool,
-    ) -> tuple[EncodePass, list[ArchivedBlock]]:
+    ) -> tuple[EncodePass, list[CachedBlock]]:
         """Blocks behind what is archived.
 
         Args:
@@ -125,7 +125,7 @@ class Prefill:
         at, index, frame = 0, len(archive), frame_after(archive.last)
         for block, origin, length in zip(blocks, starts, lengths, strict=True):
             archived.append(
-                ArchivedBlock(
+                CachedBlock(
                     index=index,
                     start=window.seen + at,
                     frame=frame,
@@ -144,7 +144,7 @@ class Prefill:
         return encode, archived
 
 
-def frame_after(last: ArchivedBlock | None) -> int:
+def frame_after(last: CachedBlock | None) -> int:
     """The number of the frame behind a stream's last block."""
     return 0 if last is None else last.frame + last.frames
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mmkv.archive import ArchivedBlock
+from mmkv.archive import CachedBlock
 from mmkv.config.resolved import ResolvedConfig
 from mmkv.encode.window import EncodePass, Window
 from mmkv.engine import hooks
@@ -39,7 +39,7 @@ def open_window(
 def origins(
     adapter: VideoModel,
     prefix: int,
-    last: ArchivedBlock | None,
+    last: CachedBlock | None,
     first_seconds: float,
     blocks: Sequence[Block],
 ) -> list[np.ndarray]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmkv.archive import Archive, ArchivedBlock, Snapshot
+from mmkv.archive import Archive, CachedBlock, Snapshot
 from mmkv.archive.kept import nearest
 from mmkv.encode.window import Window
 from mmkv.kernels.rotate_write import tokens_of
@@ -21,7 +21,7 @@ Frame = tuple[float, Tensor]  # seconds, uint8 [H, W, 3]
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class StreamHeader:
     """What a stream's blocks cannot tell. grid: of its frames. first_seconds: time of the first.
     block_tokens: what its window was made for. far_distance: the window's, once it has one.
     """
@@ -32,18 +32,18 @@ class Begun:
     far_distance: int | None
 
 
-def note(store: Store | None, begun: Begun) -> None:
+def note(store: Store | None, begun: StreamHeader) -> None:
     """Keep this in a store that is written."""
     if store is not None and store.writer is not None:
         store.writer.note(**asdict(begun))
 
 
-def noted(store: Store) -> Begun | None:
+def noted(store: Store) -> StreamHeader | None:
     """What a store keeps of its stream; None before the first frame."""
     meta = store.meta
     if meta.get("grid") is None:
         return None
-    return Begun(
+    return StreamHeader(
         Grid(**meta["grid"]),
         float(meta["first_seconds"]),
         int(meta["block_tokens"]),
@@ -97,7 +97,7 @@ def refill(window: Window, archive: Archive, far_distance: int | None) -> Damage
     return damage
 
 
-def _restore(window: Window, past: Snapshot, blocks: Sequence[ArchivedBlock], low: int) -> None:
+def _restore(window: Window, past: Snapshot, blocks: Sequence[CachedBlock], low: int) -> None:
     """Write blocks, from token `low` on, into the rings."""
     expected, end = low, blocks[-1].start + blocks[-1].tokens
     for run in _runs(blocks):
@@ -116,9 +116,9 @@ def _restore(window: Window, past: Snapshot, blocks: Sequence[ArchivedBlock], lo
             window.restore(layer, stop, kv[0], kv[1], positions[:, skip:])
 
 
-def _runs(blocks: Sequence[ArchivedBlock]) -> list[list[ArchivedBlock]]:
+def _runs(blocks: Sequence[CachedBlock]) -> list[list[CachedBlock]]:
     """Blocks that follow each other without a gap."""
-    found: list[list[ArchivedBlock]] = []
+    found: list[list[CachedBlock]] = []
     for block in blocks:
         if not found or found[-1][-1].index + 1 != block.index:
             found.append([])

@@ -10,13 +10,13 @@ import time
 
 import numpy as np
 
-from mmkv.archive import Archive, ArchivedBlock, PageSize
+from mmkv.archive import Archive, CachedBlock, PageSize
 from mmkv.codecs import Codec
 from mmkv.config.policies import thinning_of
 from mmkv.config.resolved import ResolvedConfig
 from mmkv.encode import resume
-from mmkv.encode.frame_encoder import Prefill, frame_after
-from mmkv.encode.resume import Begun, Frame
+from mmkv.encode.frame_encoder import FrameEncoder, frame_after
+from mmkv.encode.resume import Frame, StreamHeader
 from mmkv.encode.window import EncodePass, Window
 from mmkv.engine.devices import layer_devices
 from mmkv.models.base import Block, Grid
@@ -26,7 +26,7 @@ from mmkv.store.retention import Limits
 log = logging.getLogger("mmkv.store")
 
 
-class Ingest:
+class StreamState:
     """State of one stream's encoding.
 
     Args:
@@ -35,7 +35,7 @@ class Ingest:
 
     def __init__(
         self,
-        prefill: Prefill,
+        prefill: FrameEncoder,
         config: ResolvedConfig,
         codec: Codec,
         store: Store | None = None,
@@ -184,7 +184,7 @@ class Ingest:
             )
         self.archive.store_in(self.store.go_on(limits))
 
-    def peek(self) -> tuple[EncodePass, list[ArchivedBlock]] | None:
+    def peek(self) -> tuple[EncodePass, list[CachedBlock]] | None:
         """Encode what waits, padded, without making it part of the stream.
 
         Returns:
@@ -205,9 +205,7 @@ class Ingest:
             self._open(len(blocks[0]))
         return blocks
 
-    def _forward(
-        self, blocks: list[Block], *, keep: bool
-    ) -> tuple[EncodePass, list[ArchivedBlock]]:
+    def _forward(self, blocks: list[Block], *, keep: bool) -> tuple[EncodePass, list[CachedBlock]]:
         assert self.window is not None
         return self.prefill.run(blocks, self.window, self.archive, self._first_seconds, keep=keep)
 
@@ -220,7 +218,7 @@ class Ingest:
         window, grid = self.window, self.grid
         if self.store is not None and window is not None and grid is not None:
             far = window.far_distance
-            begun = Begun(grid, self._first_seconds, self._opened_for, far)
+            begun = StreamHeader(grid, self._first_seconds, self._opened_for, far)
             resume.note(self.store, begun)
 
     def _encode(self, blocks: list[Block]) -> None:

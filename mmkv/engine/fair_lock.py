@@ -11,14 +11,14 @@ from contextlib import contextmanager
 from torch import nn
 
 _lock = threading.Lock()
-_of_models: weakref.WeakKeyDictionary[nn.Module, Turns] = weakref.WeakKeyDictionary()
+_of_models: weakref.WeakKeyDictionary[nn.Module, FairLock] = weakref.WeakKeyDictionary()
 
 
 class Cancelled(Exception):
     """The work was given up while it waited or ran."""
 
 
-class Turns:
+class FairLock:
     """A fair lock: threads get it in the order in which they asked.
 
     An ordinary lock can starve a question while an encoder takes and frees it in a loop.
@@ -86,7 +86,7 @@ class _Ticket:
         self.thread = threading.get_ident()
 
 
-def turns_of(model: nn.Module) -> Turns:
+def lock_of(model: nn.Module) -> FairLock:
     """The one queue for a model's device, however often the model was wrapped."""
     with _lock:
-        return _of_models.setdefault(model, Turns())
+        return _of_models.setdefault(model, FairLock())

@@ -9,12 +9,12 @@ import torch
 
 from mmkv.engine.decode_buffers import Slots
 from mmkv.engine.devices import layer_devices
-from mmkv.engine.fair_lock import turns_of
+from mmkv.engine.fair_lock import lock_of
 from mmkv.engine.rotary import Rotary
 from mmkv.models.base import VideoModel
 
 
-class Loaded:
+class ModelRuntime:
     """A model and its tokenizer, and what its streams share.
 
     name: what was loaded. family: the adapter's name.
@@ -29,7 +29,7 @@ class Loaded:
         self.family = adapter.family
         self.tokenizer = adapter.tokenizer
         self.rotary = Rotary(adapter)
-        self.turns = turns_of(adapter.language_model)
+        self.turns = lock_of(adapter.language_model)
         self.slots = Slots(adapter, partial(layer_devices, adapter))
         self.stop_tokens = _stop_tokens(adapter)
 

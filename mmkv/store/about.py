@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mmkv.archive.blocks import ArchivedBlock
+from mmkv.archive.blocks import CachedBlock
 from mmkv.models.base import Layout
 
 
 def to_bytes(
-    blocks: Sequence[ArchivedBlock], *, thinned: bool = False, keyframe: int | None = None
+    blocks: Sequence[CachedBlock], *, thinned: bool = False, keyframe: int | None = None
 ) -> bytes:
     """Everything of a page's blocks but their times, keys, values and sides.
 
@@ -48,14 +48,14 @@ def to_bytes(
 
 
 class AboutReader:
-    """Turns such bytes into blocks again; equal offsets share their memory."""
+    """FairLock such bytes into blocks again; equal offsets share their memory."""
 
     def __init__(self) -> None:
         self._offsets: dict[str, np.ndarray] = {}
 
     def read(
         self, stored: bytes, first: int, seconds: Sequence[tuple[float, float]]
-    ) -> tuple[list[ArchivedBlock], bool, int | None]:
+    ) -> tuple[list[CachedBlock], bool, int | None]:
         """The blocks from number `first` on, whose first and last frames have these times; whether
         some of their tokens are missing; the page's keyframe. (Version 1 has neither of these.)
         """
@@ -65,7 +65,7 @@ class AboutReader:
         blocks = []
         for i, times in enumerate(seconds):
             layout = layouts[about["layout"][i]]
-            block = ArchivedBlock(
+            block = CachedBlock(
                 index=first + i,
                 start=start,
                 frame=frame,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mmkv.archive.blocks import ArchivedBlock
+from mmkv.archive.blocks import CachedBlock
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Ledger:
     def __init__(self) -> None:
         self.losses: list[Loss] = []
         self._block: int | None = 0  # the next one; None: not known
-        self._last: ArchivedBlock | None = None
+        self._last: CachedBlock | None = None
         self._why: list[str] = []
 
     def damage(self, why: str) -> None:
@@ -55,7 +55,7 @@ class Ledger:
         if self._last is None:
             self._block = first
 
-    def read(self, blocks: list[ArchivedBlock], why: str) -> None:
+    def read(self, blocks: list[CachedBlock], why: str) -> None:
         """A page was read. why: what to say if pages before it are missing and nothing else is
         known of them.
         """

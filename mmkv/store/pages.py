@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.lib.recfunctions import repack_fields
 
-from mmkv.archive.blocks import ArchivedBlock
+from mmkv.archive.blocks import CachedBlock
 from mmkv.archive.pages import Page
 from mmkv.store import about
 from mmkv.store.files import DataFile
@@ -68,14 +68,14 @@ class StoredPage:
     """What a segment holds of a page. summaries: as they were written, all blocks'."""
 
     page: Page
-    blocks: list[ArchivedBlock]
+    blocks: list[CachedBlock]
     summaries: bytes
 
 
 def compose(
     page: Page,
     payload: np.ndarray,
-    blocks: Sequence[ArchivedBlock],
+    blocks: Sequence[CachedBlock],
     sides: Sequence[Mapping[str, bytes]],
     summaries: bytes,
     start: int,

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mmkv.archive.blocks import ArchivedBlock
+from mmkv.archive.blocks import CachedBlock
 from mmkv.archive.pages import Page
 from mmkv.store.errors import StoreError
 
@@ -27,7 +27,7 @@ class Job:
     """A page to be written. keep: blocks from this number on stay in the store."""
 
     page: Page
-    blocks: list[ArchivedBlock]
+    blocks: list[CachedBlock]
     summaries: bytes
     keep: int
 

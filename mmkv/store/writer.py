@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mmkv.archive.blocks import ArchivedBlock
+from mmkv.archive.blocks import CachedBlock
 from mmkv.archive.pages import Page
 from mmkv.store import meta as metafile
 from mmkv.store.errors import StoreError
@@ -84,7 +84,7 @@ class Writer:
     def write(
         self,
         page: Page,
-        blocks: Sequence[ArchivedBlock],
+        blocks: Sequence[CachedBlock],
         summaries: bytes,
         keep: int,
     ) -> None:
@@ -148,7 +148,7 @@ class Writer:
             self._close_files()
             self._lock.release()
 
-    def _room_for(self, size: int, block: ArchivedBlock) -> Segment:
+    def _room_for(self, size: int, block: CachedBlock) -> Segment:
         segment, limits = self._segment, self._limits
         if segment is not None:
             held = self._held[-1]
@@ -161,7 +161,7 @@ class Writer:
             self.sync()
         return self._begin(block)
 
-    def _begin(self, block: ArchivedBlock) -> Segment:
+    def _begin(self, block: CachedBlock) -> Segment:
         number = int(self.meta["segments"]["stop"])
         store = bytes.fromhex(self.meta["store"])
         files = []

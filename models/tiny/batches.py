@@ -26,7 +26,7 @@ IN_RETRIEVAL_LOSS = ("colour", "shape", "exists", "count")
 
 
 class Encoder:
-    """Turns questions into token ids, as the chat template renders them."""
+    """FairLock questions into token ids, as the chat template renders them."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self.tokenizer = tokenizer

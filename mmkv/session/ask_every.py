@@ -10,8 +10,8 @@ from mmkv.answer.context import NoFramesError
 
 if TYPE_CHECKING:
     from mmkv.answer.reply import Reply
-    from mmkv.feed import Feed
-    from mmkv.stream import Stream
+    from mmkv.session.feed import Feed
+    from mmkv.session.stream import Stream
 
 _LOOK = 0.05  # seconds between looks at the stream
 _NEAR = 1e-6  # seconds that times may be off by, since they are sums

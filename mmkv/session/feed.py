@@ -8,9 +8,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmkv.stream import Stream
+    from mmkv.session.stream import Stream
 
-log = logging.getLogger("mmkv.feed")
+log = logging.getLogger("mmkv.session.feed")
 
 
 class Feed:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from mmkv.encode.state import Ingest
+    from mmkv.encode.state import StreamState
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -79,7 +79,7 @@ class Stats:
         return asdict(self)
 
 
-def collect(ingest: Ingest, resident_bytes: int = 0, answer_bytes: int = 0) -> Stats:
+def collect(ingest: StreamState, resident_bytes: int = 0, answer_bytes: int = 0) -> Stats:
     """The stats of a stream as it is now; resident past and answers are counted elsewhere."""
     archive, window, shape = ingest.archive, ingest.window, ingest.adapter.shape
     newest = archive.last

@@ -19,25 +19,25 @@ from mmkv.answer.resident_past import FarPast, Resident
 from mmkv.answer.retriever import Retriever
 from mmkv.codecs.salience import salience_of
 from mmkv.config.resolved import ResolvedConfig
-from mmkv.encode.frame_encoder import Prefill
+from mmkv.encode.frame_encoder import FrameEncoder
 from mmkv.encode.frames import as_frames, as_times
 from mmkv.encode.proxy import proxy_of
-from mmkv.encode.state import Ingest
+from mmkv.encode.state import StreamState
 from mmkv.engine.devices import layer_devices
 from mmkv.engine.sampling import Sampling
 from mmkv.models.prompt import Template, Turn
 from mmkv.retrieval.text_image import TextImage
-from mmkv.shared import SharedIngest
-from mmkv.stats import Stats
+from mmkv.session.locked_state import LockedStreamState
+from mmkv.session.stats import Stats
 
 if TYPE_CHECKING:
     from mmkv.answer.find import Moment
-    from mmkv.chat import Chat
     from mmkv.codecs import Codec
-    from mmkv.encoding import Progress
-    from mmkv.engine.runtime import Loaded
-    from mmkv.every import AskEvery
-    from mmkv.feed import Feed
+    from mmkv.engine.runtime import ModelRuntime
+    from mmkv.session.ask_every import AskEvery
+    from mmkv.session.chat import Chat
+    from mmkv.session.encode_source import Progress
+    from mmkv.session.feed import Feed
     from mmkv.store import Store
     from mmkv.store.retention import Limits
 
@@ -52,7 +52,7 @@ class Stream:
 
     def __init__(
         self,
-        vlm: Loaded,
+        vlm: ModelRuntime,
         config: ResolvedConfig,
         template: Template,
         codec: Codec,
@@ -66,14 +66,14 @@ class Stream:
         self._vectors: dict[int, Tensor] = {}  # of blocks, by the encoder
         proxy = proxy_of(config, vlm.adapter, template)
         salience = salience_of(codec, vlm.adapter, template, config.focus)
-        prefill = Prefill(
+        prefill = FrameEncoder(
             vlm.adapter, vlm.rotary, template.prefix, config, encoder, proxy, salience
         )
-        self._ingest = Ingest(prefill, config, codec, store)
+        self._ingest = StreamState(prefill, config, codec, store)
         self._resident = None
         if config.resident:
             self._resident = Resident(codec, vlm.adapter.shape, layer_devices(vlm.adapter))
-        self._shared = SharedIngest(vlm, self._ingest)
+        self._shared = LockedStreamState(vlm, self._ingest)
         self._feeds: list[Feed] = []
 
     def __repr__(self) -> str:
@@ -132,7 +132,7 @@ class Stream:
         Raises:
             ValueError: the source cannot be read; frames read before stay in the stream.
         """
-        from mmkv.encoding import encode
+        from mmkv.session.encode_source import encode
 
         return encode(self, source, fps, reader, on_progress)
 
@@ -156,7 +156,7 @@ class Stream:
 
     def start(self, source: Any, *, fps: float | None = 1.0, reader: str = "auto") -> Feed:
         """Encode a source, live or not, in a thread of its own; returns at once."""
-        from mmkv.feed import Feed
+        from mmkv.session.feed import Feed
 
         self._shared.check_open()
         self._shared.check_writable()
@@ -240,19 +240,19 @@ class Stream:
         Raises:
             ValueError: an option is out of range.
         """
-        from mmkv.every import AskEvery
+        from mmkv.session.ask_every import AskEvery
 
         return AskEvery(self, question, seconds, span=span, **options)
 
     def chat(self, *, max_turns: int = 8) -> Chat:
         """A conversation about this stream; several may go on at once."""
-        from mmkv.chat import Chat
+        from mmkv.session.chat import Chat
 
         return Chat(self, max_turns=max_turns)
 
     def stats(self) -> Stats:
         """Counters as they are now."""
-        from mmkv.stats import collect
+        from mmkv.session.stats import collect
 
         resident = self._resident.nbytes if self._resident else 0
         return collect(self._ingest, resident, self._vlm.slots.nbytes)

@@ -12,17 +12,17 @@ import torch
 from mmkv.codecs import CODECS, Codec, from_spec, make_codec
 from mmkv.config.cache import CacheConfig
 from mmkv.config.resolved import ResolvedConfig
-from mmkv.eviction.opened import stored_thinning, thinning_facts
 from mmkv.models.prompt import Template
 from mmkv.retrieval.registry import EXTERNAL
 from mmkv.retrieval.text_image import TextImage
+from mmkv.session.stored_thinning import stored_thinning, thinning_facts
+from mmkv.session.stream import Stream
 from mmkv.store import Store, StoreMismatchError
 from mmkv.store.identity import identity, refuse_other
 from mmkv.store.retention import Limits
-from mmkv.stream import Stream
 
 if TYPE_CHECKING:
-    from mmkv.engine.runtime import Loaded
+    from mmkv.engine.runtime import ModelRuntime
 
 _CODEC_FIELDS = (
     "codec",
@@ -37,7 +37,7 @@ _CODEC_FIELDS = (
 
 
 def new_stream(
-    vlm: Loaded, config: CacheConfig, system: str | None, path: str | os.PathLike[str] | None
+    vlm: ModelRuntime, config: CacheConfig, system: str | None, path: str | os.PathLike[str] | None
 ) -> Stream:
     """An empty stream; `path` is the new folder that it is kept in, or None."""
     _check_config(config)
@@ -75,7 +75,7 @@ def new_stream(
 
 
 def open_stream(
-    vlm: Loaded, path: str | os.PathLike[str], mode: str, config: CacheConfig | None
+    vlm: ModelRuntime, path: str | os.PathLike[str], mode: str, config: CacheConfig | None
 ) -> Stream:
     """The stream that a store holds."""
     if mode not in ("r", "a"):
@@ -119,16 +119,16 @@ def _check_config(config: object) -> None:
         raise ValueError(f"config={config!r} is not a CacheConfig; pass mmkv.CacheConfig(...)")
 
 
-def _sizes(vlm: Loaded, config: CacheConfig) -> ResolvedConfig:
+def _sizes(vlm: ModelRuntime, config: CacheConfig) -> ResolvedConfig:
     trained = int(getattr(vlm.adapter.text_config, "max_position_embeddings", 32768))
     return config.sizes(trained, vlm.tokens_per_frame())
 
 
-def _encoder(vlm: Loaded, encoder: str | TextImage | None) -> TextImage | None:
+def _encoder(vlm: ModelRuntime, encoder: str | TextImage | None) -> TextImage | None:
     return TextImage.load(encoder, vlm.device) if isinstance(encoder, str) else encoder
 
 
-def _codec(vlm: Loaded, sizes: ResolvedConfig) -> Codec:
+def _codec(vlm: ModelRuntime, sizes: ResolvedConfig) -> Codec:
     return make_codec(dtype=vlm.dtype, shape=vlm.adapter.shape, **_codec_settings(sizes))
 
 
@@ -137,7 +137,7 @@ def _codec_settings(config: CacheConfig | ResolvedConfig) -> dict[str, Any]:
 
 
 def _stored_sizes(
-    vlm: Loaded, meta: dict[str, Any], config: CacheConfig | None, *, writing: bool
+    vlm: ModelRuntime, meta: dict[str, Any], config: CacheConfig | None, *, writing: bool
 ) -> ResolvedConfig:
     known = {field.name for field in fields(CacheConfig)}
     stored = {name: value for name, value in meta["config"].items() if name in known}
@@ -166,7 +166,7 @@ def _stored_sizes(
 
 
 def _stored_codec(
-    vlm: Loaded, meta: dict[str, Any], config: CacheConfig | None, name: str
+    vlm: ModelRuntime, meta: dict[str, Any], config: CacheConfig | None, name: str
 ) -> Codec:
     spec = meta["codec"]
     given = None if config is None else config.codec

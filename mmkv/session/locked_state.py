@@ -9,26 +9,26 @@ import torch
 from mmkv.answer.context import Context, capture
 from mmkv.encode.frames import as_tensor
 from mmkv.encode.resume import Frame
-from mmkv.encode.state import Ingest
+from mmkv.encode.state import StreamState
 from mmkv.engine import hooks
-from mmkv.engine.fair_lock import Turns
+from mmkv.engine.fair_lock import FairLock
 
 if TYPE_CHECKING:
-    from mmkv.engine.runtime import Loaded
+    from mmkv.engine.runtime import ModelRuntime
     from mmkv.store.retention import Limits
 
 
-class SharedIngest:
-    """An `Ingest` from when it is open until it is closed; the model is its own meanwhile.
+class LockedStreamState:
+    """An `StreamState` from when it is open until it is closed; the model is its own meanwhile.
 
     closed: whether `close` was called.
     """
 
-    def __init__(self, vlm: Loaded, ingest: Ingest) -> None:
+    def __init__(self, vlm: ModelRuntime, ingest: StreamState) -> None:
         self.closed = False
         self._vlm = vlm
         self._ingest = ingest
-        self._turns = Turns()
+        self._turns = FairLock()
         self._use = hooks.Use(vlm.adapter.language_model)
 
     def begin(self, limits: Limits | None) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mmkv.encode.frames import chunks
 
 if TYPE_CHECKING:
-    from mmkv.stream import Stream
+    from mmkv.session.stream import Stream
 
 log = logging.getLogger("mmkv")
 

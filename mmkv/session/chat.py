@@ -9,7 +9,7 @@ from mmkv.answer.answer import Answer
 from mmkv.models.prompt import Turn
 
 if TYPE_CHECKING:
-    from mmkv.stream import Stream
+    from mmkv.session.stream import Stream
 
 
 class Chat:
