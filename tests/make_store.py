@@ -20,6 +20,7 @@ from mmkv.merging import make_merge
 from mmkv.store import Store
 from mmkv.store.records import VERSION
 from mmkv.store.retention import Limits
+from mmkv.store.write_behind import write_behind
 
 BLOCKS = 9  # in two sessions, the first of which ends inside of a page
 
@@ -34,7 +35,7 @@ def write_thinned() -> None:
     """One whose blocks keep some of their tokens only."""
     path, store = begun("-thinned")
     made = archive(thinning=Thinning(make_eviction("temporal"), make_merge("none"), 0.5))
-    made.store_in(store.writer)
+    write_behind(made, store.writer)
     made.append([even_block(i) for i in range(BLOCKS)], rows(0, BLOCKS))
     made.flush()
     made.close()
@@ -52,7 +53,7 @@ def write() -> None:
     """One of whole blocks."""
     path, store = begun("")
     made = archive()
-    made.store_in(store.writer)
+    write_behind(made, store.writer)
     fill(made, 0, 5)
     made.flush()
     fill(made, 5, BLOCKS)

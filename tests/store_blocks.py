@@ -19,6 +19,7 @@ from mmkv.codecs import make_codec
 from mmkv.models.base import Layout, Shape
 from mmkv.store import Store
 from mmkv.store.retention import Limits
+from mmkv.store.write_behind import write_behind
 
 SHAPE = Shape(layers=3, heads=2, kv_heads=2, head_dim=4)
 FACTS: dict[str, Any] = {"layers": 3, "kv_heads": 2, "head_dim": 4}
@@ -107,7 +108,7 @@ def created(
 ) -> Archive:
     """An archive with a new store."""
     made = archive(**options)
-    made.store_in(Store.create(path, FACTS, limits or Limits()).writer, room)
+    write_behind(made, Store.create(path, FACTS, limits or Limits()).writer, room)
     return made
 
 
@@ -116,7 +117,7 @@ def resumed(path: Path, limits: Limits | None = None, **options: Any) -> Archive
     made, store = archive(**options), Store.resume(path)
     try:
         made.extend(store, [CPU] * 3)
-        made.store_in(store.go_on(limits or Limits()))
+        write_behind(made, store.go_on(limits or Limits()))
     except BaseException:
         store.release()
         raise

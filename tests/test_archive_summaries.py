@@ -58,9 +58,9 @@ def test_a_centre_that_could_not_be_told_is_told_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = created(tmp_path / "kept")
-    assert kept.behind is not None
+    assert kept.sink is not None
     with monkeypatch.context() as patch:
-        patch.setattr(kept.behind.writer, "note", _full)
+        patch.setattr(kept.sink.writer, "note", _full)
         with pytest.raises(OSError, match="no room"):
             fill(kept, 0, 1)
     fill(kept, 0, 40)

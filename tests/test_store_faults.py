@@ -181,7 +181,7 @@ def of_three(path: Path, **options: object) -> None:
         fill(writer, len(writer), len(writer) + 8)
         writer.flush()
         if session < 2:
-            writer.behind.writer._begin(block(len(writer)))
+            writer.sink.writer._begin(block(len(writer)))
     writer.close()
     check(Followed(path).archive.snapshot(), 0, 24)
 
@@ -391,7 +391,7 @@ def test_after_a_power_cut_what_was_synced_is_there(tmp_path: Path) -> None:
     fill(writer, 20, 33)
     writer._close_page()
     writer._hand_over()
-    until(lambda: not writer.behind.pages)
+    until(lambda: not writer.sink.pages)
     with tempfile.TemporaryDirectory() as folder:  # as if the machine had stopped here
         left = Path(shutil.copytree(path, Path(folder) / "s"))
         raw = bytearray((left / "000000.data").read_bytes())
@@ -411,23 +411,23 @@ def test_a_slow_disk_slows_encoding_instead_of_filling_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer = created(tmp_path / "s", room=4000)
-    write = writer.behind.writer.write
+    write = writer.sink.writer.write
 
     def slowly(*arguments: object) -> None:
         time.sleep(0.02)
         write(*arguments)
 
-    monkeypatch.setattr(writer.behind.writer, "write", slowly)
+    monkeypatch.setattr(writer.sink.writer, "write", slowly)
     most = 0
     began = time.perf_counter()
     for at in range(60):
         writer.make_room()
         fill(writer, at, at + 1)
-        most = max(most, writer.behind.nbytes)
+        most = max(most, writer.sink.nbytes)
     assert most <= 4000 + 2000
     assert time.perf_counter() - began > 0.1
     writer.flush()
-    assert (writer.behind.nbytes, writer.behind.pages) == (0, 0)
+    assert (writer.sink.nbytes, writer.sink.pages) == (0, 0)
     writer.close()
     check(Followed(tmp_path / "s").archive.snapshot(), 0, 60)
 
@@ -435,7 +435,7 @@ def test_a_slow_disk_slows_encoding_instead_of_filling_memory(
 def test_a_stream_that_is_let_go_still_writes_what_waits(tmp_path: Path) -> None:
     writer = created(tmp_path / "s")
     fill(writer, 0, 30)
-    behind: WriteBehind = writer.behind
+    behind: WriteBehind = writer.sink
     handed = writer._handed
     assert behind is not None
     del writer, behind

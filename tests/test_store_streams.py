@@ -264,19 +264,19 @@ def test_an_error_of_the_disk_comes_up_at_the_next_frame(
     with small_vlm("llava_onevision").stream(CONFIG, store=tmp_path / "s") as stream:
         stream.feed(clip(20), np.arange(20.0))
         stream.flush()
-        writer = stream._ingest.archive.behind.writer
+        writer = stream._ingest.archive.sink.writer
         with monkeypatch.context() as patch:
             patch.setattr(writer, "write", _full)
             stream.feed(clip(4), np.arange(20.0, 24.0))
             with pytest.raises(StoreError, match=r"No space left.* frames up to 19\.00 s"):
                 stream.flush()
             frames = stream.stats().frames
-            until(lambda: stream._ingest.archive.behind._state.error)
+            until(lambda: stream._ingest.archive.sink._state.error)
             with pytest.raises(StoreError, match="No space left"):
                 stream.feed(clip(4), np.arange(24.0, 28.0))
             assert stream.stats().frames == frames == 24
             assert stream.ask("Which?", max_new_tokens=1).as_of == 23.0
-            until(lambda: stream._ingest.archive.behind._state.error)
+            until(lambda: stream._ingest.archive.sink._state.error)
         with pytest.raises(StoreError):
             stream.flush()
         stream.flush()
@@ -298,7 +298,7 @@ def in_segments(vlm: mmkv.VideoLM, path: Path, counts: tuple[int, ...]) -> None:
         for i, count in enumerate(counts):
             if i:
                 at = int(stream.seconds) + 1
-                writer, block = stream._ingest.archive.behind.writer, stream._ingest.archive.last
+                writer, block = stream._ingest.archive.sink.writer, stream._ingest.archive.last
                 writer._begin(replace(block, index=block.index + 1))
             else:
                 at = 0

@@ -86,7 +86,7 @@ def capture(
     Raises:
         NoFramesError: there is no frame in that span.
     """
-    ingest.settle()
+    ingest.repair()
     past = ingest.archive.snapshot()
     low = float("-inf") if since is None else since
     high = float("inf") if until is None else until

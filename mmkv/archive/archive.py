@@ -6,8 +6,7 @@ One writer, the stream; a question works on a snapshot, which keeps what it refe
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -15,19 +14,15 @@ from torch import Tensor
 from mmkv.archive.blocks import CachedBlock
 from mmkv.archive.pages import pack, stripped
 from mmkv.archive.reads import PageMemory, ReadCounts
+from mmkv.archive.sink import PageSink, PageSource
 from mmkv.archive.slabs import Slabs
 from mmkv.archive.snapshot import Packed, Snapshot
 from mmkv.archive.summaries import SummaryIndex
 from mmkv.archive.summary_format import centre_of, facts, from_bytes, to_bytes
+from mmkv.archive.thinning import Thinning
 from mmkv.archive.timeline import BlockList, PageList, PageSize
 from mmkv.codecs import Codec
 from mmkv.models.base import Shape
-from mmkv.store.write_behind import BACKLOG_BYTES, Job, WriteBehind
-
-if TYPE_CHECKING:
-    from mmkv.archive.thinning import Thinning
-    from mmkv.store import Store
-    from mmkv.store.writer import Writer
 
 log = logging.getLogger("mmkv.archive")
 
@@ -40,7 +35,7 @@ class Archive:
         codec: how pages are packed. shape, dtype: of the model. limit: bytes of keys and values
             kept in host memory, None for all. page: when pages are closed.
         index_bytes: bytes of summaries on the devices, None for all.
-        on_disk: whether pages are in a store, which `extend` or `store_in` then names.
+        on_disk: whether pages are in a store, which `extend` or `write_to` then names.
         devices: of the layers, where pages are packed; none: in host memory.
         thinning: what becomes of a page's visual tokens before it is packed; None: all are kept.
     """
@@ -59,9 +54,9 @@ class Archive:
     ) -> None:
         self.codec = codec
         self._thinning = thinning
-        self.behind: WriteBehind | None = None
+        self.sink: PageSink | None = None
         self.window_tokens = 0  # of the newest tokens, that a store has to keep
-        self._limit = limit
+        self.limit = limit
         self._page_size = page or PageSize()
         self._devices = devices
         self._payloads = Slabs(torch.uint8, pinned=False, limit=limit)
@@ -72,6 +67,7 @@ class Archive:
         self._on_disk = on_disk
         self._shape = shape
         self._handed = 0  # the first block that was not handed over to be written
+        self._to_write: dict[int, Tensor] = {}  # summaries [L, m, H_kv, D] of blocks from there on
         self._centre_noted = False  # in the store, of the summaries
         self._packed = Packed(codec, shape, dtype, self._memory)
         self._bytes = 0  # of packed blocks not forgotten
@@ -123,14 +119,28 @@ class Archive:
         """Where questions found what they needed."""
         return self._memory.counts
 
-    def append(self, blocks: Sequence[CachedBlock], summaries: Sequence[Tensor]) -> None:
-        """Add blocks, with their keys and values; `summaries` holds per layer
-        `[len(blocks), H_kv, D]` or `[len(blocks), m, H_kv, D]`.
+    def append(
+        self,
+        blocks: Sequence[CachedBlock],
+        summaries: Sequence[Tensor],
+        on_host: Sequence[Tensor] | None = None,
+    ) -> None:
+        """Add blocks, with their keys and values.
+
+        Args:
+            summaries: per layer `[len(blocks), H_kv, D]` or `[len(blocks), m, H_kv, D]`.
+            on_host: the same in host memory, where `summaries` are not; what is stored is taken
+                from there.
         """
         rows = [layer if layer.ndim == 4 else layer[:, None] for layer in summaries]
-        self._summaries.append(len(self), rows)
-        if self.behind is not None and blocks and not self._centre_noted:
-            self.behind.writer.note(summaries=facts(self._summaries.centre))
+        kept = self._summaries.append(len(self), rows)
+        if self.sink is not None and blocks:
+            if on_host is not None:
+                kept = self._summaries.rounded([layer.view(kept[0].shape) for layer in on_host])
+            stored = torch.stack([layer.cpu() for layer in kept], dim=1)  # [n, L, m, H_kv, D]
+            self._to_write.update(zip((b.index for b in blocks), stored, strict=True))
+        if self.sink is not None and blocks and not self._centre_noted:
+            self.sink.note(summaries=facts(self._summaries.centre))
             self._centre_noted = True
         for block in blocks:
             self._blocks.add([block])
@@ -139,7 +149,7 @@ class Archive:
         self._hand_over()
         self._forget()
 
-    def extend(self, store: Store, devices: Sequence[torch.device]) -> None:
+    def extend(self, store: PageSource, devices: Sequence[torch.device]) -> None:
         """Add the new pages of a store, and forget what has left it; summaries go to the layers'
         devices. Blocks that the store lost are not there: numbers then have a gap.
 
@@ -162,13 +172,16 @@ class Archive:
             self._handed = page.stop
         self.leave(store.first)
 
-    def store_in(self, writer: Writer, room: int | None = None) -> None:
-        """Write pages from now on. room: bytes that may wait to be written; None: 256 MB, or a
-        quarter of what may be in memory.
+    def write_to(self, sink: PageSink) -> None:
+        """Hand pages over from now on; before the first block is appended."""
+        self.sink = sink
+
+    @property
+    def trim(self) -> Callable[[], None]:
+        """Lets go of pages in host memory that were written, where there are too many; holds
+        nothing of the archive, so that whoever keeps it does not keep the archive alive.
         """
-        if room is None:
-            room = min(BACKLOG_BYTES, (self._limit or 4 * BACKLOG_BYTES) // 4)
-        self.behind = WriteBehind(writer, self._memory.trim, room)
+        return self._memory.trim
 
     def leave(self, first: int) -> None:
         """Forget blocks before number `first`."""
@@ -187,8 +200,8 @@ class Archive:
         Raises:
             StoreError: the store cannot be written.
         """
-        if self.behind is not None:
-            self.behind.make_room()
+        if self.sink is not None:
+            self.sink.make_room()
 
     def flush(self) -> None:
         """Pack what the open page holds; with a store, return when everything is on the disk.
@@ -198,16 +211,16 @@ class Archive:
         """
         if self._open():
             self._close_page()
-        if self.behind is not None:
+        if self.sink is not None:
             self._hand_over()
-            self.behind.flush()
-            self.leave(self.behind.writer.first)
+            self.sink.flush()
+            self.leave(self.sink.first)
 
     def close(self) -> None:
         """Let go of the store; what was not flushed may be lost."""
         self._memory.close()
-        if self.behind is not None:
-            self.behind.close()
+        if self.sink is not None:
+            self.sink.close()
 
     def snapshot(self) -> Snapshot:
         """The blocks and summaries as they are now."""
@@ -228,21 +241,18 @@ class Archive:
         self._bytes += sum(page.bytes_of(block.index) for block in blocks)
 
     def _hand_over(self) -> None:
-        """Give the writer the pages that it does not have yet."""
-        if self.behind is None:
+        """Give the sink the pages that it does not have yet."""
+        if self.sink is None:
             return
         for page in self._pages.since(self._handed):
             blocks = self._blocks.between(page.first, page.stop)
-            view = self._summaries.view()
-            rows = [
-                torch.cat([part.cpu() for part in view.parts(layer, page.first, page.stop)])
-                for layer in range(page.sizes.shape[1])
-            ]
+            summaries = torch.stack([self._to_write[block.index] for block in blocks])
             self._memory.admit(page)
-            job = Job(page, blocks, to_bytes(rows), self._needed())
-            self.behind.put(job)
+            self.sink.put(page, blocks, to_bytes(summaries), self._needed())
             self._handed = page.stop
-        self.leave(self.behind.writer.first)
+            for block in blocks:  # only now: an interrupt may come in between
+                self._to_write.pop(block.index, None)
+        self.leave(self.sink.first)
 
     def _needed(self) -> int:
         """The first block that the window still shows."""
@@ -251,17 +261,17 @@ class Archive:
         return self._blocks.at_token(last.start + last.tokens - self.window_tokens)
 
     def _forget(self) -> None:
-        if self._on_disk or self._limit is None or self.nbytes <= self._limit:
+        if self._on_disk or self.limit is None or self.nbytes <= self.limit:
             return
         if self.first == 0:
             log.warning(
                 "the archive reached its limit of %d bytes; from now on the oldest frames are "
                 "forgotten (raise max_ram to keep more, or keep the stream on disk with store=)",
-                self._limit,
+                self.limit,
             )
         held, first = self.nbytes, self.first
         for block in self._blocks:
-            if held <= self._limit or block is self.last:
+            if held <= self.limit or block is self.last:
                 break
             page = self._pages.of(block.index)
             held -= block.nbytes if page is None else page.bytes_of(block.index)

@@ -88,6 +88,15 @@ class Page:
         return None if self.stored is None else self.stored.side(name, block)
 
 
+@dataclass(frozen=True, slots=True)
+class StoredPage:
+    """What a store holds of a page. summaries: as they were written, all blocks'."""
+
+    page: Page
+    blocks: list[CachedBlock]
+    summaries: bytes
+
+
 def pack(
     blocks: Sequence[CachedBlock],
     codec: Codec,

@@ -35,14 +35,27 @@ class SummaryIndex:
         """Bytes of all summaries."""
         return sum(c.nbytes for chunks in self.chunks for c in list(chunks.values()))
 
-    def append(self, at: int, rows: Sequence[Tensor]) -> None:
-        """Round and write summaries of blocks from number `at` on; per layer `[n, m, H_kv, D]`."""
+    def append(self, at: int, rows: Sequence[Tensor]) -> list[Tensor]:
+        """Round and write summaries of blocks from number `at` on; per layer `[n, m, H_kv, D]`.
+
+        Returns:
+            what was written: float16, less the centre.
+        """
         if not rows or not len(rows[0]):
-            return
+            return []
         if not self.centre:
             first = [layer[0, 0].float() for layer in rows]
             self.centre = [layer.nan_to_num(0.0, 0.0, 0.0) for layer in first]
-        self.extend(at, [rounded(*pair) for pair in zip(rows, self.centre, strict=True)])
+        written = self.rounded(rows)
+        self.extend(at, written)
+        return written
+
+    def rounded(self, rows: Sequence[Tensor]) -> list[Tensor]:
+        """What is kept of summaries, per layer `[n, m, H_kv, D]`, where they lie."""
+        return [
+            rounded(layer, centre.to(layer.device))
+            for layer, centre in zip(rows, self.centre, strict=True)
+        ]
 
     def extend(self, at: int, rows: Sequence[Tensor]) -> None:
         """Write what is rounded already; float16, less the centre."""

@@ -42,10 +42,9 @@ def centre_of(facts: Mapping[str, Any], shape: Shape) -> list[Tensor]:
     return list(whole.view(shape.layers, shape.kv_heads, shape.head_dim))
 
 
-def to_bytes(rows: Sequence[Tensor]) -> bytes:
-    """Bytes of summaries given per layer, float16 `[n, m, H_kv, D]` each."""
-    stacked = torch.stack([layer.cpu() for layer in rows], dim=1)  # [n, L, m, H_kv, D]
-    return stacked.numpy().astype("<f2").tobytes()
+def to_bytes(summaries: Tensor) -> bytes:
+    """Bytes of blocks' summaries in host memory, float16 `[n, L, m, H_kv, D]`."""
+    return summaries.numpy().astype("<f2").tobytes()
 
 
 def from_bytes(stored: bytes, count: int, shape: Shape) -> list[Tensor]:

@@ -110,7 +110,13 @@ class FrameEncoder:
         kv = self._slabs.take(size) if keep else torch.empty(size, dtype=adapter.dtype)
         visual = torch.cat([b.visual for b in blocks])
         summarize = Summarizer(visual, lengths, self._config.landmarks)
-        encode = EncodePass(window, positions, archive=kv, summarize=summarize)
+        encode = EncodePass(
+            window,
+            positions,
+            archive=kv,
+            summarize=summarize,
+            stored=keep and archive.sink is not None,
+        )
         extras = _deepstack(blocks, visual.to(adapter.device))
         embeds = torch.cat([b.embeds for b in blocks])
         masses = None

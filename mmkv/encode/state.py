@@ -22,6 +22,7 @@ from mmkv.engine.devices import layer_devices
 from mmkv.models.base import Block, Grid
 from mmkv.store import Store, StoreError
 from mmkv.store.retention import Limits
+from mmkv.store.write_behind import write_behind
 
 log = logging.getLogger("mmkv.store")
 
@@ -55,7 +56,7 @@ class StreamState:
             thinning=thinning_of(config),
         )
         if store is not None and store.writer is not None:
-            self.archive.store_in(store.writer)
+            write_behind(self.archive, store.writer)
         self.window: Window | None = None
         self.grid: Grid | None = None
         self.pending: list[Frame] = []
@@ -113,7 +114,7 @@ class StreamState:
             self.grid = self.adapter.grid(height, width)
             self.window = None
             self._first_seconds = frames[0][0]
-        self.settle()
+        self.repair()
         waiting = self.pending + frames
         ready = len(waiting) - len(waiting) % self.adapter.temporal_patch
         if ready:
@@ -121,12 +122,12 @@ class StreamState:
         # copies: the caller may use its buffer again
         self.pending = [(seconds, frame.clone()) for seconds, frame in waiting[ready:]]
 
-    def settle(self) -> None:
-        """Make what is archived part of the stream, also where an interrupt came in between."""
+    def repair(self) -> None:
+        """Commit what an interrupt left archived and not committed."""
         last = self.archive.last
         if last is not None and self.window is not None:
             self.window.seen = last.start + last.tokens
-            self.pending = [p for p in self.pending if p[0] > last.seconds[1]]
+            self._drop_encoded(last)
 
     def flush(self) -> None:
         """Pack what waits to be packed; with a store, return when everything is on the disk.
@@ -182,7 +183,7 @@ class StreamState:
                 f"the next ones would see in their window: {self._told[-1]}; mend that, or open it "
                 "with mode='r'"
             )
-        self.archive.store_in(self.store.go_on(limits))
+        write_behind(self.archive, self.store.go_on(limits))
 
     def peek(self) -> tuple[EncodePass, list[CachedBlock]] | None:
         """Encode what waits, padded, without making it part of the stream.
@@ -230,7 +231,11 @@ class StreamState:
             done, archived = self._forward(blocks[:take], keep=True)
             started = time.perf_counter()
             self._note()
-            self.archive.append(archived, done.summaries)
-            self.settle()
+            self.archive.append(archived, done.summaries, done.summaries_on_host or None)
+            done.commit()
+            self._drop_encoded(archived[-1])
             self._archiving += time.perf_counter() - started
             blocks = blocks[take:]
+
+    def _drop_encoded(self, last: CachedBlock) -> None:
+        self.pending = [p for p in self.pending if p[0] > last.seconds[1]]

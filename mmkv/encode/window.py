@@ -137,6 +137,7 @@ class EncodePass:
         sinks: whether these are the stream's opening tokens.
         archive: host tensor `[L, 2, H_kv, n, D]` to fill with keys before RoPE and values, or None.
         summarize: what of each block's keys is kept for finding it, or None.
+        stored: whether these summaries are also wanted in host memory, to be stored.
     """
 
     def __init__(
@@ -147,13 +148,16 @@ class EncodePass:
         sinks: bool = False,
         archive: Tensor | None = None,
         summarize: Summarizer | None = None,
+        stored: bool = False,
     ) -> None:
         self._window = window
         self._positions = positions
         self._sinks = sinks
         self._archive = archive
         self._summarize = summarize
+        self._stored = stored
         self.summaries: list[Tensor] = []
+        self.summaries_on_host: list[Tensor] = []  # where they are not there anyway
         self._start = window.seen
         self._n = positions.shape[1]
         edge = window.local - 1 - self._start
@@ -178,6 +182,9 @@ class EncodePass:
             self._archive[layer, 1].copy_(value[0], non_blocking=True)
         if self._summarize is not None:
             self.summaries.append(self._summarize(key[0]))
+            if self._stored and key.is_cuda:  # beside the keys, so that nothing waits for it later
+                there = torch.empty(self.summaries[-1].shape, pin_memory=True)
+                self.summaries_on_host.append(there.copy_(self.summaries[-1], non_blocking=True))
         sinks = None
         if ring.far_key is not None and ring.sink_value is not None:
             sinks = (ring.far_key, ring.sink_value)

@@ -112,6 +112,6 @@ def collect(ingest: StreamState, resident_bytes: int = 0, answer_bytes: int = 0)
         answer_bytes=answer_bytes,
         timings=dict(ingest.timings),
         disk_bytes=0 if ingest.store is None else ingest.store.nbytes,
-        backlog_bytes=0 if archive.behind is None else archive.behind.nbytes,
+        backlog_bytes=0 if archive.sink is None else archive.sink.nbytes,
         reads=asdict(archive.reads),
     )

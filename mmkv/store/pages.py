@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.lib.recfunctions import repack_fields
 
 from mmkv.archive.blocks import CachedBlock
-from mmkv.archive.pages import Page
+from mmkv.archive.pages import Page, StoredPage
 from mmkv.store import about
 from mmkv.store.files import DataFile
 from mmkv.store.records import BLOCK, PAGE, SIDE, record_type, seal
@@ -63,15 +62,6 @@ class DiskPage:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class StoredPage:
-    """What a segment holds of a page. summaries: as they were written, all blocks'."""
-
-    page: Page
-    blocks: list[CachedBlock]
-    summaries: bytes
-
-
 def compose(
     page: Page,
     payload: np.ndarray,
@@ -79,11 +69,11 @@ def compose(
     sides: Sequence[Mapping[str, bytes]],
     summaries: bytes,
     start: int,
-) -> tuple[list[Buffer], bytes]:
+) -> tuple[list[Buffer], np.ndarray]:
     """A page that will begin at `start` in the data file.
 
     Returns:
-        what to write there, and its index records.
+        what to write there, and its index records, sealed.
     """
     layers = page.sizes.shape[1]
     held = [
@@ -122,7 +112,8 @@ def compose(
     head["length"] = len(lead) + at + len(copy)
     pieces: list[Buffer] = [lead, payload, placing, summaries]
     pieces += [*(data for _, _, data in held), copy]
-    return pieces, seal(records)
+    seal(records)
+    return pieces, records
 
 
 def restore(segment: Segment, group: Group, reader: about.AboutReader) -> StoredPage:

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mmkv.archive.pages import StoredPage
 from mmkv.store import meta as metafile
 from mmkv.store.about import AboutReader
 from mmkv.store.errors import DamageError, StoreError
 from mmkv.store.files import HEADER
 from mmkv.store.losses import Ledger, Loss
-from mmkv.store.pages import StoredPage, restore
+from mmkv.store.pages import restore
 from mmkv.store.retention import Held
 from mmkv.store.segment import Group, Segment
 

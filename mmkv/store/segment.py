@@ -136,6 +136,20 @@ class Segment:
             self.end, self.damage = stop, None
             yield group
 
+    def appended(self, records: np.ndarray) -> Group:
+        """Move past a page that was just written behind all others; these are its records."""
+        start = int(records["offset"][0])
+        stop = start + int(records["length"][0])
+        group = Group(self.position, records, start, stop, found=False)
+        self.position += len(records) * self._type.itemsize
+        self.end, self.damage = stop, None
+        return group
+
+    def marked(self) -> None:
+        """Move past a SYNC that was just written behind all else."""
+        self.position += self._type.itemsize
+        self.synced = self.position
+
     def whole(self, group: Group) -> bool:
         """Whether every byte of a page is as it was written."""
         try:

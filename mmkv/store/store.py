@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mmkv.archive.pages import StoredPage
 from mmkv.store import meta as metafile
 from mmkv.store import waiting
 from mmkv.store.errors import StoreError
@@ -16,7 +17,6 @@ from mmkv.store.lock import NAME as LOCK
 from mmkv.store.lock import Lock
 from mmkv.store.losses import Loss
 from mmkv.store.mending import mend
-from mmkv.store.pages import StoredPage
 from mmkv.store.reader import Reader
 from mmkv.store.records import VERSION
 from mmkv.store.retention import Limits

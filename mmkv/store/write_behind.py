@@ -6,16 +6,15 @@ import logging
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
+from mmkv.archive import Archive
 from mmkv.archive.blocks import CachedBlock
 from mmkv.archive.pages import Page
 from mmkv.store.errors import StoreError
-
-if TYPE_CHECKING:
-    from mmkv.store.writer import Writer
+from mmkv.store.writer import Writer
 
 log = logging.getLogger("mmkv.store")
 
@@ -27,13 +26,27 @@ class Job:
     """A page to be written. keep: blocks from this number on stay in the store."""
 
     page: Page
-    blocks: list[CachedBlock]
+    blocks: Sequence[CachedBlock]
     summaries: bytes
     keep: int
 
 
+def write_behind(archive: Archive, writer: Writer, room: int | None = None) -> WriteBehind:
+    """Write an archive's pages from now on.
+
+    Args:
+        room: bytes that may wait to be written; None: 256 MB, or a quarter of what the archive may
+            have in memory.
+    """
+    if room is None:
+        room = min(BACKLOG_BYTES, (archive.limit or 4 * BACKLOG_BYTES) // 4)
+    sink = WriteBehind(writer, archive.trim, room)
+    archive.write_to(sink)
+    return sink
+
+
 class WriteBehind:
-    """The queue in front of a store's writer.
+    """The queue in front of a store's writer, as the archive's `PageSink`.
 
     Args:
         written: called after every page, in the writing thread.
@@ -61,9 +74,18 @@ class WriteBehind:
         """Bytes that wait."""
         return self._state.waiting
 
-    def put(self, job: Job) -> None:
+    @property
+    def first(self) -> int:
+        """The oldest block that the store holds, or will hold."""
+        return self._state.writer.first
+
+    def note(self, **facts: Any) -> None:
+        """Keep facts in the store's meta.json."""
+        self._state.writer.note(**facts)
+
+    def put(self, page: Page, blocks: Sequence[CachedBlock], summaries: bytes, keep: int) -> None:
         """Hand a page over, once; never waits."""
-        state = self._state
+        state, job = self._state, Job(page, blocks, summaries, keep)
         with state.changed:
             if job.page.first < state.upto:
                 return

@@ -103,13 +103,13 @@ class Writer:
         pieces, records = compose(page, page.payload, blocks, sides, summaries, start)
         try:
             stop = write_all(self._data, pieces, start)
-            write_all(self._index, [records], at)
+            write_all(self._index, [records.tobytes()], at)
         except OSError:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._index, at)
                 os.ftruncate(self._data, start)
             raise
-        (group,) = segment.groups()
+        group = segment.appended(records)
         assert group.stop == stop
         held = self._held[-1]
         if page.first == held.first:
@@ -133,7 +133,7 @@ class Writer:
         mark = np.zeros(1, dtype=record_type(self._layers))
         mark["kind"], mark["block"] = SYNC, self._held[-1].stop
         write_all(self._index, [seal(mark)], self._segment.position)
-        list(self._segment.groups())  # moves past the mark
+        self._segment.marked()
         self._unsynced = 0
 
     def close(self) -> None:
