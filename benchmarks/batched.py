@@ -17,7 +17,7 @@ from torch import Tensor
 
 import mmkv
 from mmkv.answer.context import Context, capture
-from mmkv.answer.retrieval_pass import prompt_input
+from mmkv.answer.generation import prompt_input
 from mmkv.archive import CachedBlock
 from mmkv.engine import hooks
 from mmkv.engine.rotary import Rotary
@@ -30,7 +30,7 @@ from mmkv.retrieval.choice import choose
 @torch.inference_mode()
 def exact_answers(stream: mmkv.Stream, questions: Sequence[Question]) -> list[int]:
     """1 for every question that is answered to the letter."""
-    vlm, sizes = stream._vlm, stream.config
+    vlm, sizes = stream._runtime, stream.config
     adapter = vlm.adapter
     embeds, words, targets, begins = [], [], [], []
     for question in questions:
@@ -41,7 +41,7 @@ def exact_answers(stream: mmkv.Stream, questions: Sequence[Question]) -> list[in
         words.append(F.pad(asking, (0, len(answer))))
         begins.append(len(own) - 1)
         targets.append([*answer, vlm.tokenizer.eos_token_id])
-    context = capture(stream._ingest, vlm.rotary, sizes.recent_frames, None, None)
+    context = capture(stream._state, vlm.rotary, sizes.recent_frames, None, None)
     lengths = [len(e) for e in embeds]
     batch = BatchPass(context, vlm.rotary, words, lengths, sizes.retrieve_frames, sizes.neighbours)
     with hooks.attached(adapter.language_model):

@@ -94,22 +94,22 @@ class Recorded:
         config = replace(cell.config(), page_tokens=1 << 30, page_seconds=1e9)
         stream = vlm.stream(config)
         stream.feed(frames, np.arange(len(frames), dtype=float))
-        past = stream._ingest.archive.snapshot()
+        past = stream._state.archive.snapshot()
         layers = range(vlm.adapter.shape.layers)
         summaries = [past.summaries(layer, 0, len(past.blocks)) for layer in layers]
         return cls(stream, past.blocks, summaries)
 
     def thinned(self, cell: Cell) -> None:
         """Make the stream's past what a stream with this cell's configuration has."""
-        stream, vlm = self.stream, self.stream._vlm
-        sizes = cell.config().sizes(4096, vlm.tokens_per_frame())
+        stream, vlm = self.stream, self.stream._runtime
+        sizes = cell.config().resolve(4096, vlm.tokens_per_frame())
         archive = Archive(
-            stream._ingest.archive.codec, vlm.adapter.shape, vlm.dtype,
+            stream._state.archive.codec, vlm.adapter.shape, vlm.dtype,
             page=PageSize(sizes.page_tokens, sizes.page_seconds), thinning=thinning_of(sizes),
         )  # fmt: skip
         archive.append(self.blocks, self.summaries)
         archive.flush()
-        stream._ingest.archive = archive
+        stream._state.archive = archive
 
 
 def ask(vlm: mmkv.VideoLM, cell: Cell, number: int, world: World, recorded: Recorded) -> Asked:
@@ -133,7 +133,7 @@ def ask_stored(
 
 
 def _asked(cell: Cell, number: int, stream: mmkv.Stream, exact: list[int]) -> Asked:
-    stats, vlm = stream.stats(), stream._vlm
+    stats, vlm = stream.stats(), stream._runtime
     assert stats.keep_ratio is not None
     assert stats.bits_per_element is not None
     elements = vlm.bytes_per_token / torch.empty((), dtype=vlm.dtype).element_size()

@@ -64,17 +64,17 @@ def run(
 ) -> dict[str, Any]:
     """Measure and print."""
     streams = {"none": vlm.stream(_config())}
-    forwards = {"none": Forward(streams["none"]._ingest)}
+    forwards = {"none": Forward(streams["none"]._state)}
     clocks: dict[str, Clocked] = {}
     for name in POLICIES:
         stream = vlm.stream(_config(keep_ratio=keep, eviction=name, merging=merge))
-        archive = stream._ingest.archive
+        archive = stream._state.archive
         held = archive._thinning
         assert held is not None
         clocks[name] = Clocked(held.policy, held.merge, held.keep_ratio)
         archive._thinning = clocks[name]
         streams[name] = stream
-        forwards[name] = Forward(stream._ingest)
+        forwards[name] = Forward(stream._state)
     rows: dict[str, list[tuple[float, float]]] = {name: [] for name in streams}
     for number in range(rounds + 1):
         before = {name: _seconds(forwards[name], clocks.get(name)) for name in streams}

@@ -22,7 +22,7 @@ import mmkv
 from benchmarks.common import save
 from benchmarks.resident import judged
 from mmkv.answer.context import block_positions
-from mmkv.answer.resident_past import FarPast, Resident
+from mmkv.answer.resident_past import FarPast, ResidentPast
 from mmkv.models.tiny.questions import ask, random_clip
 from mmkv.models.tiny.sample import draw_scene
 
@@ -101,12 +101,12 @@ def _placed(where: Any) -> Any:
 
 
 def _seen(distance: int) -> Any:
-    original = Resident.see
+    original = ResidentPast.see
 
-    def see(self: Resident, *args: Any) -> FarPast:
+    def see(self: ResidentPast, *args: Any) -> FarPast:
         return replace(original(self, *args), distance=distance)
 
-    return mock.patch.object(Resident, "see", see)
+    return mock.patch.object(ResidentPast, "see", see)
 
 
 def main() -> None:

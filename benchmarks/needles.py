@@ -35,6 +35,8 @@ import mmkv
 from benchmarks.common import median, rss, save
 from benchmarks.needle_world import HARD, KINDS, Case, make_world, pictures
 from mmkv.answer.context import Context, capture
+from mmkv.answer.generation import Generation
+from mmkv.answer.past import Retrieved
 from mmkv.answer.reply import Reply
 from mmkv.answer.retriever import LayerRetriever, Retriever
 from mmkv.engine.sampling import Sampling
@@ -189,11 +191,12 @@ def _ask_all(
 def _asked(vlm: mmkv.VideoLM, stream: mmkv.Stream, case: Case, prompt: Prompt, name: str) -> Row:
     method, began = METHODS[name], time.perf_counter()
     with torch.inference_mode():
-        context = capture(stream._ingest, vlm.rotary, method.recent, None, None)
+        context = capture(stream._state, vlm.rotary, method.recent, None, None)
     retriever = method.make(context, case)
     wanted = needed(context, case)
-    reply = Reply(vlm, context, prompt, Sampling(max_new_tokens=16), retriever, began)
-    chosen = [set(choice.chosen) for choice in reply._pass.choices]
+    generation = Generation(vlm, context, prompt, retriever, Retrieved(), 16)
+    reply = Reply(generation, Sampling(max_new_tokens=16), began).start()
+    chosen = [set(choice.chosen) for choice in generation.choices]
     answer = reply.finish()
     return Row(
         name,

@@ -58,12 +58,12 @@ def judged(
     total, exact = 0.0, True
     targets = [*ids, vlm.tokenizer.eos_token_id]
     with stream.ask_iter(question, max_new_tokens=len(targets)) as reply:
-        logits = reply._logits
+        logits = reply._generation.logits
         for token in targets:
             total -= float(logits.float().log_softmax(-1)[token])
             exact &= int(logits.argmax()) == token
-            with vlm.turns.turn():
-                logits = reply._decoding.step(token)
+            with vlm.lock.hold():
+                logits = reply._generation.step(token)
     return exact, total / len(targets)
 
 

@@ -70,7 +70,7 @@ def _sizes(
             stream.feed(stack, times)
         stream.flush()
         stats = stream.stats()
-        summaries = stream._ingest.archive.snapshot().summaries(0, 0, 1)
+        summaries = stream._state.archive.snapshot().summaries(0, 0, 1)
     layers = vlm.adapter.shape.layers
     frames = stats.archived_frames
     return {"disk": stats.disk_bytes / frames, "summaries": 2 * layers * summaries.numel()}
@@ -122,8 +122,8 @@ def _memory(vlm: mmkv.VideoLM, folder: Path, total: int) -> dict[str, float]:
 
 def _index(stream: mmkv.Stream) -> int:
     """Bytes of the summaries so far; they are allocated in larger pieces, but not touched."""
-    past = stream._ingest.archive.snapshot()
-    layers = range(stream._vlm.adapter.shape.layers)
+    past = stream._state.archive.snapshot()
+    layers = range(stream._runtime.adapter.shape.layers)
     return sum(part.nbytes for i in layers for part in past.summary_parts(i, 0, 1)) * len(
         past.blocks
     )

@@ -67,8 +67,8 @@ class SlowPass:
     """A whole stream as one forward through the slow attention."""
 
     def __init__(self, stream: mmkv.Stream, positions: np.ndarray) -> None:
-        self._adapter: Any = stream._vlm.adapter
-        self._window: Any = stream._ingest.window
+        self._adapter: Any = stream._runtime.adapter
+        self._window: Any = stream._state.window
         self._positions = positions
         self.kept: list[tuple[Tensor, Tensor]] = []  # per layer [H_kv, n, D]
 
@@ -95,7 +95,7 @@ class SlowPass:
 @torch.inference_mode()
 def slow_stream(stream: mmkv.Stream, frames: Tensor, times: list[float]) -> Tensor:
     """Keys before RoPE and values `[L, 2, H_kv, T, D]` of a stream's blocks, all in one forward."""
-    adapter, ingest = stream._vlm.adapter, stream._ingest
+    adapter, ingest = stream._runtime.adapter, stream._state
     prefix = ingest.prefill.prefix
     blocks = adapter.blocks(list(frames), times, ingest.grid)
     archived = ingest.archive.snapshot().blocks
@@ -119,11 +119,11 @@ def slow_stream(stream: mmkv.Stream, frames: Tensor, times: list[float]) -> Tens
 
 def archived_kv(stream: mmkv.Stream) -> Tensor:
     """Keys before RoPE and values `[L, 2, H_kv, T, D]` that a stream archived."""
-    return blocks_kv(stream, stream._ingest.archive.snapshot().blocks)
+    return blocks_kv(stream, stream._state.archive.snapshot().blocks)
 
 
 def blocks_kv(stream: mmkv.Stream, blocks: Sequence[CachedBlock]) -> Tensor:
     """The same of some blocks, as a question would load them."""
-    past, cpu = stream._ingest.archive.snapshot(), torch.device("cpu")
-    layers = range(stream._vlm.adapter.shape.layers)
+    past, cpu = stream._state.archive.snapshot(), torch.device("cpu")
+    layers = range(stream._runtime.adapter.shape.layers)
     return torch.stack([past.load(layer, blocks, cpu) for layer in layers])

@@ -73,10 +73,10 @@ def logits(settings: dict[str, Any], *, in_triton: bool) -> Tensor:
     with small_vlm("llava_onevision").stream(mmkv.CacheConfig(**{**config, **settings})) as stream:
         stream.feed(clip(FRAMES), [float(i) for i in range(FRAMES)])
         with stream.ask_iter("What is it?", max_new_tokens=TOKENS) as reply:
-            found = [reply._logits.clone()]
+            found = [reply._generation.logits.clone()]
             for token in range(5, 4 + TOKENS):
                 with torch.inference_mode():
-                    found.append(reply._decoding.step(token).clone())
+                    found.append(reply._generation.step(token).clone())
     return torch.stack(found)
 
 

@@ -117,7 +117,7 @@ def resumed(path: Path, limits: Limits | None = None, **options: Any) -> Archive
     made, store = archive(**options), Store.resume(path)
     try:
         made.extend(store, [CPU] * 3)
-        write_behind(made, store.go_on(limits or Limits()))
+        write_behind(made, store.start_writing(limits or Limits()))
     except BaseException:
         store.release()
         raise

@@ -50,7 +50,7 @@ class Recorder:
 
     def __call__(self, step: Callable[[], Tensor]) -> Callable[[], Tensor]:
         self.records += 1
-        slot = step.__self__._pass.slot  # type: ignore[attr-defined]
+        slot = step.__self__._pass.buffers  # type: ignore[attr-defined]
         memory = [slot.token]
         memory += [t for layer in slot.layers for t in (layer.key, layer.value)]
         memory += [t for clock in slot._clocks.values() for t in (clock.index, clock.position)]
@@ -70,7 +70,7 @@ class Recorder:
 def install(patch: Any, vlm: Any) -> Recorder:
     """Let a model's answers be generated from tapes."""
     recorder = Recorder()
-    patch.setattr(vlm.slots, "recorder", recorder)
+    patch.setattr(vlm.buffers, "recorder", recorder)
     patch.setattr("mmkv.kernels.buffer_attention.naive._host_knows", lambda at: False)
     patch.setattr("mmkv.kernels.packed_attention.naive._nothing", lambda visible: False)
     return recorder

@@ -38,7 +38,7 @@ def opened(**settings: Any) -> mmkv.Stream:
 
 def whole_pages(stream: mmkv.Stream) -> int:
     """Blocks that are packed."""
-    return sum(block.kv is None for block in stream._ingest.archive.snapshot().blocks)
+    return sum(block.kv is None for block in stream._state.archive.snapshot().blocks)
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: "-".join(map(str, s.values())))
@@ -68,7 +68,7 @@ def test_what_a_question_loads_is_what_the_codec_made_of_it(
         codec = make_codec(
             settings.get("codec"), shape, **{k: v for k, v in settings.items() if k != "codec"}
         )
-        true, stored = exact._ingest.archive.snapshot(), packed._ingest.archive.snapshot()
+        true, stored = exact._state.archive.snapshot(), packed._state.archive.snapshot()
         page = stored.pages[1]
         blocks = stored.blocks[page.first : page.stop]
         salience = torch.cat(judged[page.first : page.stop]) if judged else None
@@ -87,7 +87,7 @@ def test_what_a_question_loads_is_what_the_codec_made_of_it(
 def test_stats_count_the_bits_that_are_stored(name: str) -> None:
     with opened(codec=name) as stream:
         stream.flush()
-        stats, archive = stream.stats(), stream._ingest.archive
+        stats, archive = stream.stats(), stream._state.archive
         shape = VLM.adapter.shape
         tokens = sum(block.tokens for block in archive.snapshot().blocks)
         elements = 2 * shape.layers * shape.kv_heads * shape.head_dim * tokens

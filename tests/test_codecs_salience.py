@@ -28,7 +28,7 @@ def opened(**settings: Any) -> mmkv.Stream:
 
 def protected(stream: mmkv.Stream, layer: int = 0) -> list[np.ndarray]:
     """Per packed block, which tokens' values are at 2 bits."""
-    past = stream._ingest.archive.snapshot()
+    past = stream._state.archive.snapshot()
     found = []
     for page in past.pages:
         values = past.codec.halves(past.page_part(layer, page), layer)[1]  # type: ignore[attr-defined]
@@ -54,11 +54,11 @@ def test_similarity_is_the_mean_over_the_text() -> None:
 @pytest.mark.parametrize("focus", [None, "the red door"])
 def test_a_page_protects_the_fifth_that_is_most_like_the_text(focus: str | None) -> None:
     with opened(focus=focus) as stream:
-        vlm, template = stream._vlm, stream._template
+        vlm, template = stream._runtime, stream._template
         found = np.concatenate(protected(stream))
-        past = stream._ingest.archive.snapshot()
+        past = stream._state.archive.snapshot()
         seconds = range(FRAMES)
-        blocks = vlm.adapter.blocks(list(clip(FRAMES)), list(seconds), stream._ingest.grid)
+        blocks = vlm.adapter.blocks(list(clip(FRAMES)), list(seconds), stream._state.grid)
         prompt = template.prompt(focus or "")
         alike = TextSimilarity(vlm.adapter, [*template.prefix, *prompt.ids])
         at = 0
@@ -107,4 +107,4 @@ def test_thinned_pages_are_judged_and_read_too() -> None:
 
 def test_codecs_that_treat_all_alike_are_not_told() -> None:
     with opened(codec="fitted") as stream:
-        assert stream._ingest.prefill.salience is None
+        assert stream._state.prefill.salience is None

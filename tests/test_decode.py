@@ -15,7 +15,7 @@ from small_models import FAMILIES, clip, small_vlm
 
 import mmkv
 from mmkv.engine.cuda_graph import CudaGraphs, recorder_for
-from mmkv.engine.decode_buffers import Slots
+from mmkv.engine.decode_buffers import BufferPool
 
 FRAMES, TOKENS = 16, 10
 
@@ -36,10 +36,10 @@ def rows(stream: mmkv.Stream, question: str = "What?", tokens: int = TOKENS, **o
     """Logits `[tokens, V]` of an answer that nothing ends."""
     options = {"max_new_tokens": tokens, **options}
     with stream.ask_iter(question, **options) as reply:
-        found = [reply._logits.clone()]
+        found = [reply._generation.logits.clone()]
         for i in range(tokens - 1):
             with torch.inference_mode():
-                found.append(reply._decoding.step(5 + i).clone())
+                found.append(reply._generation.step(5 + i).clone())
     return torch.stack(found)
 
 
@@ -106,7 +106,7 @@ def test_answers_under_way_at_once_have_memory_of_their_own(
     with opened(vlm) as stream:
         alone = [stream.ask(q, max_new_tokens=TOKENS).token_ids for q in ("What?", "When was it?")]
         replies = [stream.ask_iter(q, max_new_tokens=TOKENS) for q in ("What?", "When was it?")]
-        slots = {id(reply._pass.slot) for reply in replies}
+        slots = {id(reply._generation.engine_pass.buffers) for reply in replies}
         done: list[Any] = [None, None]
 
         def finish(i: int) -> None:
@@ -126,23 +126,23 @@ def test_one_slot_is_kept_for_the_next_answer_and_is_empty(
     tape.install(monkeypatch, vlm)
     with opened(vlm) as stream:
         replies = [stream.ask_iter("What?", max_new_tokens=TOKENS) for _ in range(3)]
-        size = replies[0]._pass.nbytes
+        size = replies[0]._generation.engine_pass.nbytes
         for reply in replies:
             reply.finish()
-        assert vlm.slots.nbytes == size
-        assert not any(b.key.any() or b.value.any() for b in vlm.slots._idle[0].layers)
+        assert vlm.buffers.nbytes == size
+        assert not any(b.key.any() or b.value.any() for b in vlm.buffers._idle[0].layers)
         reply = stream.ask_iter("What?", max_new_tokens=TOKENS)
-        assert not vlm.slots._idle
-        assert vlm.slots.nbytes == size
+        assert not vlm.buffers._idle
+        assert vlm.buffers.nbytes == size
         reply.close()
-        assert vlm.slots.nbytes == size
+        assert vlm.buffers.nbytes == size
 
 
 def test_nothing_is_kept_where_nothing_is_recorded(vlm: mmkv.VideoLM) -> None:
     with opened(vlm) as stream:
         stream.ask("What?", max_new_tokens=4)
-    assert vlm.slots.recorder is None
-    assert vlm.slots.nbytes == 0
+    assert vlm.buffers.recorder is None
+    assert vlm.buffers.nbytes == 0
 
 
 def test_a_cancelled_answer_leaves_the_next_one_as_it_would_be(
@@ -270,7 +270,7 @@ def test_slots_follow_a_model_that_moves() -> None:
     vlm = small_vlm("llava_onevision")
     here, there = torch.device("cpu"), torch.device("meta")
     where = [here]
-    slots = Slots(vlm.adapter, lambda: where * vlm.adapter.shape.layers)
+    slots = BufferPool(vlm.adapter, lambda: where * vlm.adapter.shape.layers)
     assert slots.take().layers[0].key.device == here
     where[0] = there
     assert slots.take().layers[0].key.device == there
@@ -283,11 +283,11 @@ def test_stats_tell_the_memory_of_answers(
     with opened(vlm) as stream, opened(vlm) as other:
         assert stream.stats().answer_bytes == 0
         replies = [stream.ask_iter("What?", max_new_tokens=TOKENS) for _ in range(2)]
-        size = replies[0]._pass.nbytes
+        size = replies[0]._generation.engine_pass.nbytes
         assert stream.stats().answer_bytes == other.stats().answer_bytes == 2 * size
         for reply in replies:
             reply.close()
-        assert stream.stats().answer_bytes == vlm.slots.nbytes == size
+        assert stream.stats().answer_bytes == vlm.buffers.nbytes == size
         assert "answers" in repr(stream.stats())
         assert stream.stats().to_dict()["answer_bytes"] == size
 
@@ -302,7 +302,7 @@ def test_what_cannot_be_recorded_runs_and_is_told_once(
     monkeypatch.setattr(torch.cuda, "set_stream", current.append)
     with opened(vlm) as stream:
         want = rows(stream)
-        monkeypatch.setattr(vlm.slots, "recorder", CudaGraphs())
+        monkeypatch.setattr(vlm.buffers, "recorder", CudaGraphs())
         with caplog.at_level(logging.WARNING, logger="mmkv"):
             got = [rows(stream), rows(stream)]
     assert all(torch.equal(row, want) for row in got)

@@ -46,7 +46,7 @@ def ticked(events: Events, visit: Visit) -> dict[str, Any]:
 def test_an_answer_under_way_is_left_to_its_own_handler(server: Server, visit: Visit) -> None:
     events = Events(server.registry)
     ticked(events, visit)
-    with tiny().turns.turn():
+    with tiny().lock.hold():
         exchange = visit.session.ask("What is there now?")
         assert not {"chat", "ask", "stop"} & set(ticked(events, visit))
     answered(exchange)
@@ -71,7 +71,7 @@ def test_a_tick_that_an_answer_ends_in_does_not_tell_half_of_it(
     server: Server, visit: Visit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events, talk = Events(server.registry), module.talk
-    turn = tiny().turns.turn()
+    turn = tiny().lock.hold()
     turn.__enter__()
     exchange = visit.session.ask("What is there now?")
 

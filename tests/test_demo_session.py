@@ -229,7 +229,7 @@ def test_one_question_at_a_time_and_none_without_a_video(session: Session) -> No
         session.ask("What is there now?")
     session.sample()
     until(lambda: session.watch.encoded)  # type: ignore[union-attr]
-    with tiny().turns.turn():
+    with tiny().lock.hold():
         first = session.ask("What is there now?")
         with pytest.raises(ValueError, match="One question at a time"):
             session.ask("And now?")
@@ -243,7 +243,7 @@ def test_one_question_at_a_time_and_none_without_a_video(session: Session) -> No
 def test_stop_ends_an_answer_that_has_not_begun(session: Session) -> None:
     session.sample()
     until(lambda: session.watch.encoded)  # type: ignore[union-attr]
-    with tiny().turns.turn():  # the device is busy with somebody else
+    with tiny().lock.hold():  # the device is busy with somebody else
         exchange = session.ask("What is there now?")
         session.stop()
         assert exchange.over

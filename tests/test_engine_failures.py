@@ -148,10 +148,10 @@ def test_turns_come_in_the_order_of_asking() -> None:
     turns, order, threads = FairLock(), [], []
 
     def work(i: int) -> None:
-        with turns.turn():
+        with turns.hold():
             order.append(i)
 
-    with turns.turn():
+    with turns.hold():
         for i in range(6):
             threads.append(threading.Thread(target=work, args=(i,)))
             threads[-1].start()
@@ -167,7 +167,7 @@ def test_only_one_thread_has_the_turn(counts: list[int]) -> None:
 
     def work(count: int) -> None:
         for _ in range(count):
-            with turns.turn(), turns.turn():
+            with turns.hold(), turns.hold():
                 inside.append(1)
                 most.append(len(inside))
                 time.sleep(0)
@@ -186,27 +186,27 @@ def test_a_cancelled_wait_gives_its_place_up() -> None:
 
     def work() -> None:
         try:
-            with turns.turn(cancel):
+            with turns.hold(cancel):
                 seen.append("ran")
         except Cancelled:
             seen.append("cancelled")
 
-    with turns.turn():
+    with turns.hold():
         thread = threading.Thread(target=work)
         thread.start()
         cancel.set()
         finish(thread)
-    with turns.turn():
+    with turns.hold():
         seen.append("next")
     assert seen == ["cancelled", "next"]
 
 
 def test_an_error_inside_a_turn_frees_it() -> None:
     turns = FairLock()
-    with pytest.raises(KeyboardInterrupt), turns.turn(), turns.turn():
+    with pytest.raises(KeyboardInterrupt), turns.hold(), turns.hold():
         raise KeyboardInterrupt
     assert turns._first() is None
-    with turns.turn():
+    with turns.hold():
         assert turns.waiting == 0
 
 
@@ -214,14 +214,14 @@ def test_a_turn_that_was_never_given_back_is_not_lost(monkeypatch: pytest.Monkey
     turns, ran = FairLock(), []
 
     def interrupted() -> None:
-        with turns.turn():
+        with turns.hold():
             monkeypatch.setattr(turns, "_leave", Bomb(turns._leave, 1, KeyboardInterrupt))
 
     with contextlib.suppress(KeyboardInterrupt):
         interrupted()
 
     def work() -> None:
-        with turns.turn():
+        with turns.hold():
             ran.append(True)
 
     thread = threading.Thread(target=work)

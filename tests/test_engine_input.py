@@ -158,9 +158,9 @@ def test_frames_of_another_size_are_fitted_into_the_first_ones(
 ) -> None:
     with small_vlm(family).stream(CONFIG) as stream:
         stream.feed(clip(3), np.arange(3.0))
-        tokens = stream._ingest.block_tokens
+        tokens = stream._state.block_tokens
         stream.feed(clip(3, height=size[0], width=size[1]), np.arange(3.0, 6.0))
-        assert stream._ingest.block_tokens == tokens
+        assert stream._state.block_tokens == tokens
         assert stream.ask("What?", max_new_tokens=1).as_of == 5.0
 
 

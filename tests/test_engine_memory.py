@@ -82,7 +82,7 @@ def test_a_stream_that_is_let_go_is_freed_at_once() -> None:
         stream = small_vlm("llava_onevision").stream(CONFIG)
         watch(stream, 0, 20)
         stream.chat().ask("What?", max_new_tokens=2)
-        window = weakref.ref(stream._ingest.window)
+        window = weakref.ref(stream._state.window)
         stream.close()
         del stream
         assert window() is None
@@ -96,7 +96,7 @@ def test_a_question_holds_nothing_once_it_is_answered() -> None:
         with small_vlm("llava_onevision").stream(CONFIG) as stream:
             watch(stream, 0, 20)
             reply = stream.ask_iter("What?", max_new_tokens=2)
-            held = weakref.ref(reply._pass)
+            held = weakref.ref(reply._generation.engine_pass)
             reply.finish()
             assert held() is None
     finally:

@@ -67,8 +67,8 @@ def asked(family: str, shift: int, monkeypatch: pytest.MonkeyPatch) -> tuple[tor
     with vlm.stream(config) as stream:
         stream.feed(clip(16, seed=2), np.arange(16.0))
         reply = stream.ask_iter("What is there?", max_new_tokens=4)
-        logits = [reply._logits]
-        logits += [reply._logits for _ in iter(reply._advance, False)]
+        logits = [reply._generation.logits]
+        logits += [reply._generation.logits for _ in iter(reply._advance, False)]
         return archived_kv(stream), torch.stack(logits)
 
 
@@ -88,11 +88,11 @@ def test_blocks_stand_at_whole_positions_after_hours(family: str) -> None:
     with vlm.stream(mmkv.CacheConfig(window_frames=4, recent_frames=2)) as stream:
         stream.feed(clip(4), [0.0, 0.5, 1.0, 1.5])
         stream.feed(clip(4), [1e6, 1e6 + 0.5, 1e6 + 1.0, 1e6 + 1.5])
-        last = stream._ingest.archive.last
+        last = stream._state.archive.last
         assert last is not None
         assert last.origin.dtype == np.int64
         if family == "qwen2_5_vl":  # two positions a second, from the stream's first frame on
-            assert last.origin[0] - len(stream._ingest.prefill.prefix) == 2 * (10**6 + 1)
+            assert last.origin[0] - len(stream._state.prefill.prefix) == 2 * (10**6 + 1)
         assert stream.ask("What?", max_new_tokens=2).as_of == 1e6 + 1.5
 
 

@@ -18,7 +18,7 @@ QUESTION = "Where was it?"
 
 def state(stream: mmkv.Stream) -> list[Any]:
     """Everything of a stream that later frames or questions depend on."""
-    ingest = stream._ingest
+    ingest = stream._state
     window = ingest.window
     assert window is not None
     tokens = range(max(0, window.seen - window.local), window.seen)
@@ -43,7 +43,10 @@ def same(one: Any, other: Any) -> bool:
 def logits(stream: mmkv.Stream, question: str = QUESTION, **options: Any) -> torch.Tensor:
     """Logits of the first five tokens of an answer."""
     reply = stream.ask_iter(question, max_new_tokens=5, **options)
-    rows = [reply._logits, *(reply._logits for _ in iter(reply._advance, False))]
+    rows = [
+        reply._generation.logits,
+        *(reply._generation.logits for _ in iter(reply._advance, False)),
+    ]
     return torch.stack(rows)
 
 

@@ -15,7 +15,7 @@ from small_models import FAMILIES, clip, small_vlm
 from waiting import finish
 
 import mmkv
-from mmkv.engine.detokenizer import Decoder
+from mmkv.engine.detokenizer import Detokenizer
 from mmkv.engine.sampling import Sampler, Sampling
 
 CONFIG = mmkv.CacheConfig(window_frames=6, recent_frames=2, retrieve_frames=4)
@@ -69,7 +69,7 @@ def test_a_long_answer_is_not_decoded_anew_at_every_token(stream: mmkv.Stream) -
             decoded.append(len(ids))
             return inner.decode(ids, **options)
 
-    reply._text = Decoder(Counting())
+    reply._text = Detokenizer(Counting())
     tokens = len(reply.finish().token_ids)
     assert tokens == 110
     assert sum(decoded) < 5 * tokens
@@ -144,7 +144,7 @@ def test_closing_twice_or_after_the_end_changes_nothing(stream: mmkv.Stream) -> 
 def test_closing_from_another_thread_ends_the_wait_for_the_device(stream: mmkv.Stream) -> None:
     reply = stream.ask_iter("What?")
     pieces: list[str] = []
-    with VLM.turns.turn():
+    with VLM.lock.hold():
         thread = threading.Thread(target=lambda: pieces.extend(reply))
         thread.start()
         reply.close()
@@ -160,7 +160,7 @@ def test_leaving_a_with_block_closes_the_reply(stream: mmkv.Stream) -> None:
 
 def test_an_answer_lets_its_memory_go(stream: mmkv.Stream) -> None:
     reply = stream.ask_iter("What?", max_new_tokens=2)
-    assert reply._pass.nbytes > 0
+    assert reply._generation.engine_pass.nbytes > 0
     reply.finish()
     assert not hasattr(reply, "_pass")
     assert not hasattr(reply, "_context")

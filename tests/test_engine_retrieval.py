@@ -72,7 +72,7 @@ def test_every_layer_chooses_by_the_papers_score(
     )
     with vlm.stream(config) as stream:
         stream.feed(clip(24), np.arange(24.0))
-        blocks = stream._ingest.archive.snapshot().blocks
+        blocks = stream._state.archive.snapshot().blocks
         _, engine_pass, queries = reply_and_queries(stream, monkeypatch)
         prompt = stream._template.prompt("Which?")
     patch = vlm.adapter.temporal_patch
@@ -141,7 +141,7 @@ def test_equal_scores_still_retrieve_as_many_as_asked(monkeypatch: pytest.Monkey
     config = mmkv.CacheConfig(window_frames=6, recent_frames=2, retrieve_frames=5)
     with small_vlm("llava_onevision").stream(config) as stream:
         stream.feed(clip(16), np.arange(16.0))
-        for pages in stream._ingest.archive._summaries.chunks:
+        for pages in stream._state.archive._summaries.chunks:
             pages[0] = torch.zeros_like(pages[0])
         _, engine_pass, _ = reply_and_queries(stream, monkeypatch)
     assert all(len(set(c.chosen)) == 5 for c in engine_pass.choices)
@@ -226,7 +226,7 @@ def test_a_stream_that_forgot_answers_like_one_asked_since_then(family: str) -> 
             stats = forgetful.stats()
             assert 0 < stats.archive_bytes <= limit
             assert stats.forgotten_frames + stats.archived_frames == 40
-            since = forgetful._ingest.archive.oldest.seconds[0]
+            since = forgetful._state.archive.oldest.seconds[0]
             logits.append(forgetful.ask_iter("Which?", max_new_tokens=1)._logits)
         logits.append(whole.ask_iter("Which?", since=since, max_new_tokens=1)._logits)
     assert torch.allclose(*logits, atol=1e-4)

@@ -203,7 +203,7 @@ def test_a_finalizer_that_runs_inside_attach_does_not_deadlock(
     assert restored(vlm)
 
 
-@pytest.mark.parametrize("after", ["_attach", "_settle"])
+@pytest.mark.parametrize("after", ["_attach", "_detach_abandoned"])
 def test_an_interrupt_while_a_session_opens_leaves_the_model_as_it_was(
     after: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

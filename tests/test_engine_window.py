@@ -150,7 +150,7 @@ def encoded(family: str, chunk: int, feeds: list[int], n: int = 26) -> mmkv.Stre
 
 def ring(stream: mmkv.Stream) -> torch.Tensor:
     """Rotated keys and values `[L, 2, 1, H_kv, local, D]` of the window, oldest first."""
-    window = stream._ingest.window
+    window = stream._state.window
     layers = range(len(window.layers))
     start = window.seen - window.local
     return torch.stack([torch.stack(window.read(i, start, window.seen)) for i in layers])
@@ -176,12 +176,12 @@ def test_how_frames_are_pushed_changes_no_keys_and_values(feeds: list[int], fami
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_ring_holds_the_archived_keys_rotated_to_their_places(family: str) -> None:
     with encoded(family, 4, [26]) as stream:
-        window, blocks = stream._ingest.window, stream._ingest.archive.snapshot().blocks
+        window, blocks = stream._state.window, stream._state.archive.snapshot().blocks
         positions = np.concatenate([b.layout.offsets + b.origin[:, None] for b in blocks], axis=1)[
             :, -window.local :
         ]
         kv = archived_kv(stream)[:, :, :, -window.local :]
-        adapter = stream._vlm.adapter
+        adapter = stream._runtime.adapter
         frequencies = adapter.language_model.rotary_emb.inv_freq.double()
         axis = adapter.frequency_axis(frequencies.numel())
         angles = (torch.tensor(positions)[axis].T.double() * frequencies).repeat(1, 2)

@@ -30,14 +30,18 @@ def buffers(stream: mmkv.Stream, **options: Any) -> list[tuple[torch.Tensor, tor
     reply = stream.ask_iter(QUESTION, max_new_tokens=1, **options)
     found = [
         (b.key[:, :, :before].clone(), b.value[:, :, :before].clone())
-        for b, before in zip(reply._pass.slot.layers, reply._pass.before, strict=True)
+        for b, before in zip(
+            reply._generation.engine_pass.buffers.layers,
+            reply._generation.engine_pass.before,
+            strict=True,
+        )
     ]
     reply.finish()
     return found
 
 
 def kept_places(stream: mmkv.Stream, layer: int, blocks: Any) -> torch.Tensor:
-    _, left = stream._ingest.archive.snapshot().read(layer, blocks, torch.device("cpu"))
+    _, left = stream._state.archive.snapshot().read(layer, blocks, torch.device("cpu"))
     assert left is not None
     return left
 
@@ -45,9 +49,9 @@ def kept_places(stream: mmkv.Stream, layer: int, blocks: Any) -> torch.Tensor:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_answer_sees_every_kept_token_where_the_whole_stream_has_it(family: str) -> None:
     with opened(family) as thin, opened(family, keep_ratio=1.0) as whole:
-        blocks = thin._ingest.archive.snapshot().blocks[: -2 // thin._vlm.adapter.temporal_patch]
+        blocks = thin._state.archive.snapshot().blocks[: -2 // thin._vlm.adapter.temporal_patch]
         old = sum(block.tokens for block in blocks)
-        sinks = len(thin._ingest.prefill.prefix)
+        sinks = len(thin._state.prefill.prefix)
         for layer, (got, want) in enumerate(zip(buffers(thin), buffers(whole), strict=True)):
             left = kept_places(thin, layer, blocks)
             assert left.shape[1] < 0.8 * old
@@ -62,7 +66,7 @@ def test_an_answer_sees_every_kept_token_where_the_whole_stream_has_it(family: s
 @pytest.mark.parametrize("family", FAMILIES)
 def test_text_around_frames_is_seen_and_heads_keep_tokens_of_their_own(family: str) -> None:
     with opened(family) as stream:
-        blocks = stream._ingest.archive.snapshot().blocks
+        blocks = stream._state.archive.snapshot().blocks
         left = kept_places(stream, 1, blocks)
         visual = is_visual(blocks)
         for head in left.numpy():
@@ -73,10 +77,10 @@ def test_text_around_frames_is_seen_and_heads_keep_tokens_of_their_own(family: s
 @pytest.mark.parametrize("family", FAMILIES)
 def test_window_and_recent_frames_stay_whole(family: str) -> None:
     with opened(family) as thin, opened(family, keep_ratio=1.0) as whole:
-        for a, b in zip(thin._ingest.window.layers, whole._ingest.window.layers, strict=True):
+        for a, b in zip(thin._state.window.layers, whole._state.window.layers, strict=True):
             assert torch.equal(a.key, b.key)
             assert torch.equal(a.value, b.value)
-        recent = sum(b.tokens for b in thin._ingest.archive.snapshot().blocks[-2:])
+        recent = sum(b.tokens for b in thin._state.archive.snapshot().blocks[-2:])
         recent = recent if thin._vlm.adapter.temporal_patch == 1 else recent // 2
         for a, b in zip(buffers(thin), buffers(whole), strict=True):
             assert torch.equal(a[0][:, :, -recent:], b[0][:, :, -recent:])
@@ -84,7 +88,7 @@ def test_window_and_recent_frames_stay_whole(family: str) -> None:
 
 def test_frames_are_found_by_summaries_of_all_their_tokens() -> None:
     with opened(eviction="random") as thin, opened(keep_ratio=1.0) as whole:
-        past, other = (s._ingest.archive.snapshot() for s in (thin, whole))
+        past, other = (s._state.archive.snapshot() for s in (thin, whole))
         for layer in range(thin._vlm.adapter.shape.layers):
             assert torch.equal(past.summaries(layer, 0, FRAMES), other.summaries(layer, 0, FRAMES))
 
@@ -92,7 +96,7 @@ def test_frames_are_found_by_summaries_of_all_their_tokens() -> None:
 def test_a_moment_in_the_past_is_answered_from_what_is_kept_of_it() -> None:
     with opened() as thin, opened(keep_ratio=1.0) as whole:
         got, want = buffers(thin, until=9.0)[0], buffers(whole, until=9.0)[0]
-        blocks = thin._ingest.archive.snapshot().blocks[8:10]
+        blocks = thin._state.archive.snapshot().blocks[8:10]
         left = kept_places(thin, 0, blocks)
         recent = want[0][:, :, -sum(b.tokens for b in blocks) :]
         rows = left[None, :, :, None].expand(-1, -1, -1, recent.shape[3])
@@ -101,23 +105,23 @@ def test_a_moment_in_the_past_is_answered_from_what_is_kept_of_it() -> None:
 
 def test_a_retrieved_frame_brings_its_keyframe() -> None:
     with opened(eviction="temporal", retrieve_frames=1, neighbours=0, page_tokens=32) as stream:
-        pages = stream._ingest.archive.snapshot().pages
+        pages = stream._state.archive.snapshot().pages
         assert all(page.keyframe == page.first for page in pages)
         reply = stream.ask_iter(QUESTION, max_new_tokens=1)
-        for layer, choice in enumerate(reply._pass.choices):
+        for layer, choice in enumerate(reply._generation.engine_pass.choices):
             (chosen,) = choice.chosen
             page = next(p for p in pages if p.first <= chosen < p.stop)
             shown = {chosen, page.keyframe}
             tokens = sum(page.lengths[i - page.first] for i in shown)
-            recent = sum(b.tokens for b in stream._ingest.archive.snapshot().blocks[-2:])
-            sinks = len(stream._ingest.prefill.prefix)
-            assert reply._pass.before[layer] == sinks + tokens + recent
+            recent = sum(b.tokens for b in stream._state.archive.snapshot().blocks[-2:])
+            sinks = len(stream._state.prefill.prefix)
+            assert reply._generation.engine_pass.before[layer] == sinks + tokens + recent
         reply.finish()
 
 
 def test_a_keyframe_before_since_is_not_shown() -> None:
     with opened(eviction="temporal", retrieve_frames=1, neighbours=0, page_tokens=4096) as stream:
-        past = stream._ingest.archive.snapshot()
+        past = stream._state.archive.snapshot()
         among = past.blocks[5:9]
         assert past.with_keyframes(among[1:2], among) == among[1:2]
         assert past.with_keyframes(among[1:2], past.blocks)[0].index == 0
@@ -125,7 +129,7 @@ def test_a_keyframe_before_since_is_not_shown() -> None:
 
 def test_a_keyframe_is_found_behind_frames_that_a_store_lost() -> None:
     with opened(eviction="temporal", retrieve_frames=1, neighbours=0, page_tokens=16) as stream:
-        past = stream._ingest.archive.snapshot()
+        past = stream._state.archive.snapshot()
         first, lost, later = past.pages[0], past.pages[1], past.pages[2]
         among = [b for b in past.blocks if not lost.first <= b.index < lost.stop]
         chosen = [block for block in among if block.index == later.first + 1]
@@ -175,9 +179,9 @@ def test_the_question_thins_what_it_retrieved_before_it_is_answered() -> None:
         replies = [s.ask_iter(QUESTION, max_new_tokens=2) for s in (thin, whole)]
         # the prompt saw everything: the first token is the same
         assert torch.equal(replies[0]._logits, replies[1]._logits)
-        blocks = whole._ingest.archive.snapshot().blocks[:-2]
+        blocks = whole._state.archive.snapshot().blocks[:-2]
         visual = sum(block.tokens for block in blocks)
-        sizes = [reply._pass.before for reply in replies]
+        sizes = [reply._generation.engine_pass.before for reply in replies]
         assert all(b - a == visual - round(0.25 * visual) for a, b in zip(*sizes, strict=True))
         for reply in replies:
             assert len(reply.finish().token_ids) <= 2

@@ -31,9 +31,9 @@ def opened(family: str, **settings: Any) -> mmkv.Stream:
 def test_frames_are_as_if_nothing_had_been_behind_them(family: str) -> None:
     watched = {"keep_ratio": 0.5, "eviction": "text-prior", "focus": "watch the door"}
     with opened(family, **watched) as one, opened(family) as other:
-        assert one._ingest.window.seen == other._ingest.window.seen
+        assert one._state.window.seen == other._state.window.seen
         torch.testing.assert_close(archived_kv(one), archived_kv(other), rtol=1e-4, atol=1e-5)
-        for a, b in zip(one._ingest.window.layers, other._ingest.window.layers, strict=True):
+        for a, b in zip(one._state.window.layers, other._state.window.layers, strict=True):
             torch.testing.assert_close(a.key, b.key, rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(a.value, b.value, rtol=1e-4, atol=1e-5)
 
@@ -46,7 +46,7 @@ def test_what_the_text_says_moves_no_frame_but_what_is_kept(family: str) -> None
         opened(family, focus="zq 19", **watched) as b,
     ):
         torch.testing.assert_close(archived_kv(a), archived_kv(b), rtol=1e-4, atol=1e-5)
-        masses = [torch.cat([x.mass for x in s._ingest.archive.snapshot().blocks], dim=2)
+        masses = [torch.cat([x.mass for x in s._state.archive.snapshot().blocks], dim=2)
                   for s in (a, b)]  # fmt: skip
         assert not torch.allclose(*masses, rtol=1e-2)
 
@@ -82,12 +82,12 @@ def test_mass_is_the_attention_of_a_clip_that_is_asked_about(family: str, evicti
     settings = {"keep_ratio": 0.5, "eviction": eviction, "focus": "the door"}
     vlm = small_vlm(family)
     with opened(family, **settings, chunk_frames=4, window_frames=12) as stream:
-        blocks = stream._ingest.archive.snapshot().blocks[: 4 // vlm.adapter.temporal_patch]
+        blocks = stream._state.archive.snapshot().blocks[: 4 // vlm.adapter.temporal_patch]
         mass = torch.cat([block.mass for block in blocks], dim=2)
-        prefix = stream._ingest.prefill.prefix
+        prefix = stream._state.prefill.prefix
         proxy = proxy_of(stream.config, vlm.adapter, stream._template)
         frames, times = list(clip(FRAMES)[:4]), [0.0, 1.0, 2.0, 3.0]
-        encoded = vlm.adapter.blocks(frames, times, stream._ingest.grid)
+        encoded = vlm.adapter.blocks(frames, times, stream._state.grid)
         n, text = sum(map(len, encoded)), len(proxy.embeds)
         opening = np.broadcast_to(np.arange(len(prefix)), (vlm.adapter.axes, len(prefix)))
         places = [opening, *(b.layout.offsets + b.origin[:, None] for b in blocks)]
@@ -119,16 +119,16 @@ def test_mass_is_the_attention_of_a_clip_that_is_asked_about(family: str, evicti
 def test_policies_that_look_at_nothing_run_no_text() -> None:
     for eviction in ("temporal", "random", "diverse"):
         with opened("llava_onevision", keep_ratio=0.5, eviction=eviction) as stream:
-            assert stream._ingest.prefill.proxy is None
-            assert stream._ingest.archive.last.mass is None
+            assert stream._state.prefill.proxy is None
+            assert stream._state.archive.last.mass is None
     with opened("llava_onevision", focus="the door") as stream:
-        assert stream._ingest.prefill.proxy is None
+        assert stream._state.prefill.proxy is None
 
 
 def test_a_policy_after_temporal_is_observed_as_by_itself() -> None:
     with opened("llava_onevision", keep_ratio=0.5, eviction="temporal+text-prior") as stream:
-        assert stream._ingest.prefill.proxy is not None
-        assert stream._ingest.prefill.proxy._observes == ALL_TEXT
+        assert stream._state.prefill.proxy is not None
+        assert stream._state.prefill.proxy._observes == ALL_TEXT
 
 
 def test_mass_adds_up_to_the_queries() -> None:

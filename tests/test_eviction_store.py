@@ -25,18 +25,18 @@ def test_a_stored_stream_answers_as_it_did(family: str, eviction: str, tmp_path:
         told = stream.ask(QUESTION, max_new_tokens=4, until=FRAMES / 2)
         seen = buffers(stream, until=FRAMES / 2)
         kept = stream.stats().keep_ratio
-        frames = [page.keyframe for page in stream._ingest.archive.snapshot().pages]
+        frames = [page.keyframe for page in stream._state.archive.snapshot().pages]
     with small_vlm(family).open(tmp_path / "kv") as again:
         for a, b in zip(buffers(again, until=FRAMES / 2), seen, strict=True):
             torch.testing.assert_close(a, b)
         assert again.ask(QUESTION, max_new_tokens=4, until=FRAMES / 2).token_ids == told.token_ids
         assert again.stats().keep_ratio == kept
-        assert [page.keyframe for page in again._ingest.archive.snapshot().pages] == frames
+        assert [page.keyframe for page in again._state.archive.snapshot().pages] == frames
 
 
 def test_recent_frames_of_an_opened_stream_are_those_tokens_that_are_left(tmp_path: Path) -> None:
     with opened(store=tmp_path / "kv") as stream:
-        past = stream._ingest.archive.snapshot()
+        past = stream._state.archive.snapshot()
         count = sum(past.pages[-1].lengths[-2:])
     with small_vlm("llava_onevision").open(tmp_path / "kv") as again:
         recent = again._context(None, None).recent_kv
@@ -45,14 +45,14 @@ def test_recent_frames_of_an_opened_stream_are_those_tokens_that_are_left(tmp_pa
 
 def test_the_window_of_an_opened_stream_is_filled_up_with_the_nearest_kept(tmp_path: Path) -> None:
     with opened(store=tmp_path / "kv") as stream:
-        values = [layer.value.clone() for layer in stream._ingest.window.layers]
-        past, seen = stream._ingest.archive.snapshot(), stream._ingest.window.seen
+        values = [layer.value.clone() for layer in stream._state.window.layers]
+        past, seen = stream._state.archive.snapshot(), stream._state.window.seen
         blocks = past.blocks[-8:]
         left = [past.read(layer, blocks, torch.device("cpu"))[1] for layer in range(len(values))]
-        capacity = stream._ingest.window.capacity
+        capacity = stream._state.window.capacity
     begin = blocks[0].start
     with small_vlm("llava_onevision").open(tmp_path / "kv", mode="a") as again:
-        for layer, ring in enumerate(again._ingest.window.layers):
+        for layer, ring in enumerate(again._state.window.layers):
             for head, own in enumerate(left[layer].numpy()):
                 for token in range(begin, seen):
                     size = blocks[0].tokens
@@ -108,14 +108,14 @@ def test_info_tells_the_effective_budget(tmp_path: Path) -> None:
 
 def test_damaged_bits_are_an_error(tmp_path: Path) -> None:
     with opened(store=tmp_path / "kv") as stream:
-        page = stream._ingest.archive.snapshot().pages[0]
+        page = stream._state.archive.snapshot().pages[0]
         where = page.stored._payload
     data = tmp_path / "kv" / "000000.data"
     raw = bytearray(data.read_bytes())
     raw[where] ^= 0xFF  # the first bits of layer 0
     data.write_bytes(bytes(raw))
     with small_vlm("llava_onevision").open(tmp_path / "kv") as reader:
-        past = reader._ingest.archive.snapshot()
+        past = reader._state.archive.snapshot()
         with pytest.raises(mmkv.StoreError, match="are damaged"):
             past.load(0, past.blocks[:1], torch.device("cpu"))
         past.load(0, past.blocks[page.stop :], torch.device("cpu"))  # the other pages are whole

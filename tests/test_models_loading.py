@@ -105,7 +105,7 @@ def test_bfloat16_runs(saved: tuple[str, Path]) -> None:
     with vlm.stream(CONFIG) as stream:
         stream.feed(clip(20), np.arange(20.0))
         assert archived_kv(stream).dtype == torch.bfloat16
-        assert stream._ingest.window.layers[0].key.dtype == torch.bfloat16
+        assert stream._state.window.layers[0].key.dtype == torch.bfloat16
         assert stream.ask("What?", max_new_tokens=3).token_ids
 
 

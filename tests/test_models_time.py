@@ -33,7 +33,7 @@ def logits(stream: mmkv.Stream, **options: Any) -> torch.Tensor:
 
 def test_a_block_opens_with_the_time_between_its_frames() -> None:
     with watched() as stream:
-        blocks = stream._ingest.archive.snapshot().blocks
+        blocks = stream._state.archive.snapshot().blocks
     texts = [VLM.tokenizer.decode(list(b.layout.before)) for b in blocks]
     assert texts == [f"<{2 * i + 0.5:.1f} seconds><|vision_start|>" for i in range(14)]
 
@@ -41,12 +41,12 @@ def test_a_block_opens_with_the_time_between_its_frames() -> None:
 def test_a_retrieved_block_brings_the_keys_of_its_time_text() -> None:
     with watched() as stream:
         reply = stream.ask_iter("When was it?", max_new_tokens=1)
-        engine_pass, blocks = reply._pass, stream._ingest.archive.snapshot().blocks
-    sinks = stream._ingest.window.sinks
+        engine_pass, blocks = reply._generation.engine_pass, stream._state.archive.snapshot().blocks
+    sinks = stream._state.window.sinks
     for layer, choice in enumerate(engine_pass.choices):
         chosen = [blocks[i] for i in choice.chosen]
         want = blocks_kv(stream, chosen)[layer, 1]  # the text's values included
-        got = engine_pass.slot.layers[layer].value[0, :, sinks : sinks + want.shape[1]]
+        got = engine_pass.buffers.layers[layer].value[0, :, sinks : sinks + want.shape[1]]
         assert len(chosen) == 2
         assert torch.equal(got, want)
 
@@ -74,6 +74,6 @@ def test_a_time_of_many_digits_still_fits() -> None:
     with VLM.stream(CONFIG) as stream:
         stream.feed(clip(4), [0.0, 0.1, 1e9, 1e9 + 1])
         assert stream.ask("When?", max_new_tokens=1).as_of == 1e9 + 1
-        last = stream._ingest.archive.last
+        last = stream._state.archive.last
         assert last is not None
-        assert last.tokens <= stream._ingest.window.chunk
+        assert last.tokens <= stream._state.window.chunk

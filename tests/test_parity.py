@@ -109,8 +109,8 @@ def teacher_forced(
 ) -> tuple[list[torch.Tensor], list[int]]:
     """Logits of every generated token, and the tokens."""
     reply = stream.ask_iter(QUESTION, max_new_tokens=steps, **options)
-    rows = [reply._logits]
-    rows += [reply._logits for _ in iter(reply._advance, False)]
+    rows = [reply._generation.logits]
+    rows += [reply._generation.logits for _ in iter(reply._advance, False)]
     return rows, list(reply.answer.token_ids)
 
 
@@ -141,11 +141,11 @@ def test_an_unpaired_last_frame_is_seen_padded(family: str) -> None:
     config = mmkv.CacheConfig(window_frames=20, recent_frames=4, retrieve_frames=50)
     with vlm.stream(config) as stream:
         stream.feed(frames, times)
-        before = [layer.key.clone() for layer in stream._ingest.window.layers]
+        before = [layer.key.clone() for layer in stream._state.window.layers]
         rows, ids = teacher_forced(stream, 3)
         assert stream.ask(QUESTION, max_new_tokens=3).as_of == 6.0
-        seen = stream._ingest.window.seen
-        after = [layer.key[:, :, :seen] for layer in stream._ingest.window.layers]
+        seen = stream._state.window.seen
+        after = [layer.key[:, :, :seen] for layer in stream._state.window.layers]
         assert all(torch.equal(a[:, :, :seen], b) for a, b in zip(before, after, strict=True))
     padded = torch.cat([frames, frames[-1:]])
     with torch.inference_mode():

@@ -11,9 +11,10 @@ from small_models import clip, small_vlm
 from torch import Tensor
 
 import mmkv
-from mmkv.answer.resident_pass import ResidentPass, Told
-from mmkv.answer.resident_past import FarPast
-from mmkv.answer.retrieval_pass import RetrievalPass, prompt_input
+from mmkv.answer.context import Context
+from mmkv.answer.generation import prompt_input
+from mmkv.answer.resident_pass import Resident
+from mmkv.answer.retrieval_pass import RetrievalPass
 from mmkv.engine import hooks
 from mmkv.engine.decode_buffers import LayerBuffer
 from mmkv.engine.decode_step import Decoding
@@ -32,21 +33,20 @@ def opened(vlm: mmkv.VideoLM, frames: int = FRAMES, store: Any = None, **setting
     return stream
 
 
-class SlowResident(RetrievalPass):
+class SlowResident(Resident):
     """The same from its description, in float64: decoded keys, one softmax over everything."""
 
-    def __init__(self, *args: Any, far: FarPast) -> None:
-        context, rotary, words, retriever, room, slot = args
-        super().__init__(context, rotary, words, Told(retriever), room, slot)
-        self._far = far
+    def __init__(self, fast: Resident, context: Context) -> None:
+        super().__init__(fast.far, fast._rotary, fast._axes)
+        self._context = context
 
-    def _attention(
+    def attend(
         self, layer: int, query: Tensor, buffer: LayerBuffer, at: int | Tensor,
         table: tuple[Tensor, Tensor], scaling: float,
     ) -> Tensor:  # fmt: skip
         n, context = query.shape[2], self._context
         length, group = int(at) + n, query.shape[1] // buffer.key.shape[1]
-        position = np.full((len(context.anchor), 1), self._far.distance)
+        position = np.full((len(context.anchor), 1), self.far.distance)
         far_query = rotate(query, self._rotary(position, query.device, query.dtype))
         far = context.past.load(layer, context.candidates, query.device).double()
         scores, values = [], []
@@ -67,15 +67,17 @@ class SlowResident(RetrievalPass):
 @torch.inference_mode()
 def logits(stream: Any, slow: bool, **span: Any) -> Tensor:
     """Logits after every token of a prompt and of two tokens that follow it."""
-    adapter = stream._vlm.adapter
+    adapter = stream._runtime.adapter
     prompt: Prompt = stream._template.fitting("What is it?")
     context = stream._context(span.get("since"), span.get("until"))
-    far = stream._far(context)
+    past = stream._past(context)
     embeds, words = prompt_input(adapter, prompt)
-    vlm = stream._vlm
+    vlm = stream._runtime
     retriever = stream._retriever(context, "What is it?")
-    args = (context, vlm.rotary, words, retriever, 8, vlm.slots.take())
-    one_pass = SlowResident(*args, far=far) if slow else ResidentPass(*args, far)
+    if slow:
+        past = SlowResident(past, context)
+    buffers = vlm.buffers.acquire()
+    one_pass = RetrievalPass(context, vlm.rotary, words, retriever, past, 8, buffers)
     decoding = Decoding(adapter, vlm.rotary, one_pass, None)
     with hooks.attached(adapter.language_model):
         rows = adapter.lm_head(hooks.run(adapter.language_model, one_pass, embeds))
@@ -115,7 +117,7 @@ def test_the_past_stands_in_the_middle_between_the_recent_frames_and_the_windows
         window = 6 // max(block.frames for block in blocks)
         beyond = min(len(context.candidates), window - len(context.recent))
         far = near + beyond * int(blocks[0].layout.advance[0])
-        assert abs(stream._far(context).distance - (near + far) / 2) <= 1
+        assert abs(stream._past(context).far.distance - (near + far) / 2) <= 1
 
 
 @pytest.mark.parametrize("span", [{"until": 13.0}, {"since": 5.0, "until": 17.0}, {"since": 21.0}])
@@ -132,7 +134,7 @@ def test_since_and_until_hide_parts_of_pages(span: dict[str, float]) -> None:
 def test_frames_that_no_page_holds_yet_are_seen_too() -> None:
     vlm = small_vlm("llava_onevision")
     with opened(vlm, page_tokens=10_000, page_seconds=1e6) as stream:
-        assert not stream._ingest.archive.snapshot().pages
+        assert not stream._state.archive.snapshot().pages
         assert stream.stats().resident_bytes == 0
         torch.testing.assert_close(
             logits(stream, slow=False), logits(stream, slow=True), atol=1e-4, rtol=1e-4

@@ -147,7 +147,7 @@ def test_what_an_answer_holds_of_the_past_counts_until_it_ends(stream: Any) -> N
     stream.ask("What is it?", max_new_tokens=1)
     before = stream.stats().resident_bytes
     reply = stream.ask_iter("What is it?", max_new_tokens=4)  # the prompt is through
-    layers = reply._pass._far.layers
+    layers = reply._generation.engine_pass._past.far.layers
     waiting = sum(layer.key.nbytes + layer.value.nbytes for layer in layers)
     waiting += layers[0].packed[0][1].nbytes  # which tokens are visible, for all layers
     rows_ = [
@@ -165,7 +165,7 @@ def test_rows_that_were_moved_count_while_an_answer_reads_them(stream: Any) -> N
     moved = sum(stores(sides(stream)).values())
     stream.feed(clip(60, seed=5), [24.0 + i for i in range(60)])  # no room for so many
     stream.ask("What is it?", max_new_tokens=1)
-    layers = reply._pass._far.layers
+    layers = reply._generation.engine_pass._past.far.layers
     own = sum(layer.key.nbytes + layer.value.nbytes for layer in layers)
     own += layers[0].packed[0][1].nbytes  # which tokens are visible, for all layers
     own += sum(8 * p.words.numel() for layer in layers for history, _ in layer.packed

@@ -72,7 +72,7 @@ def test_every_layer_asks_ahead_for_what_it_chose_itself(monkeypatch: pytest.Mon
     with vlm.stream(CONFIG) as stream:
         stream.feed(clip(24), np.arange(24.0))
         reply = stream.ask_iter("Which?", max_new_tokens=1)
-        choices = [choice.chosen for choice in reply._pass.choices]
+        choices = [choice.chosen for choice in reply._generation.engine_pass.choices]
         answer = reply.finish()
     assert asked == [(layer + 1, chosen) for layer, chosen in enumerate(choices[:-1])]
     hits = sum(len(set(a) & set(b)) for a, b in pairwise(choices))

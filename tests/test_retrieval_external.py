@@ -56,7 +56,7 @@ def test_every_layer_reads_the_frames_nearest_to_the_text(family: str, kind: str
     with vlm.stream(config(kind)) as stream:
         stream.feed(frames, np.arange(24.0))
         reply = stream.ask_iter("a red car", max_new_tokens=1)
-        choices = [choice.chosen for choice in reply._pass.choices]
+        choices = [choice.chosen for choice in reply._generation.engine_pass.choices]
         reply.close()
     images = encoder(kind).images(list(frames)).double().view(24 // patch, patch, -1).mean(dim=1)
     near = torch.cosine_similarity(images, encoder(kind).text("a red car").double()[None])
@@ -107,7 +107,7 @@ def test_what_is_forgotten_takes_no_memory() -> None:
         stream.find("a red car")
         stream.feed(clip(24), np.arange(24.0, 48.0))
         stream.find("a red car")
-        archive = stream._ingest.archive
+        archive = stream._state.archive
         assert archive.first > 10
         assert min(stream._vectors) >= archive.first
 

@@ -32,7 +32,7 @@ def impatient() -> Iterator[None]:
 def logits(stream: mmkv.Stream, **options: Any) -> torch.Tensor:
     reply = stream.ask_iter("Which?", max_new_tokens=1, **options)
     reply.close()
-    return reply._logits
+    return reply._generation.logits
 
 
 @pytest.mark.parametrize("where", ["writer", "reader", "later", "from disk alone"])
@@ -53,7 +53,7 @@ def test_everything_retrieved_through_a_store_equals_plain_transformers(
         writer.close()
     stream = writer if where == "writer" else vlm.open(tmp_path / "s", config=config)
     rows, ids = teacher_forced(stream, 4)
-    reads = stream._ingest.archive.reads
+    reads = stream._state.archive.reads
     assert (reads.disk == 0) == (where == "writer")
     with torch.inference_mode():
         expected = Stock(vlm, frames, times).logits(QUESTION, ids)
@@ -96,7 +96,7 @@ def test_encoding_goes_on_as_if_it_had_not_stopped(
             whole.feed(frames[at : at + count], times[at : at + count])
             at += count
         want, answer = archived_kv(whole), logits(whole)
-        far = whole._ingest.window.far_distance
+        far = whole._state.window.far_distance
     at = 0
     for count in counts:
         opened = (
@@ -108,7 +108,7 @@ def test_encoding_goes_on_as_if_it_had_not_stopped(
             if at == total:
                 assert torch.equal(archived_kv(part), want)
                 assert torch.equal(logits(part), answer)
-                assert part._ingest.window.far_distance == far
+                assert part._state.window.far_distance == far
 
 
 def test_a_source_after_opening_continues_the_time(tmp_path: Path) -> None:
@@ -264,19 +264,19 @@ def test_an_error_of_the_disk_comes_up_at_the_next_frame(
     with small_vlm("llava_onevision").stream(CONFIG, store=tmp_path / "s") as stream:
         stream.feed(clip(20), np.arange(20.0))
         stream.flush()
-        writer = stream._ingest.archive.sink.writer
+        writer = stream._state.archive.sink.writer
         with monkeypatch.context() as patch:
             patch.setattr(writer, "write", _full)
             stream.feed(clip(4), np.arange(20.0, 24.0))
             with pytest.raises(StoreError, match=r"No space left.* frames up to 19\.00 s"):
                 stream.flush()
             frames = stream.stats().frames
-            until(lambda: stream._ingest.archive.sink._state.error)
+            until(lambda: stream._state.archive.sink._state.error)
             with pytest.raises(StoreError, match="No space left"):
                 stream.feed(clip(4), np.arange(24.0, 28.0))
             assert stream.stats().frames == frames == 24
             assert stream.ask("Which?", max_new_tokens=1).as_of == 23.0
-            until(lambda: stream._ingest.archive.sink._state.error)
+            until(lambda: stream._state.archive.sink._state.error)
         with pytest.raises(StoreError):
             stream.flush()
         stream.flush()
@@ -298,7 +298,7 @@ def in_segments(vlm: mmkv.VideoLM, path: Path, counts: tuple[int, ...]) -> None:
         for i, count in enumerate(counts):
             if i:
                 at = int(stream.seconds) + 1
-                writer, block = stream._ingest.archive.sink.writer, stream._ingest.archive.last
+                writer, block = stream._state.archive.sink.writer, stream._state.archive.last
                 writer._begin(replace(block, index=block.index + 1))
             else:
                 at = 0
@@ -378,7 +378,7 @@ def test_damage_in_the_newest_frames_leaves_the_others_to_questions(
         stream.feed(clip(14), [float(i) for i in range(14)])
         stream.flush()
         want = logits(stream, until=5.0)
-        stored = stream._ingest.archive.snapshot().pages[-1].stored
+        stored = stream._state.archive.snapshot().pages[-1].stored
         begin, size = stored._payload, int(stored.sizes.sum())
     data = bytearray((tmp_path / "s" / "000000.data").read_bytes())
     data[begin + size - 3] ^= 255
@@ -388,5 +388,5 @@ def test_damage_in_the_newest_frames_leaves_the_others_to_questions(
         torch.testing.assert_close(logits(again, until=5.0), want, rtol=1e-4, atol=1e-4)
         with pytest.raises(StoreError, match="damaged"):
             again.ask("Which?", max_new_tokens=1)
-    with pytest.raises(StoreError, match=r"gone on with.*some of the newest frames.*mode='r'"):
+    with pytest.raises(StoreError, match=r"cannot be continued.*some of the newest frames.*mode='r'"):
         vlm.open(tmp_path / "s", mode="a")

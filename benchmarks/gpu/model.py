@@ -137,7 +137,7 @@ def _generate(
     found: dict[bool, tuple[int, ...]] = {}
     tokens = 6 if sizes.dry else TOKENS
     if sizes.dry:
-        vlm.slots.recorder = Again()
+        vlm.buffers.recorder = Again()
     for graphs in (False, True):
         vlm.cuda_graphs = graphs
         if not sizes.dry:
@@ -151,7 +151,7 @@ def _generate(
         yield row(f"per generated token, {what}, {how}", 1e3 * each[graphs], "ms")
     unequal = sum(a != b for a, b in zip(found[True], found[False], strict=True))
     yield check(f"tokens replayed and eager, {what}", unequal, 0, "tokens differ")
-    recorder = vlm.slots.recorder
+    recorder = vlm.buffers.recorder
     works = isinstance(recorder, CudaGraphs | Again) and recorder.works
     yield check(f"steps are recorded, {what}", float(not works), 0, "failures")
 

@@ -248,7 +248,7 @@ def _default_moments(registry: Registry) -> int:
     vlm = registry.vlm
     config = Settings().config(registry.limits, registry.limits.disk_bytes)
     trained = int(getattr(vlm.adapter.text_config, "max_position_embeddings", 32768))
-    sizes = config.sizes(trained, vlm.tokens_per_frame())
+    sizes = config.resolve(trained, vlm.tokens_per_frame())
     least, most = MOMENTS
     return max(least, min(most, sizes.retrieve_frames))
 

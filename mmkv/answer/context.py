@@ -71,7 +71,7 @@ def checked_recent(recent_frames: int | None, config: ResolvedConfig) -> int:
 
 
 def capture(
-    ingest: StreamState,
+    state: StreamState,
     rotary: Rotary,
     recent_frames: int,
     since: float | None,
@@ -86,50 +86,50 @@ def capture(
     Raises:
         NoFramesError: there is no frame in that span.
     """
-    ingest.repair()
-    past = ingest.archive.snapshot()
+    state.repair()
+    past = state.archive.snapshot()
     low = float("-inf") if since is None else since
     high = float("inf") if until is None else until
-    pending = ingest.pending[-1][0] if ingest.pending else float("-inf")
+    pending = state.pending[-1][0] if state.pending else float("-inf")
     tail: list[CachedBlock] = []
-    if ingest.pending and low <= pending <= high:
-        peeked = ingest.peek()
+    if state.pending and low <= pending <= high:
+        peeked = state.peek()
         tail = peeked[1] if peeked else []
     begin = bisect_left(past.blocks, low, key=_end)
     inside = past.blocks[begin : bisect_right(past.blocks, high, key=_end)]
     if not inside and not tail:
-        raise NoFramesError(_nothing(ingest, since, until))
-    patch = ingest.adapter.temporal_patch
+        raise NoFramesError(_nothing(state, since, until))
+    patch = state.adapter.temporal_patch
     keep = max(0, -(-recent_frames // patch) - len(tail))
     cut = max(0, len(inside) - keep)
     recent = inside[cut:] + tail
     anchor = recent[0].origin if recent else _after(inside[-1])
-    window = ingest.window
+    window = state.window
     assert window is not None
     return Context(
         past=past,
         candidates=inside[:cut],
         recent=recent,
         recent_kv=[
-            _recent_kv(ingest, past, rotary, layer, inside[cut:], tail)
+            _recent_kv(state, past, rotary, layer, inside[cut:], tail)
             for layer in range(len(window.layers))
         ],
         anchor=anchor,
         sinks=[_sinks(layer.sink_key, layer.sink_value, layer.key) for layer in window.layers],
         seconds=(tail or inside)[-1].seconds[1],
-        thumbnails=ingest.thumbnails,
+        thumbnails=state.thumbnails,
     )
 
 
 def _recent_kv(
-    ingest: StreamState,
+    state: StreamState,
     past: Snapshot,
     rotary: Rotary,
     layer: int,
     blocks: list[CachedBlock],
     tail: list[CachedBlock],
 ) -> tuple[Tensor, Tensor]:
-    window = ingest.window
+    window = state.window
     assert window is not None
     ring = window.layers[layer].key
     every = blocks + tail
@@ -168,13 +168,13 @@ def _sinks(key: Tensor | None, value: Tensor | None, ring: Tensor) -> tuple[Tens
     return key, value
 
 
-def _nothing(ingest: StreamState, since: float | None, until: float | None) -> str:
-    last = ingest.archive.last
-    if last is None and not ingest.pending:
+def _nothing(state: StreamState, since: float | None, until: float | None) -> str:
+    last = state.archive.last
+    if last is None and not state.pending:
         return "the stream has no frames yet; encode or feed some before asking"
-    first = ingest.archive.snapshot().blocks
-    begin = first[0].seconds[0] if first else ingest.pending[0][0]
-    end = ingest.pending[-1][0] if ingest.pending else (last.seconds[1] if last else 0.0)
+    first = state.archive.snapshot().blocks
+    begin = first[0].seconds[0] if first else state.pending[0][0]
+    end = state.pending[-1][0] if state.pending else (last.seconds[1] if last else 0.0)
     return (
         f"no frames between since={since} and until={until}; "
         f"the stream holds {begin:.2f} s to {end:.2f} s"

@@ -8,21 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import torch
 
-from mmkv.answer.context import Context
-from mmkv.answer.retrieval_pass import RetrievalPass, prompt_input
-from mmkv.answer.retriever import Retriever
+from mmkv.answer.generation import Generation
 from mmkv.archive import CachedBlock
-from mmkv.engine import hooks
-from mmkv.models.prompt import Prompt
 from mmkv.retrieval.registry import EXTERNAL, SCORES, UNIFORM
-
-if TYPE_CHECKING:
-    from mmkv.engine.runtime import ModelRuntime
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -59,23 +51,13 @@ def check_can_find(score: str) -> None:
         )
 
 
-def find(
-    vlm: ModelRuntime, context: Context, prompt: Prompt, retriever: Retriever, k: int
-) -> tuple[Moment, ...]:
+def find(generation: Generation, k: int) -> tuple[Moment, ...]:
     """The best `k` moments for a prompt, best first; fewer where no more frames stand out."""
-    model = vlm.adapter.language_model
-    embeds, words = prompt_input(vlm.adapter, prompt)
-    slot = vlm.slots.take()
-    engine_pass = RetrievalPass(context, vlm.rotary, words, retriever, 0, slot)
-    use = hooks.Use(model)
-    try:
-        with vlm.turns.turn(), torch.inference_mode():
-            hooks.run(model, engine_pass, embeds)
-    finally:
-        use.release()
-    vlm.slots.give(slot)
-    scores = np.mean([choice.scores for choice in engine_pass.choices], axis=0)
-    return moments([*context.candidates, *context.recent][: len(scores)], scores, k)
+    blocks = [*generation.context.candidates, *generation.context.recent]
+    generation.prefill()
+    generation.close()
+    scores = np.mean([choice.scores for choice in generation.choices], axis=0)
+    return moments(blocks[: len(scores)], scores, k)
 
 
 def moments(blocks: Sequence[CachedBlock], scores: np.ndarray, k: int) -> tuple[Moment, ...]:

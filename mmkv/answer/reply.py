@@ -6,26 +6,14 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from mmkv.answer.answer import Answer, FrameRef, rank, unknown_words
-from mmkv.answer.context import Context
-from mmkv.answer.resident_pass import ResidentPass
-from mmkv.answer.resident_past import FarPast
-from mmkv.answer.retrieval_pass import RetrievalPass, prompt_input
-from mmkv.answer.retriever import Retriever
-from mmkv.engine import hooks
-from mmkv.engine.decode_step import Decoding
-from mmkv.engine.detokenizer import Decoder
+from mmkv.answer.generation import Generation
+from mmkv.engine.detokenizer import Detokenizer
 from mmkv.engine.fair_lock import Cancelled
 from mmkv.engine.sampling import Sampler, Sampling
-from mmkv.models.prompt import Prompt
-
-if TYPE_CHECKING:
-    from mmkv.engine.runtime import ModelRuntime
 
 log = logging.getLogger("mmkv")
 
@@ -37,42 +25,43 @@ class Reply:
     answer: the whole answer, once the iteration has ended or was closed.
     """
 
-    def __init__(
-        self,
-        vlm: ModelRuntime,
-        context: Context,
-        prompt: Prompt,
-        sampling: Sampling,
-        retriever: Retriever,
-        asked: float,
-        far: FarPast | None = None,
-        keep: float = 1.0,
-    ) -> None:
-        self._vlm = vlm
-        self._context = context
-        self._as_of = context.seconds
-        self._prompt = prompt
+    def __init__(self, generation: Generation, sampling: Sampling, asked: float) -> None:
+        """`start` runs the prompt. asked: when the question came, by `time.perf_counter`."""
+        self._generation = generation
+        self._runtime = generation.runtime
+        self._as_of = generation.context.seconds
+        self._hint = unknown_words(generation.prompt.unknown)
         self._sampling = sampling
         self._cancel = threading.Event()
         self._asked = asked
         self._ids: list[int] = []
         self._finish = "cancelled"
         self._answer: Answer | None = None
+        self._frames: tuple[FrameRef, ...] = ()
         self._timings = {"wait": time.perf_counter() - asked}
-        self._text = Decoder(vlm.tokenizer)
+        self._text = Detokenizer(generation.runtime.tokenizer)
         self._stepping = threading.Lock()
-        self._use = hooks.Use(vlm.adapter.language_model)
-        try:
-            self._prefill(retriever, far, keep)
-        except BaseException:
-            self._use.release()
-            raise
+        self._sampler: Sampler | None = None
 
     def __repr__(self) -> str:
         text = self.answer.text
         state = self.answer.finish_reason if self._answer is not None else "generating"
         shown = text if len(text) <= 60 else "..." + text[-57:]
         return f"<Reply {shown!r}: {len(self._ids)} tokens, {state}>"
+
+    def start(self) -> Reply:
+        """Pass the prompt through the model; from here on `frames` are known."""
+        generation, context = self._generation, self._generation.context
+        generation.prefill(self._cancel)
+        self._timings.update(generation.timings)
+        self._frames = rank(
+            generation.choices,
+            context.candidates,
+            context.recent,
+            generation.retriever.hits,
+            context.thumbnail,
+        )
+        return self
 
     @property
     def frames(self) -> tuple[FrameRef, ...]:
@@ -122,37 +111,12 @@ class Reply:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _prefill(self, retriever: Retriever, far: FarPast | None, keep: float) -> None:
-        adapter, context = self._vlm.adapter, self._context
-        embeds, words = prompt_input(adapter, self._prompt)
-        room = self._sampling.max_new_tokens
-        vlm = self._vlm
-        settings = (context, vlm.rotary, words, retriever, room, vlm.slots.take())
-        self._pass = RetrievalPass(*settings, keep) if far is None else ResidentPass(*settings, far)
-        recorder = vlm.slots.recorder if vlm.cuda_graphs else None
-        self._decoding = Decoding(adapter, vlm.rotary, self._pass, recorder)
-        with self._vlm.turns.turn(self._cancel), torch.inference_mode():
-            started = time.perf_counter()
-            hidden = hooks.run(adapter.language_model, self._pass, embeds)
-            self._logits: Tensor = adapter.lm_head(hidden[-1])
-            self._sampler = Sampler(self._sampling, self._logits.device)
-            self._timings["prefill"] = time.perf_counter() - started
-        self._timings.update(self._pass.timings)
-        self._foreseen = self._pass.foreseen
-        self._frames = rank(
-            self._pass.choices,
-            context.candidates,
-            context.recent,
-            retriever.hits,
-            context.thumbnail,
-        )
-
     def _advance(self) -> bool:
         """Generate one token; whether more may follow."""
         try:
             if self._cancel.is_set():
                 raise Cancelled
-            with self._vlm.turns.turn(self._cancel), torch.inference_mode():
+            with self._runtime.lock.hold(self._cancel), torch.inference_mode():
                 finish = self._token()
         except BaseException as error:
             self._end("cancelled")
@@ -165,8 +129,11 @@ class Reply:
 
     def _token(self) -> str | None:
         """One token from the logits, and the logits after it, unless it is the last: then why."""
-        token = self._sampler(self._logits)
-        if token in self._vlm.stop_tokens:
+        logits = self._generation.logits
+        if self._sampler is None:
+            self._sampler = Sampler(self._sampling, logits.device)
+        token = self._sampler(logits)
+        if token in self._runtime.stop_tokens:
             return "stop"
         self._ids.append(token)
         now = time.perf_counter()
@@ -175,7 +142,7 @@ class Reply:
             self._timings["first_token"] = now - self._asked
         if len(self._ids) == self._sampling.max_new_tokens:
             return "length"
-        self._logits = self._decoding.step(token)
+        self._generation.step(token)
         self._timings["decode"] = time.perf_counter() - self._began
         return None
 
@@ -192,9 +159,7 @@ class Reply:
         if self._answer is None:
             self._finish = finish
             self._answer = self._build()
-            self._vlm.slots.give(self._pass.slot)
-            del self._context, self._pass, self._decoding
-            self._use.release()
+            self._generation.close()
 
     def _build(self) -> Answer:
         timings = {**self._timings, "total": time.perf_counter() - self._asked}
@@ -205,6 +170,6 @@ class Reply:
             as_of=self._as_of,
             frames=self._frames,
             timings=timings,
-            hint=unknown_words(self._prompt.unknown),
-            foreseen=self._foreseen,
+            hint=self._hint,
+            foreseen=self._generation.foreseen,
         )

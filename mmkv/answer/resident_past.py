@@ -60,7 +60,7 @@ class FarPast:
                 yield from (visible, *history.tensors)
 
 
-class Resident:
+class ResidentPast:
     """One stream's packed past on its devices.
 
     Args:

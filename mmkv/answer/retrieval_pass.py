@@ -2,7 +2,7 @@
 
 At each layer the question's own words choose blocks, these are loaded and rotated next to the
 recent ones, and the prompt attends. The layer's keys then live in one contiguous buffer that the
-generated tokens go on to fill (`mmkv/decode/`); the ring is not read again.
+generated tokens then fill (`engine/decode_step.py`); the ring is not read again.
 """
 
 from __future__ import annotations
@@ -11,19 +11,16 @@ import time
 from itertools import pairwise
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from mmkv.answer.context import Context, block_positions
+from mmkv.answer.past import Past
 from mmkv.answer.retriever import LayerChoice, Retriever
-from mmkv.answer.thinning import Chosen, thin_buffer
+from mmkv.answer.thinning import Chosen
 from mmkv.archive import CachedBlock
-from mmkv.engine.decode_buffers import LayerBuffer, Slot
+from mmkv.engine.decode_buffers import DecodeBuffers
 from mmkv.engine.rotary import Rotary
-from mmkv.kernels.buffer_attention import buffer_attention
 from mmkv.kernels.rotate_write import rotate_write
-from mmkv.models.base import VideoModel
-from mmkv.models.prompt import Prompt
 
 _ROOM = 512  # tokens that a buffer is made for before it grows
 
@@ -33,10 +30,8 @@ class RetrievalPass:
 
     Args:
         context: what may be seen. words: bool `[n]`, the prompt tokens that choose.
-        retriever: chooses the blocks. room: most tokens that will be generated.
-        slot: the memory that is this answer's until it ends.
-        keep: share of the retrieved visual tokens that the answer is generated from, those that
-            the prompt attends to most; the prompt itself sees all of them.
+        retriever: chooses the blocks. past: how they are reached. room: most tokens that will be
+            generated. buffers: the memory that is this answer's until it ends.
     """
 
     def __init__(
@@ -45,17 +40,17 @@ class RetrievalPass:
         rotary: Rotary,
         words: Tensor,
         retriever: Retriever,
+        past: Past,
         room: int,
-        slot: Slot,
-        keep: float = 1.0,
+        buffers: DecodeBuffers,
     ) -> None:
-        self.slot = slot
+        self.buffers = buffers
         self._context = context
         self._rotary = rotary
         self._words = words
         self._retriever = retriever
         self._room = min(room, _ROOM)
-        self._keep = keep
+        self._past = past
         self._chosen: list[Chosen] = []
         self._next: list[tuple[int, np.ndarray]] = []  # per layer: slot, position after the prompt
         self._prompt = 0  # its tokens
@@ -75,7 +70,7 @@ class RetrievalPass:
     @property
     def nbytes(self) -> int:
         """Bytes of all layers' buffers."""
-        return self.slot.nbytes
+        return self.buffers.nbytes
 
     @property
     def before(self) -> list[int]:
@@ -84,8 +79,8 @@ class RetrievalPass:
 
     @property
     def outside(self) -> object:
-        """What a generated token reads beside the slot's memory: nothing."""
-        return None
+        """What a generated token reads beside the buffers; None for nothing."""
+        return self._past.outside
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float
@@ -97,38 +92,21 @@ class RetrievalPass:
             table = self._table(("text", *start), start[:, None] + np.arange(n), query)
             self._next.append((at + n, start + n))
         else:
-            at, table = self.slot.place(layer)
-        buffer = self.slot.layers[layer]
+            at, table = self.buffers.place(layer)
+        buffer = self.buffers.layers[layer]
         rotate_write(key, value, table, buffer.key, buffer.value, at)
-        out = self._attention(layer, query, buffer, at, table, scaling)
-        if isinstance(at, int) and self._keep < 1:
-            self._thin(layer, query[0], table, scaling)
+        out = self._past.attend(layer, query, buffer, at, table, scaling)
+        if isinstance(at, int):
+            length, position = self._next[layer]
+            chosen = self._chosen[layer]
+            left = self._past.after_prompt(buffer, length, query[0], table, chosen, scaling)
+            self._next[layer] = (left, position)
         return out
 
     def begin_decode(self) -> None:
-        """Tell the slot where the first generated token stands."""
-        self.slot.begin([at for at, _ in self._next], [position for _, position in self._next])
+        """Set where the first generated token stands."""
+        self.buffers.begin([at for at, _ in self._next], [position for _, position in self._next])
         self._tables.clear()
-
-    def _attention(
-        self,
-        layer: int,
-        query: Tensor,
-        buffer: LayerBuffer,
-        at: int | Tensor,
-        table: tuple[Tensor, Tensor],
-        scaling: float,
-    ) -> Tensor:
-        """Of tokens in slots from `at` on, that are written; queries before RoPE."""
-        return buffer_attention(query, buffer.key, buffer.value, at, scaling, table)
-
-    def _thin(
-        self, layer: int, query: Tensor, table: tuple[Tensor, Tensor], scaling: float
-    ) -> None:
-        """Let go of what the prompt, whose queries these are, hardly attended to."""
-        (length, position), buffer = self._next[layer], self.slot.layers[layer]
-        left = thin_buffer(buffer, length, query, table, self._chosen[layer], self._keep, scaling)
-        self._next[layer] = (left, position)
 
     def _gather(
         self, layer: int, query: Tensor, key: Tensor, scaling: float
@@ -143,14 +121,14 @@ class RetrievalPass:
         choice, blocks = self._retriever.choose(layer, self._asked(query, scaling))
         self.choices.append(choice)
         scored = time.perf_counter()
-        blocks = context.past.with_keyframes(blocks, context.candidates)
+        blocks = context.past.with_keyframes(self._past.loaded(blocks), context.candidates)
         origins, base, start = place(context, blocks)
         sink_key, sink_value = context.sinks[layer]
         recent_key, recent_value = context.recent_kv[layer]
         first = sink_key.shape[2]
         last = first + context.past.tokens(blocks)
         length = last + recent_key.shape[2]
-        buffer = self.slot.reserve(layer, length + query.shape[2] + self._room)
+        buffer = self.buffers.reserve(layer, length + query.shape[2] + self._room)
         if first:
             table = self._table(("sinks", *base), np.arange(first) + base[:, None], key)
             rotate_write(sink_key, sink_value, table, buffer.key, buffer.value, 0)
@@ -179,18 +157,6 @@ class RetrievalPass:
         if key not in self._tables:
             self._tables[key] = self._rotary(positions, like.device, like.dtype)
         return self._tables[key]
-
-
-def prompt_input(adapter: VideoModel, prompt: Prompt) -> tuple[Tensor, Tensor]:
-    """Input embeddings `[n, D]` of what follows the last frame, and which tokens, bool `[n]`,
-    are the question's words.
-    """
-    lead, embeds = adapter.prompt_lead(), adapter.embed_text(prompt.ids)
-    words = torch.tensor(prompt.words)
-    if lead is not None:
-        embeds = torch.cat([lead, embeds])
-        words = torch.cat([torch.zeros(len(lead), dtype=torch.bool), words])
-    return embeds, words if words.any() else torch.ones_like(words)
 
 
 def place(

@@ -45,7 +45,7 @@ def stream_of(vlm: VideoLM, config: CacheConfig, folder: str, *, append: bool) -
 
 def rest_of(stream: Stream, source: Source, fps: float, reader: str) -> Any:
     """What is to be watched of a source: where the stream ended in the middle of it, its rest."""
-    store = stream._ingest.store
+    store = stream._state.store
     assert store is not None
     assert store.writer is not None
     name = str(Path(source.value).absolute()) if isinstance(source.value, str) else source.name

@@ -159,8 +159,8 @@ class CacheConfig:
         ]
         return f"CacheConfig({', '.join(changed)})"
 
-    def sizes(self, context_tokens: int, tokens_per_frame: float) -> ResolvedConfig:
-        """Every size decided, for a model trained on `context_tokens` with frames of so many."""
+    def resolve(self, context_tokens: int, tokens_per_frame: float) -> ResolvedConfig:
+        """Every default decided, for a model trained on `context_tokens` with frames of so many."""
         fit = max(1, int((context_tokens - _PROMPT_TOKENS) / tokens_per_frame))
         recent = min(_RECENT, fit) if self.recent_frames is None else self.recent_frames
         window = self.window_frames

@@ -15,7 +15,7 @@ from mmkv.archive.slabs import Slabs
 from mmkv.codecs.salience import TextSimilarity
 from mmkv.config.resolved import ResolvedConfig
 from mmkv.encode.positions import open_window, origins
-from mmkv.encode.proxy import Proxy, watched
+from mmkv.encode.proxy import Proxy, encode_observed
 from mmkv.encode.resume import Frame
 from mmkv.encode.summarizer import Summarizer
 from mmkv.encode.thumbnails import SIDE, thumbnail
@@ -123,7 +123,7 @@ class FrameEncoder:
         if self.proxy is None or not keep:
             hooks.run(adapter.language_model, encode, embeds, **extras)
         else:
-            masses = watched(self.proxy, encode, window, positions, embeds, extras)
+            masses = encode_observed(self.proxy, encode, window, positions, embeds, extras)
         for device in {layer.key.device for layer in window.layers}:
             if device.type == "cuda":  # the copies into the archive have to be there
                 torch.cuda.synchronize(device)

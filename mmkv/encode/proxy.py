@@ -48,15 +48,15 @@ class Proxy:
             self._embeds = text if lead is None else torch.cat([lead, text])
         return self._embeds
 
-    def watch(self, encode: EncodePass, window: Window, positions: np.ndarray) -> WatchedPass:
+    def observe(self, encode: EncodePass, window: Window, positions: np.ndarray) -> ObservedPass:
         """The pass of a chunk with the text behind it. positions: int64 `[A, n]`, the chunk's."""
         text = len(self.embeds)
         total = text + positions.shape[1]
         rows = text if self._observes == ALL_TEXT else min(self._observes, total)
-        return WatchedPass(encode, window, positions, text, rows)
+        return ObservedPass(encode, window, positions, text, rows)
 
 
-class WatchedPass:
+class ObservedPass:
     """A chunk's pass, with a text behind the chunk.
 
     masses: per layer the attention `[H_kv, n]` that the chunk's tokens get from the observing
@@ -108,7 +108,7 @@ class WatchedPass:
         return self._tables[like.device]
 
 
-def watched(
+def encode_observed(
     proxy: Proxy,
     encode: EncodePass,
     window: Window,
@@ -128,7 +128,7 @@ def watched(
     visual = extras.get("visual_pos_masks")
     if visual is not None:
         extras = {**extras, "visual_pos_masks": F.pad(visual, (0, len(text)))}
-    run = proxy.watch(encode, window, positions)
+    run = proxy.observe(encode, window, positions)
     hooks.run(proxy.adapter.language_model, run, torch.cat([embeds, text]), **extras)
     return torch.stack([mass.cpu() for mass in run.masses])
 

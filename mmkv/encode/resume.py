@@ -32,13 +32,13 @@ class StreamHeader:
     far_distance: int | None
 
 
-def note(store: Store | None, begun: StreamHeader) -> None:
+def write_header(store: Store | None, header: StreamHeader) -> None:
     """Keep this in a store that is written."""
     if store is not None and store.writer is not None:
-        store.writer.note(**asdict(begun))
+        store.writer.note(**asdict(header))
 
 
-def noted(store: Store) -> StreamHeader | None:
+def read_header(store: Store) -> StreamHeader | None:
     """What a store keeps of its stream; None before the first frame."""
     meta = store.meta
     if meta.get("grid") is None:
@@ -51,7 +51,7 @@ def noted(store: Store) -> StreamHeader | None:
     )
 
 
-def keep_waiting(store: Store, after: int, pending: list[Frame]) -> None:
+def write_waiting(store: Store, after: int, pending: list[Frame]) -> None:
     """Keep frames that make no block yet, behind this many blocks.
 
     Raises:
@@ -60,12 +60,14 @@ def keep_waiting(store: Store, after: int, pending: list[Frame]) -> None:
     store.keep_waiting(after, [(seconds, frame.numpy()) for seconds, frame in pending])
 
 
-def waiting(store: Store, after: int) -> list[Frame]:
+def read_waiting(store: Store, after: int) -> list[Frame]:
     """Frames that were kept behind this many blocks."""
     return [(seconds, torch.from_numpy(frame)) for seconds, frame in store.waiting(after)]
 
 
-def refill(window: Window, archive: Archive, far_distance: int | None) -> DamageError | None:
+def restore_window(
+    window: Window, archive: Archive, far_distance: int | None
+) -> DamageError | None:
     """Bring the archive's newest blocks into the ring, at their own positions. Where tokens were
     evicted, the nearest kept ones of their block stand in for them; what a store lost of the
     blocks leaves a hole.

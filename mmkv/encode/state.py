@@ -64,7 +64,7 @@ class StreamState:
         self._config = config
         self._first_seconds = 0.0
         self._opened_for = 0
-        self._told: list[str] = []  # losses of the store
+        self._reported: list[str] = []  # losses of the store
 
     @property
     def timings(self) -> dict[str, float]:
@@ -137,7 +137,7 @@ class StreamState:
         """
         self.archive.flush()
         if self.store is not None:
-            resume.keep_waiting(self.store, len(self.archive), self.pending)
+            resume.write_waiting(self.store, len(self.archive), self.pending)
 
     def catch_up(self) -> None:
         """Make the stream what its store holds by now: blocks, window, waiting frames.
@@ -148,29 +148,29 @@ class StreamState:
         store = self.store
         assert store is not None
         self.archive.extend(store, layer_devices(self.adapter))
-        begun = resume.noted(store)
-        if begun is None:
+        header = resume.read_header(store)
+        if header is None:
             self.pending = []
             return
-        self.grid, self._first_seconds = begun.grid, begun.first_seconds
+        self.grid, self._first_seconds = header.grid, header.first_seconds
         if self.window is None:
-            self._open(begun.block_tokens)
+            self._open(header.block_tokens)
         assert self.window is not None
-        damage = resume.refill(self.window, self.archive, begun.far_distance)
-        self._tell_losses(store, damage)
+        damage = resume.restore_window(self.window, self.archive, header.far_distance)
+        self._report_losses(store, damage)
         # what waits is encoded behind the window
-        self.pending = resume.waiting(store, len(self.archive)) if self.window.gapless else []
+        self.pending = resume.read_waiting(store, len(self.archive)) if self.window.gapless else []
 
-    def _tell_losses(self, store: Store, damage: StoreError | None) -> None:
+    def _report_losses(self, store: Store, damage: StoreError | None) -> None:
         lost = [str(loss) for loss in store.losses]
         if damage is not None:
             lost.append(f"some of the newest frames: {damage}")
-        new = [loss for loss in lost if loss not in self._told]
+        new = [loss for loss in lost if loss not in self._reported]
         if new:
             log.warning("the store %s has lost %s", store.folder, "; ".join(new))
-            self._told += new
+            self._reported += new
 
-    def go_on(self, limits: Limits) -> None:
+    def start_writing(self, limits: Limits) -> None:
         """Write the store that was read from now on.
 
         Raises:
@@ -179,11 +179,11 @@ class StreamState:
         assert self.store is not None
         if self.window is not None and not self.window.gapless:
             raise StoreError(
-                f"the store {self.store.folder} cannot be gone on with, for frames are lost that "
-                f"the next ones would see in their window: {self._told[-1]}; mend that, or open it "
-                "with mode='r'"
+                f"the store {self.store.folder} cannot be continued: frames are lost that the next "
+                f"ones would see in their window: {self._reported[-1]}; repair it, or open it with "
+                "mode='r'"
             )
-        write_behind(self.archive, self.store.go_on(limits))
+        write_behind(self.archive, self.store.start_writing(limits))
 
     def peek(self) -> tuple[EncodePass, list[CachedBlock]] | None:
         """Encode what waits, padded, without making it part of the stream.
@@ -215,12 +215,12 @@ class StreamState:
         self.archive.window_tokens = self.window.local
         self._opened_for = tokens
 
-    def _note(self) -> None:
+    def _write_header(self) -> None:
         window, grid = self.window, self.grid
         if self.store is not None and window is not None and grid is not None:
             far = window.far_distance
-            begun = StreamHeader(grid, self._first_seconds, self._opened_for, far)
-            resume.note(self.store, begun)
+            header = StreamHeader(grid, self._first_seconds, self._opened_for, far)
+            resume.write_header(self.store, header)
 
     def _encode(self, blocks: list[Block]) -> None:
         window = self.window
@@ -230,7 +230,7 @@ class StreamState:
             take = max(1, int(np.searchsorted(total, window.chunk, side="right")))
             done, archived = self._forward(blocks[:take], keep=True)
             started = time.perf_counter()
-            self._note()
+            self._write_header()
             self.archive.append(archived, done.summaries, done.summaries_on_host or None)
             done.commit()
             self._drop_encoded(archived[-1])

@@ -66,7 +66,7 @@ def recorder_for(devices: set[torch.device]) -> Recorder | None:
     return CudaGraphs()
 
 
-def places_of(*modules: nn.Module) -> tuple[Place, ...]:
+def weight_places(*modules: nn.Module) -> tuple[Place, ...]:
     """Address, type and shape of every parameter and buffer, and whether it is to be trained: PEFT
     changes that where it switches an adapter on or off. Weights that were copied into the same
     memory are at the same place; those that were put in their stead, or moved, are not.

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmkv.engine.cuda_graph import Recorder, places_of, recorder_for
+from mmkv.engine.cuda_graph import Recorder, recorder_for, weight_places
 from mmkv.engine.rotary import Rotary
 from mmkv.kernels.rotate_write import rotate_write, tokens_of
 from mmkv.models.base import Shape, VideoModel
 
 _PIECE = 256  # tokens by which buffers on a GPU grow, so that the next answer fits them too
-_IDLE = 1  # slots kept while no answer has them
+_IDLE = 1  # sets of buffers kept while no answer has them
 
 
 @dataclass(slots=True)
@@ -51,7 +51,7 @@ class Clock:
     sin: Tensor | None = None
 
 
-class Slot:
+class DecodeBuffers:
     """Buffers of all layers, and where decoding stands.
 
     Args:
@@ -59,9 +59,9 @@ class Slot:
 
     Attributes:
         layers: the buffers; `reserve` makes room in them. token: int64 `[1]`, the next token.
-        replay: the recorded step for these buffers as they are, or None; see `decode/graph.py`.
+        replay: the recorded step for these buffers as they are, or None (`cuda_graph.py`).
         recorded_for: what else that step was recorded with. weights: where the model's weights lay
-            when the slot was made, if steps are recorded; see `decode/weights.py`.
+            when the buffers were made, if steps are recorded; see `weight_places`.
     """
 
     def __init__(
@@ -157,12 +157,12 @@ class Slot:
             self.replay = self.recorded_for = None
 
 
-class Slots:
-    """Hands out slots, each to one answer at a time.
+class BufferPool:
+    """Hands out decode buffers, each set to one answer at a time.
 
-    Where steps are recorded, a slot that is given back is kept for the next answer, with its
-    recording, unless the model's weights were replaced or moved meanwhile; elsewhere its memory
-    goes.
+    Where steps are recorded, buffers that are given back are kept for the next answer, with their
+    recording, unless the model's weights were replaced or moved meanwhile; elsewhere their
+    memory goes.
 
     Args:
         devices: gives those of the layers, as they are now.
@@ -171,20 +171,20 @@ class Slots:
     def __init__(self, adapter: VideoModel, devices: Callable[[], Sequence[torch.device]]) -> None:
         self._adapter = adapter
         self._where = devices
-        self._idle: list[Slot] = []
-        self._all: WeakSet[Slot] = WeakSet()
+        self._idle: list[DecodeBuffers] = []
+        self._all: WeakSet[DecodeBuffers] = WeakSet()
         self._lock = threading.Lock()
         self._devices = list(devices())
         self.recorder: Recorder | None = self._recorder()
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all slots, those of answers under way too."""
+        """Bytes of all buffers, those of answers under way too."""
         with self._lock:
-            return sum(slot.nbytes for slot in self._all)
+            return sum(buffers.nbytes for buffers in self._all)
 
-    def take(self) -> Slot:
-        """A slot that is nobody else's."""
+    def acquire(self) -> DecodeBuffers:
+        """Buffers that are nobody else's."""
         adapter = self._adapter
         with self._lock:
             devices = list(self._where())
@@ -193,23 +193,25 @@ class Slots:
                 self.recorder = self._recorder()
             weights = None
             if self.recorder is not None:
-                weights = places_of(adapter.language_model, adapter.lm_head)
-            self._idle = [slot for slot in self._idle if slot.weights == weights]
+                weights = weight_places(adapter.language_model, adapter.lm_head)
+            self._idle = [buffers for buffers in self._idle if buffers.weights == weights]
             if self._idle:
                 return self._idle.pop()
-            slot = Slot(adapter.shape, adapter.axes, devices, adapter.dtype, adapter.device)
-            slot.weights = weights
-            self._all.add(slot)
-            return slot
+            buffers = DecodeBuffers(
+                adapter.shape, adapter.axes, devices, adapter.dtype, adapter.device
+            )
+            buffers.weights = weights
+            self._all.add(buffers)
+            return buffers
 
-    def give(self, slot: Slot) -> None:
-        """Give a slot back; whoever had it does not use it any more."""
+    def release(self, buffers: DecodeBuffers) -> None:
+        """Give buffers back; whoever had them does not use them any more."""
         if self.recorder is None:
             return
-        slot.clear()
+        buffers.clear()
         with self._lock:
             if len(self._idle) < _IDLE:
-                self._idle.append(slot)
+                self._idle.append(buffers)
 
     def _recorder(self) -> Recorder | None:
         ends = {self._adapter.device, *(p.device for p in self._adapter.lm_head.parameters())}

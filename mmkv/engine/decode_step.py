@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mmkv.engine import hooks
 from mmkv.engine.cuda_graph import Recorder
-from mmkv.engine.decode_buffers import Slot
+from mmkv.engine.decode_buffers import DecodeBuffers
 from mmkv.engine.rotary import Rotary
 from mmkv.models.base import VideoModel
 
@@ -16,17 +16,17 @@ _WARM = 2  # steps run as they are first: kernels are compiled, libraries have t
 
 
 class Decodable(hooks.Pass, Protocol):
-    """A pass whose prompt went through the model. Per token it touches the slot's memory, and
+    """A pass whose prompt went through the model. Per token it touches the buffers' memory, and
     `outside`: what else it reads, which is then not the next answer's; None for nothing.
     """
 
-    slot: Slot
+    buffers: DecodeBuffers
 
     @property
     def outside(self) -> object: ...
 
     def begin_decode(self) -> None:
-        """Tell the slot where the first generated token stands."""
+        """Tell the buffers where the first generated token stands."""
 
 
 class Decoding:
@@ -47,28 +47,28 @@ class Decoding:
 
     def step(self, token: int) -> Tensor:
         """Logits `[V]` after one more token; the next step may write over them."""
-        slot = self._pass.slot
+        buffers = self._pass.buffers
         if not self._done:
             self._pass.begin_decode()
-        slot.make_room()
-        slot.token.fill_(token)
+        buffers.make_room()
+        buffers.token.fill_(token)
         outside = self._pass.outside
-        if self._recorder is None or slot.recorded_for is not outside:
-            slot.replay = slot.recorded_for = None
-        if slot.replay is None and self._recorder is not None and self._done >= _WARM:
-            slot.replay, slot.recorded_for = self._recorder(self._step), outside
-            if slot.replay is None:
+        if self._recorder is None or buffers.recorded_for is not outside:
+            buffers.replay = buffers.recorded_for = None
+        if buffers.replay is None and self._recorder is not None and self._done >= _WARM:
+            buffers.replay, buffers.recorded_for = self._recorder(self._step), outside
+            if buffers.replay is None:
                 self._recorder = None
-        logits = self._step() if slot.replay is None else slot.replay()
-        slot.lengths = [length + 1 for length in slot.lengths]
+        logits = self._step() if buffers.replay is None else buffers.replay()
+        buffers.lengths = [length + 1 for length in buffers.lengths]
         self._done += 1
         return logits
 
     def _step(self) -> Tensor:
-        """One step from what the slot's tensors say, and nothing else that changes."""
-        slot, model = self._pass.slot, self._adapter.language_model
-        slot.tick(self._rotary)
-        hidden = hooks.run(model, self._pass, model.embed_tokens(slot.token))
+        """One step from what the buffers' tensors say, and nothing else that changes."""
+        buffers, model = self._pass.buffers, self._adapter.language_model
+        buffers.tick(self._rotary)
+        hidden = hooks.run(model, self._pass, model.embed_tokens(buffers.token))
         logits: Tensor = self._adapter.lm_head(hidden[-1])
-        slot.advance()
+        buffers.advance()
         return logits

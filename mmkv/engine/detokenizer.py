@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 
-class Decoder:
+class Detokenizer:
     """Gives each part of a growing answer once, white space around the whole left out.
 
     A token's text may depend on the one before it, and a character may need several tokens. So the

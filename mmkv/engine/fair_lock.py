@@ -31,7 +31,7 @@ class FairLock:
         self._queue: deque[weakref.ref[_Ticket]] = deque()
 
     @contextmanager
-    def turn(self, cancel: threading.Event | None = None) -> Iterator[None]:
+    def hold(self, cancel: threading.Event | None = None) -> Iterator[None]:
         """Wait for the turn and hold it.
 
         Raises:

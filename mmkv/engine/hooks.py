@@ -52,7 +52,7 @@ class _Attached:
         self.own = own
 
 
-class Use:
+class AttentionHook:
     """The hooks in place from here to `release`, or until this object is dropped.
 
     Wherever an interrupt strikes, a use that was begun is also ended: what is counted is the
@@ -64,19 +64,19 @@ class Use:
         self._language_model = language_model
         with _lock:
             _attach(language_model, self._token)
-        _settle()
+        _detach_abandoned()
 
     def release(self) -> None:
         """The model as it was, if this was the last use; a second call does nothing."""
         with _lock:
             _detach(self._language_model, self._token)
-        _settle()
+        _detach_abandoned()
 
     def __del__(self) -> None:
         # in a thread that may be inside `_attach`, so never wait
         if hasattr(self, "_language_model"):
             _abandoned.append((self._language_model, self._token))
-            _settle()
+            _detach_abandoned()
 
 
 def run(language_model: Any, engine_pass: Pass, embeds: Tensor, **extras: Any) -> Tensor:
@@ -104,14 +104,14 @@ def run(language_model: Any, engine_pass: Pass, embeds: Tensor, **extras: Any) -
 @contextmanager
 def attached(language_model: Any) -> Iterator[None]:
     """The hooks in place for the length of a `with` block."""
-    use = Use(language_model)
+    hook = AttentionHook(language_model)
     try:
         yield
     finally:
-        use.release()
+        hook.release()
 
 
-def _settle() -> None:
+def _detach_abandoned() -> None:
     while _abandoned and _lock.acquire(blocking=False):  # else the one that holds it does this
         try:
             while _abandoned:

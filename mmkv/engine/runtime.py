@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from mmkv.engine.decode_buffers import Slots
+from mmkv.engine.decode_buffers import BufferPool
 from mmkv.engine.devices import layer_devices
 from mmkv.engine.fair_lock import lock_of
 from mmkv.engine.rotary import Rotary
@@ -29,8 +29,8 @@ class ModelRuntime:
         self.family = adapter.family
         self.tokenizer = adapter.tokenizer
         self.rotary = Rotary(adapter)
-        self.turns = lock_of(adapter.language_model)
-        self.slots = Slots(adapter, partial(layer_devices, adapter))
+        self.lock = lock_of(adapter.language_model)
+        self.buffers = BufferPool(adapter, partial(layer_devices, adapter))
         self.stop_tokens = _stop_tokens(adapter)
 
     def __repr__(self) -> str:

@@ -24,12 +24,12 @@ class LockedStreamState:
     closed: whether `close` was called.
     """
 
-    def __init__(self, vlm: ModelRuntime, ingest: StreamState) -> None:
+    def __init__(self, vlm: ModelRuntime, state: StreamState) -> None:
         self.closed = False
         self._vlm = vlm
-        self._ingest = ingest
-        self._turns = FairLock()
-        self._use = hooks.Use(vlm.adapter.language_model)
+        self._state = state
+        self._lock = FairLock()
+        self._use = hooks.AttentionHook(vlm.adapter.language_model)
 
     def begin(self, limits: Limits | None) -> None:
         """Bring a store's past into the stream; limits: go on writing it, within these.
@@ -39,7 +39,7 @@ class LockedStreamState:
         """
         self.catch_up()
         if limits is not None:
-            self._ingest.go_on(limits)
+            self._state.start_writing(limits)
 
     def push(self, frames: list[tuple[float, Any]]) -> None:
         """Encode `(seconds, uint8 [H, W, 3])` frames.
@@ -48,10 +48,10 @@ class LockedStreamState:
             ValueError: a time does not come after the last one, or no frames are taken.
         """
         self.check_writable()
-        self._ingest.archive.make_room()  # without a turn: questions need not wait for a disk
-        with self._turns.turn():
+        self._state.archive.make_room()  # without a turn: questions need not wait for a disk
+        with self._lock.hold():
             self.check_open()
-            span = self._ingest.span
+            span = self._state.span
             last = None if span is None else span[1]
             for seconds, _ in frames:
                 if last is not None and seconds <= last:
@@ -61,8 +61,8 @@ class LockedStreamState:
                 last = seconds
             ready: list[Frame] = [(s, as_tensor(f)) for s, f in frames]
             if ready:
-                with self._vlm.turns.turn(), torch.inference_mode():
-                    self._ingest.push(ready)
+                with self._vlm.lock.hold(), torch.inference_mode():
+                    self._state.push(ready)
 
     def context(self, recent_frames: int, since: float | None, until: float | None) -> Context:
         """What a question asked now may see; arguments as in `capture`.
@@ -70,12 +70,12 @@ class LockedStreamState:
         Raises:
             ValueError: there is no frame in that span, or the stream is closed.
         """
-        with self._turns.turn():
+        with self._lock.hold():
             self.check_open()
-            with self._vlm.turns.turn(), torch.inference_mode():
-                if self._ingest.reading:
-                    self._ingest.catch_up()
-                return capture(self._ingest, self._vlm.rotary, recent_frames, since, until)
+            with self._vlm.lock.hold(), torch.inference_mode():
+                if self._state.reading:
+                    self._state.catch_up()
+                return capture(self._state, self._vlm.rotary, recent_frames, since, until)
 
     def catch_up(self) -> None:
         """See what is in the store by now, where another process writes it or none did yet.
@@ -83,11 +83,11 @@ class LockedStreamState:
         Raises:
             StoreError: the store cannot be read.
         """
-        with self._turns.turn():
+        with self._lock.hold():
             self.check_open()
-            if self._ingest.reading:
-                with self._vlm.turns.turn(), torch.inference_mode():
-                    self._ingest.catch_up()
+            if self._state.reading:
+                with self._vlm.lock.hold(), torch.inference_mode():
+                    self._state.catch_up()
 
     def flush(self) -> None:
         """Pack what waits to be packed, and store it.
@@ -95,10 +95,10 @@ class LockedStreamState:
         Raises:
             StoreError: it cannot be stored.
         """
-        with self._turns.turn():
+        with self._lock.hold():
             self.check_open()
-            if not self._ingest.reading:
-                self._ingest.flush()
+            if not self._state.reading:
+                self._state.flush()
 
     def close(self) -> None:
         """Flush, and let the model and the store go.
@@ -106,20 +106,20 @@ class LockedStreamState:
         Raises:
             StoreError: not everything could be stored.
         """
-        with self._turns.turn():
+        with self._lock.hold():
             if self.closed:
                 return
             try:
-                if self._ingest.writing:
-                    self._ingest.flush()
+                if self._state.writing:
+                    self._state.flush()
             finally:
                 self.closed = True
-                self._ingest.archive.close()
+                self._state.archive.close()
                 self._use.release()
 
     def check_writable(self) -> None:
         """Raises ValueError where frames come from a store that another stream writes."""
-        if self._ingest.reading:
+        if self._state.reading:
             raise ValueError(
                 "the stream was opened with mode='r' and takes no frames; open it with mode='a'"
             )

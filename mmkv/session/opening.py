@@ -121,7 +121,7 @@ def _check_config(config: object) -> None:
 
 def _sizes(vlm: ModelRuntime, config: CacheConfig) -> ResolvedConfig:
     trained = int(getattr(vlm.adapter.text_config, "max_position_embeddings", 32768))
-    return config.sizes(trained, vlm.tokens_per_frame())
+    return config.resolve(trained, vlm.tokens_per_frame())
 
 
 def _encoder(vlm: ModelRuntime, encoder: str | TextImage | None) -> TextImage | None:

@@ -79,22 +79,22 @@ class Stats:
         return asdict(self)
 
 
-def collect(ingest: StreamState, resident_bytes: int = 0, answer_bytes: int = 0) -> Stats:
+def collect(state: StreamState, resident_bytes: int = 0, answer_bytes: int = 0) -> Stats:
     """The stats of a stream as it is now; resident past and answers are counted elsewhere."""
-    archive, window, shape = ingest.archive, ingest.window, ingest.adapter.shape
+    archive, window, shape = state.archive, state.window, state.adapter.shape
     newest = archive.last
-    per_frame = newest.tokens / ingest.adapter.temporal_patch if newest else 0.0
-    element = torch.empty((), dtype=ingest.adapter.dtype).element_size()
+    per_frame = newest.tokens / state.adapter.temporal_patch if newest else 0.0
+    element = torch.empty((), dtype=state.adapter.dtype).element_size()
     token = shape.layers * 2 * shape.kv_heads * shape.head_dim * element
     bits = archive.bits_per_element
     packed = token if bits is None else token / element * bits / 8 * (archive.kept or 1)
-    first, last = ingest.span or (None, None)
+    first, last = state.span or (None, None)
     span = None if first is None or last is None or last <= first else last - first
-    fps = None if span is None else (ingest.frames - 1) / span
+    fps = None if span is None else (state.frames - 1) / span
     forgotten = archive.oldest.frame if archive.oldest else 0
     kept = newest.frame + newest.frames - forgotten if newest else 0
     return Stats(
-        frames=ingest.frames,
+        frames=state.frames,
         seconds=last,
         tokens_per_frame=per_frame,
         fps=fps,
@@ -110,8 +110,8 @@ def collect(ingest: StreamState, resident_bytes: int = 0, answer_bytes: int = 0)
         keep_ratio=archive.kept,
         resident_bytes=resident_bytes,
         answer_bytes=answer_bytes,
-        timings=dict(ingest.timings),
-        disk_bytes=0 if ingest.store is None else ingest.store.nbytes,
+        timings=dict(state.timings),
+        disk_bytes=0 if state.store is None else state.store.nbytes,
         backlog_bytes=0 if archive.sink is None else archive.sink.nbytes,
         reads=asdict(archive.reads),
     )

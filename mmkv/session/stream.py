@@ -13,9 +13,12 @@ from torch import Tensor
 
 from mmkv.answer.answer import Answer, unknown_words
 from mmkv.answer.context import Context, check_span, checked_recent
+from mmkv.answer.generation import Generation
 from mmkv.answer.make_retriever import make_retriever
+from mmkv.answer.past import Past, Retrieved
 from mmkv.answer.reply import Reply
-from mmkv.answer.resident_past import FarPast, Resident
+from mmkv.answer.resident_pass import Resident
+from mmkv.answer.resident_past import ResidentPast
 from mmkv.answer.retriever import Retriever
 from mmkv.codecs.salience import salience_of
 from mmkv.config.resolved import ResolvedConfig
@@ -52,35 +55,37 @@ class Stream:
 
     def __init__(
         self,
-        vlm: ModelRuntime,
+        runtime: ModelRuntime,
         config: ResolvedConfig,
         template: Template,
         codec: Codec,
         store: Store | None = None,
         encoder: TextImage | None = None,
     ) -> None:
-        self._vlm = vlm
+        self._runtime = runtime
         self.config = config
         self._template = template
         self._encoder = encoder
         self._vectors: dict[int, Tensor] = {}  # of blocks, by the encoder
-        proxy = proxy_of(config, vlm.adapter, template)
-        salience = salience_of(codec, vlm.adapter, template, config.focus)
+        proxy = proxy_of(config, runtime.adapter, template)
+        salience = salience_of(codec, runtime.adapter, template, config.focus)
         prefill = FrameEncoder(
-            vlm.adapter, vlm.rotary, template.prefix, config, encoder, proxy, salience
+            runtime.adapter, runtime.rotary, template.prefix, config, encoder, proxy, salience
         )
-        self._ingest = StreamState(prefill, config, codec, store)
+        self._state = StreamState(prefill, config, codec, store)
         self._resident = None
         if config.resident:
-            self._resident = Resident(codec, vlm.adapter.shape, layer_devices(vlm.adapter))
-        self._shared = LockedStreamState(vlm, self._ingest)
+            self._resident = ResidentPast(
+                codec, runtime.adapter.shape, layer_devices(runtime.adapter)
+            )
+        self._locked = LockedStreamState(runtime, self._state)
         self._feeds: list[Feed] = []
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
         last = self.seconds
-        at = "no frames yet" if last is None else f"{self._ingest.frames} frames to {last:.1f} s"
-        return f"<Stream of {self._vlm.name}: {at}, {state}>"
+        at = "no frames yet" if last is None else f"{self._state.frames} frames to {last:.1f} s"
+        return f"<Stream of {self._runtime.name}: {at}, {state}>"
 
     def __enter__(self) -> Stream:
         return self
@@ -96,7 +101,7 @@ class Stream:
         """
         for feed in self.feeds:
             feed.stop()
-        self._shared.close()
+        self._locked.close()
 
     def flush(self) -> None:
         """Return when everything seen so far is stored so that even a power cut leaves it there.
@@ -105,7 +110,7 @@ class Stream:
         Raises:
             StoreError: it cannot be stored.
         """
-        self._shared.flush()
+        self._locked.flush()
 
     def encode(
         self,
@@ -158,8 +163,8 @@ class Stream:
         """Encode a source, live or not, in a thread of its own; returns at once."""
         from mmkv.session.feed import Feed
 
-        self._shared.check_open()
-        self._shared.check_writable()
+        self._locked.check_open()
+        self._locked.check_writable()
         feed = Feed(self, source, fps=fps, reader=reader)
         self._feeds = [*(one for one in self._feeds if one.running), feed]
         return feed
@@ -194,9 +199,10 @@ class Stream:
         options = Sampling(**sampling)
         prompt = self._template.fitting(question, history)
         context = self._context(since, until, recent_frames)
-        retriever, far = self._retriever(context, question), self._far(context)
-        keep = self.config.answer_keep_ratio
-        return Reply(self._vlm, context, prompt, options, retriever, asked, far, keep)
+        retriever, past = self._retriever(context, question), self._past(context)
+        room = options.max_new_tokens
+        generation = Generation(self._runtime, context, prompt, retriever, past, room)
+        return Reply(generation, options, asked).start()
 
     def find(
         self, text: str, k: int = 5, *, since: float | None = None, until: float | None = None
@@ -220,7 +226,8 @@ class Stream:
         context = self._context(since, until)
         if prompt.unknown:
             log.warning("%s", unknown_words(prompt.unknown))
-        return find(self._vlm, context, prompt, self._retriever(context, text), k)
+        retriever = self._retriever(context, text)
+        return find(Generation(self._runtime, context, prompt, retriever, Retrieved()), k)
 
     def ask_every(
         self, question: str, seconds: float, *, span: float | None = None, **options: Any
@@ -255,7 +262,7 @@ class Stream:
         from mmkv.session.stats import collect
 
         resident = self._resident.nbytes if self._resident else 0
-        return collect(self._ingest, resident, self._vlm.slots.nbytes)
+        return collect(self._state, resident, self._runtime.buffers.nbytes)
 
     @property
     def feeds(self) -> list[Feed]:
@@ -265,17 +272,17 @@ class Stream:
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
-        return self._shared.closed
+        return self._locked.closed
 
     @property
     def seconds(self) -> float | None:
         """Time of the newest frame; None before the first."""
-        span = self._ingest.span
+        span = self._state.span
         return None if span is None else span[1]
 
     def push(self, frames: Iterable[tuple[float, np.ndarray]]) -> None:
         """Encode `(seconds, uint8 [H, W, 3])` frames, already checked, as one chunk."""
-        self._shared.push(list(frames))
+        self._locked.push(list(frames))
 
     def continue_from(self, seconds: float, fps: float | None) -> float:
         """What to add to a source's times, the first of which is `seconds`, to go on from here."""
@@ -290,23 +297,24 @@ class Stream:
         """What a question asked now may see."""
         recent = checked_recent(recent_frames, self.config)
         check_span(since, until)
-        return self._shared.context(recent, since, until)
+        return self._locked.context(recent, since, until)
 
-    def _far(self, context: Context) -> FarPast | None:
-        """The packed past on the device, in the resident mode."""
+    def _past(self, context: Context) -> Past:
+        """How an answer reaches what is older than its recent frames."""
         if self._resident is None:
-            return None
-        window = self._ingest.window
-        with self._vlm.turns.turn(), torch.inference_mode():
-            return self._resident.see(context, None if window is None else window.far_distance)
+            return Retrieved(self.config.answer_keep_ratio)
+        window, runtime = self._state.window, self._runtime
+        with runtime.lock.hold(), torch.inference_mode():
+            far = self._resident.see(context, None if window is None else window.far_distance)
+        return Resident(far, runtime.rotary, runtime.adapter.axes)
 
     def _retriever(self, context: Context, text: str) -> Retriever:
-        patch = self._vlm.adapter.temporal_patch
+        patch = self._runtime.adapter.temporal_patch
         return make_retriever(self.config, context, patch, text, self._encoder, self._vectors)
 
     def begin(self, limits: Limits | None) -> None:
         """Bring a store's past into the stream; limits: go on writing it, within these."""
-        self._shared.begin(limits)
+        self._locked.begin(limits)
 
     def catch_up(self) -> None:
         """See what the process that writes the store has flushed by now; every question does so
@@ -315,4 +323,4 @@ class Stream:
         Raises:
             StoreError: the store cannot be read.
         """
-        self._shared.catch_up()
+        self._locked.catch_up()

@@ -134,7 +134,7 @@ class Store:
                     found.append(f"{block.seconds[0]:.2f} s, layer {layer}: {error}")
         return found
 
-    def go_on(self, limits: Limits) -> Writer:
+    def start_writing(self, limits: Limits) -> Writer:
         """Begin to write where the pages end; what was not whole after them is cut off.
 
         Raises:

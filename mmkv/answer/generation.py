@@ -1,0 +1,120 @@
+"""One question through the model: its prompt once, then one generated token a step."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import torch
+from torch import Tensor
+
+from mmkv.answer.context import Context
+from mmkv.answer.past import Past
+from mmkv.answer.retrieval_pass import RetrievalPass
+from mmkv.answer.retriever import LayerChoice, Retriever
+from mmkv.engine import hooks
+from mmkv.engine.decode_step import Decoding
+from mmkv.engine.runtime import ModelRuntime
+from mmkv.models.base import VideoModel
+from mmkv.models.prompt import Prompt
+
+
+class Generation:
+    """What a prompt retrieves, and the logits after it. Making one runs nothing; `close` ends it.
+
+    Args:
+        context: what may be seen. retriever: chooses blocks of it, layer by layer.
+        past: how the chosen ones are reached. room: most tokens that will be generated.
+
+    Attributes:
+        choices: what each layer chose. foreseen: see `Answer`. timings: seconds of the prompt's
+            pass, and of its stages; all known once `prefill` has returned.
+    """
+
+    def __init__(
+        self,
+        runtime: ModelRuntime,
+        context: Context,
+        prompt: Prompt,
+        retriever: Retriever,
+        past: Past,
+        room: int = 0,
+    ) -> None:
+        self.runtime = runtime
+        self.context = context
+        self.prompt = prompt
+        self.retriever = retriever
+        self.choices: list[LayerChoice] = []
+        self.foreseen: float | None = None
+        self.timings: dict[str, float] = {}
+        self._past = past
+        self._room = room
+        self._hook: hooks.AttentionHook | None = None
+        self._logits: Tensor | None = None
+
+    def prefill(self, cancel: threading.Event | None = None) -> None:
+        """Pass the prompt through the model; every layer chooses and reads on the way.
+
+        Raises:
+            Cancelled: `cancel` was set before the model was free.
+        """
+        runtime = self.runtime
+        adapter = runtime.adapter
+        self._hook = hooks.AttentionHook(adapter.language_model)
+        try:
+            embeds, words = prompt_input(adapter, self.prompt)
+            self.engine_pass = RetrievalPass(
+                self.context,
+                runtime.rotary,
+                words,
+                self.retriever,
+                self._past,
+                self._room,
+                runtime.buffers.acquire(),
+            )
+            with runtime.lock.hold(cancel), torch.inference_mode():
+                started = time.perf_counter()
+                self._hidden = hooks.run(adapter.language_model, self.engine_pass, embeds)[-1]
+        except BaseException:
+            self._hook.release()
+            raise
+        recorder = runtime.buffers.recorder if runtime.cuda_graphs else None
+        self._decoding = Decoding(adapter, runtime.rotary, self.engine_pass, recorder)
+        self.choices, self.foreseen = self.engine_pass.choices, self.engine_pass.foreseen
+        spent = time.perf_counter() - started
+        self.timings = {"prefill": spent, **self.engine_pass.timings}
+
+    @property
+    def logits(self) -> Tensor:
+        """Logits `[V]` of the next token; the caller has the model's turn."""
+        if self._logits is None:
+            with torch.inference_mode():
+                self._logits = self.runtime.adapter.lm_head(self._hidden)
+        return self._logits
+
+    def step(self, token: int) -> Tensor:
+        """Logits `[V]` after one more token; the next step may write over them."""
+        self._logits = self._decoding.step(token)
+        return self._logits
+
+    def close(self) -> None:
+        """Give the buffers back, and let go of the model and of what was seen."""
+        if self._hook is None:
+            return
+        self.runtime.buffers.release(self.engine_pass.buffers)
+        del self.context, self.retriever, self.engine_pass, self._past, self._decoding, self._hidden
+        self._logits = None
+        self._hook.release()
+        self._hook = None
+
+
+def prompt_input(adapter: VideoModel, prompt: Prompt) -> tuple[Tensor, Tensor]:
+    """Input embeddings `[n, D]` of what follows the last frame, and which tokens, bool `[n]`,
+    are the question's words.
+    """
+    lead, embeds = adapter.prompt_lead(), adapter.embed_text(prompt.ids)
+    words = torch.tensor(prompt.words)
+    if lead is not None:
+        embeds = torch.cat([lead, embeds])
+        words = torch.cat([torch.zeros(len(lead), dtype=torch.bool), words])
+    return embeds, words if words.any() else torch.ones_like(words)

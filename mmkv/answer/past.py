@@ -1,0 +1,104 @@
+"""How an answer reaches what is older than its recent frames: one strategy for all layers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor
+
+from mmkv.answer.thinning import Chosen, thin_buffer
+from mmkv.archive import CachedBlock
+from mmkv.engine.decode_buffers import LayerBuffer
+from mmkv.kernels.buffer_attention import buffer_attention
+
+Table = tuple[Tensor, Tensor]  # cosines and sines [n, R]
+
+
+class Past(ABC):
+    """What a `RetrievalPass` asks of the past."""
+
+    @property
+    def outside(self) -> object:
+        """What a generated token reads beside the answer's buffers; None for nothing."""
+        return None
+
+    @abstractmethod
+    def loaded(self, chosen: list[CachedBlock]) -> list[CachedBlock]:
+        """Which of the blocks that a layer chose are brought into its buffer."""
+
+    @abstractmethod
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        buffer: LayerBuffer,
+        at: int | Tensor,
+        table: Table,
+        scaling: float,
+    ) -> Tensor:
+        """Attention of tokens that are written into the buffer from slot `at` on.
+
+        Args:
+            query: `[1, H, n, D]`, before RoPE. table: their rotation.
+
+        Returns:
+            `[1, n, H, D]`.
+        """
+
+    def after_prompt(
+        self,
+        buffer: LayerBuffer,
+        length: int,
+        query: Tensor,
+        table: Table,
+        chosen: Chosen,
+        scaling: float,
+    ) -> int:
+        """Let go of what the generated tokens need not see; the buffer holds `length` tokens.
+
+        Args:
+            query: the prompt's, before RoPE, `[H, n, D]`. table: their rotation.
+
+        Returns:
+            how many tokens are left.
+        """
+        return length
+
+
+class Retrieved(Past):
+    """The blocks that each layer chose, unpacked into its buffer (ReKV, arXiv 2503.00540).
+
+    Args:
+        keep: share of their visual tokens that the answer is generated from, those that the prompt
+            attends to most; the prompt itself sees all of them.
+    """
+
+    def __init__(self, keep: float = 1.0) -> None:
+        self._keep = keep
+
+    def loaded(self, chosen: list[CachedBlock]) -> list[CachedBlock]:
+        return chosen
+
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        buffer: LayerBuffer,
+        at: int | Tensor,
+        table: Table,
+        scaling: float,
+    ) -> Tensor:
+        return buffer_attention(query, buffer.key, buffer.value, at, scaling, table)
+
+    def after_prompt(
+        self,
+        buffer: LayerBuffer,
+        length: int,
+        query: Tensor,
+        table: Table,
+        chosen: Chosen,
+        scaling: float,
+    ) -> int:
+        if self._keep == 1:
+            return length
+        return thin_buffer(buffer, length, query, table, chosen, self._keep, scaling)
