@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from mmkv.version import __version__
+
 if TYPE_CHECKING:
     from mmkv.answer.answer import Answer, FrameRef
     from mmkv.answer.find import Moment
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
     from mmkv.session.stream import Stream
     from mmkv.store import StoreError
     from mmkv.video_lm import VideoLM
-
-__version__ = "0.1.0.dev0"
 
 _WHERE = {
     "Answer": "answer.answer",
@@ -64,6 +64,7 @@ __all__ = [
     "Stream",
     "TextImage",
     "VideoLM",
+    "__version__",
     "load",
 ]
 

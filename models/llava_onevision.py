@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
-from mmkv.models.base import Grid, Layout, VideoModel
+from mmkv.models.base import Layout, VideoModel
+from mmkv.models.grid import Grid
 from mmkv.models.preprocess import Preprocess
 
 

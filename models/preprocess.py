@@ -10,14 +10,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from mmkv.models.base import Grid
+from mmkv.models.grid import Grid
 
 # PIL's numbering, which preprocessor configurations use
 _RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmkv.models.base import Grid, Layout
+from mmkv.models.base import Layout
+from mmkv.models.grid import Grid
 from mmkv.models.qwen_vision import QwenVision, frame_offsets
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmkv.models.base import Grid, VideoModel
+from mmkv.models.base import VideoModel
+from mmkv.models.grid import Grid
 
 DEFAULT_TOKENS = 192
 

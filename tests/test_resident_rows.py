@@ -17,7 +17,7 @@ from small_models import clip, small_vlm
 from torch import Tensor
 
 import mmkv
-from mmkv.answer.answer import resident_past
+from mmkv.answer import resident_past
 from mmkv.answer.resident_segments import Side
 from mmkv.kernels.pack import Form, Params
 from mmkv.kernels.pack.form import tables

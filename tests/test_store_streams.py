@@ -388,5 +388,7 @@ def test_damage_in_the_newest_frames_leaves_the_others_to_questions(
         torch.testing.assert_close(logits(again, until=5.0), want, rtol=1e-4, atol=1e-4)
         with pytest.raises(StoreError, match="damaged"):
             again.ask("Which?", max_new_tokens=1)
-    with pytest.raises(StoreError, match=r"cannot be continued.*some of the newest frames.*mode='r'"):
+    with pytest.raises(
+        StoreError, match=r"cannot be continued.*some of the newest frames.*mode='r'"
+    ):
         vlm.open(tmp_path / "s", mode="a")

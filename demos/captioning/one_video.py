@@ -9,7 +9,8 @@ from typing import Any
 
 from mmkv.config.cache import CacheConfig
 from mmkv.demos.captioning.captions import Captions, Segment
-from mmkv.demos.captioning.segments import Spans, make_cutter
+from mmkv.demos.captioning.scenes import make_cutter
+from mmkv.demos.captioning.segments import Spans
 from mmkv.demos.captioning.settings import MEMORY, Captioning
 from mmkv.encode.frames import chunks
 from mmkv.session.stream import Stream

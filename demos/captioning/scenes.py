@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from mmkv.demos.captioning.segments import Cutter
+from mmkv.demos.captioning.segments import Cutter, Every
+from mmkv.demos.captioning.settings import Captioning
 from mmkv.video import Frame, VideoError
 
 THRESHOLD, LEAST, MOST = 27.0, 2, 60.0  # mean change of 255, frames, seconds
@@ -48,3 +49,11 @@ class Scenes(Cutter):
             return self._seen > 1
         self._held += 1
         return False
+
+
+def make_cutter(settings: Captioning) -> Cutter:
+    """What `settings`, with its defaults decided, means."""
+    if settings.scenes:
+        return Scenes(settings.fps)
+    assert settings.every is not None
+    return Every(settings.every)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from mmkv.demos.captioning.settings import Captioning
 from mmkv.video import Frame
 
 _SLACK = 1e-3  # seconds; times in files are rounded
@@ -32,16 +31,6 @@ class Every(Cutter):
         number = int((seconds - self._first + _SLACK) // self._length)
         changed, self._number = number != self._number, number
         return changed
-
-
-def make_cutter(settings: Captioning) -> Cutter:
-    """What `settings`, with its defaults decided, means."""
-    if settings.scenes:
-        from mmkv.demos.captioning.scenes import Scenes
-
-        return Scenes(settings.fps)
-    assert settings.every is not None
-    return Every(settings.every)
 
 
 class Spans:

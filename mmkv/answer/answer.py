@@ -5,13 +5,18 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 import numpy as np
 
+from mmkv.answer.html import figure, row
 from mmkv.answer.retriever import LayerChoice
 from mmkv.archive import CachedBlock
 from mmkv.archive.blocks import index_of
+from mmkv.config.units import clock
+
+_SHOWN = 8  # frames of an answer that a notebook shows
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -39,9 +44,6 @@ class FrameRef:
         return f"<FrameRef {at}: score {self.score:.2f}, {how}{picture}>"
 
     def _repr_html_(self) -> str:
-        from mmkv.answer.html import figure
-        from mmkv.config.units import clock
-
         return figure(self.thumbnail, clock(self.seconds), repr(self))
 
 
@@ -80,9 +82,18 @@ class Answer:
         return f"<Answer {text!r}: {seen}{best}{end}>"
 
     def _repr_html_(self) -> str:
-        from mmkv.answer.html import answer
-
-        return answer(self)
+        shown = [
+            figure(frame.thumbnail, clock(frame.seconds), f"score {frame.score:.2f}")
+            for frame in self.frames[:_SHOWN]
+        ]
+        notes = [f"seen up to {clock(self.as_of)}"] if self.as_of >= 0 else []
+        if self.finish_reason != "stop":
+            notes.append("cut off" if self.finish_reason == "length" else self.finish_reason)
+        if self.hint:
+            notes.append(self.hint)
+        text = escape(self.text).replace("\n", "<br>")
+        small = f"<p><small>{escape('; '.join(notes))}</small></p>"
+        return f"<div><p><b>{text}</b></p>{row(shown)}{small}</div>"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for JSON."""

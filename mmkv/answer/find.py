@@ -54,8 +54,10 @@ def check_can_find(score: str) -> None:
 def find(generation: Generation, k: int) -> tuple[Moment, ...]:
     """The best `k` moments for a prompt, best first; fewer where no more frames stand out."""
     blocks = [*generation.context.candidates, *generation.context.recent]
-    generation.prefill()
-    generation.close()
+    try:
+        generation.prefill()
+    finally:
+        generation.close()
     scores = np.mean([choice.scores for choice in generation.choices], axis=0)
     return moments(blocks[: len(scores)], scores, k)
 

@@ -77,6 +77,7 @@ class Generation:
                 self._hidden = hooks.run(adapter.language_model, self.engine_pass, embeds)[-1]
         except BaseException:
             self._hook.release()
+            self._hook = None
             raise
         recorder = runtime.buffers.recorder if runtime.cuda_graphs else None
         self._decoding = Decoding(adapter, runtime.rotary, self.engine_pass, recorder)

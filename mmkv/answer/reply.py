@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -14,8 +13,6 @@ from mmkv.answer.generation import Generation
 from mmkv.engine.detokenizer import Detokenizer
 from mmkv.engine.fair_lock import Cancelled
 from mmkv.engine.sampling import Sampler, Sampling
-
-log = logging.getLogger("mmkv")
 
 
 class Reply:
@@ -54,13 +51,14 @@ class Reply:
         generation, context = self._generation, self._generation.context
         generation.prefill(self._cancel)
         self._timings.update(generation.timings)
-        self._frames = rank(
-            generation.choices,
-            context.candidates,
-            context.recent,
-            generation.retriever.hits,
-            context.thumbnail,
-        )
+        hits = generation.retriever.hits
+        try:
+            self._frames = rank(
+                generation.choices, context.candidates, context.recent, hits, context.thumbnail
+            )
+        except BaseException:
+            generation.close()
+            raise
         return self
 
     @property

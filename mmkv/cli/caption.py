@@ -172,7 +172,7 @@ def caption(
         debug=debug,
     )  # fmt: skip
     if scenes:
-        from mmkv.demos.captioning.segments import make_cutter
+        from mmkv.demos.captioning.scenes import make_cutter
 
         make_cutter(job.settings)  # told before a model is loaded
     path = part_of(out.expanduser(), num_shards, shard_index)

@@ -22,7 +22,8 @@ from mmkv.encode.thumbnails import SIDE, thumbnail
 from mmkv.encode.window import EncodePass, Window
 from mmkv.engine import hooks
 from mmkv.engine.rotary import Rotary
-from mmkv.models.base import Block, Grid, VideoModel
+from mmkv.models.base import Block, VideoModel
+from mmkv.models.grid import Grid
 from mmkv.retrieval.text_image import TextImage, embed
 
 

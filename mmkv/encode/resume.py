@@ -14,7 +14,7 @@ from mmkv.archive import Archive, CachedBlock, Snapshot
 from mmkv.archive.kept import nearest
 from mmkv.encode.window import Window
 from mmkv.kernels.rotate_write import tokens_of
-from mmkv.models.base import Grid
+from mmkv.models.grid import Grid
 from mmkv.store import DamageError, Store
 
 Frame = tuple[float, Tensor]  # seconds, uint8 [H, W, 3]

@@ -19,7 +19,8 @@ from mmkv.encode.frame_encoder import FrameEncoder, frame_after
 from mmkv.encode.resume import Frame, StreamHeader
 from mmkv.encode.window import EncodePass, Window
 from mmkv.engine.devices import layer_devices
-from mmkv.models.base import Block, Grid
+from mmkv.models.base import Block
+from mmkv.models.grid import Grid
 from mmkv.store import Store, StoreError
 from mmkv.store.retention import Limits
 from mmkv.store.write_behind import write_behind

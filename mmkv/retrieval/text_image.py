@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmkv.models.base import Block, Grid
+from mmkv.models.base import Block
+from mmkv.models.grid import Grid
 from mmkv.models.preprocess import Preprocess, fit_frames, read_preprocess
 
 _AT_ONCE = 32  # frames

@@ -47,7 +47,7 @@ def new_stream(
     encoder = _encoder(vlm, config.encoder)
     if path is None:
         return Stream(vlm, sizes, template, codec, None, encoder)
-    from mmkv import __version__
+    from mmkv.version import __version__
 
     shape = vlm.adapter.shape
     facts = {
