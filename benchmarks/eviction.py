@@ -33,7 +33,7 @@ from benchmarks.eviction_cells import FOCUS, SETS, WHOLE, Cell, main_cells
 from benchmarks.eviction_report import write_report
 from benchmarks.needle_world import KINDS, World, make_world, pictures
 from mmkv.archive import Archive, CachedBlock, PageSize
-from mmkv.config.policies import thinning_of
+from mmkv.config.policies import make_thinning
 from mmkv.models.tiny.world import make_bank
 
 FRAMES, DELAYS = 50, (8, 20, 35)
@@ -105,7 +105,7 @@ class Recorded:
         sizes = cell.config().resolve(4096, vlm.tokens_per_frame())
         archive = Archive(
             stream._state.archive.codec, vlm.adapter.shape, vlm.dtype,
-            page=PageSize(sizes.page_tokens, sizes.page_seconds), thinning=thinning_of(sizes),
+            page=PageSize(sizes.page_tokens, sizes.page_seconds), thinning=make_thinning(sizes),
         )  # fmt: skip
         archive.append(self.blocks, self.summaries)
         archive.flush()

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
-from numbers import Real
 
 import numpy as np
 from torch import Tensor
 
 from mmkv.archive import CachedBlock, Snapshot
-from mmkv.config.resolved import ResolvedConfig
 from mmkv.encode.state import StreamState
 from mmkv.encode.thumbnails import SIDE
 from mmkv.engine.rotary import Rotary
@@ -43,31 +41,6 @@ class Context:
     def thumbnail(self, block: CachedBlock) -> bytes | None:
         """A small JPEG of a block's first frame, where there is one."""
         return self.past.side(SIDE, block) if self.thumbnails else None
-
-
-def check_span(since: object, until: object) -> None:
-    """Raises ValueError for what is no time."""
-    for name, moment in (("since", since), ("until", until)):
-        if moment is not None and not isinstance(moment, Real):
-            raise ValueError(f"{name}={moment!r} is not a time; pass seconds or None")
-
-
-def checked_recent(recent_frames: int | None, config: ResolvedConfig) -> int:
-    """How many of the newest frames a question sees: as configured where it says None.
-
-    Raises:
-        ValueError: it is no number of frames in the window.
-    """
-    window = config.window_frames
-    if recent_frames is None:
-        return config.recent_frames
-    whole = isinstance(recent_frames, int) and not isinstance(recent_frames, bool)
-    if not whole or not 0 <= recent_frames <= window:
-        raise ValueError(
-            f"recent_frames={recent_frames!r} is not allowed; use a whole number from 0 "
-            f"to the window's {window}"
-        )
-    return recent_frames
 
 
 def capture(

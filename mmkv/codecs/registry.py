@@ -23,9 +23,10 @@ from mmkv.codecs.settings import (
 from mmkv.codecs.stp import Stp
 from mmkv.codecs.vidkv import VidKV
 from mmkv.models.base import Shape
+from mmkv.registry import Registry
 
-PACKED: dict[str, type[PackedCodec]] = {c.name: c for c in (Fitted, VidKV, Stp, Kivi)}
-CODECS: dict[str, type[Codec]] = {"fp16": Fp16, **PACKED}
+PACKED: Registry[PackedCodec] = Registry("codec", (Fitted, VidKV, Stp, Kivi))
+CODECS: Registry[Codec] = Registry("codec", (Fp16, *PACKED.values()))
 
 
 def make_codec(
@@ -58,8 +59,7 @@ def make_codec(
         raise ValueError(f"codec={codec!r} is neither a name nor a codec; use {_names()}")
     bits = {"key_bits": key_bits, "value_bits": value_bits}
     name = _implied(key_bits, value_bits) if codec is None else codec
-    if name not in CODECS:
-        raise ValueError(f"codec={codec!r} is not known; use {_names()}")
+    CODECS.check(name)
     if name == "fp16":
         for field, value in bits.items():
             if value is not None:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal
 
-from mmkv.config.policies import UNNAMED, check_focus, check_keep_ratio, check_thinning
+from mmkv.config.policies import UNNAMED, check_score, check_thinning
 from mmkv.config.resolved import ResolvedConfig
+from mmkv.config.rules import check_focus, check_keep_ratio, check_whole
 from mmkv.config.units import parse_bytes, parse_seconds
-from mmkv.retrieval.registry import check_score
 from mmkv.retrieval.text_image import TextImage
 
 if TYPE_CHECKING:
@@ -120,15 +120,15 @@ class CacheConfig:
     chunk_frames: int = 8
 
     def __post_init__(self) -> None:
-        _whole(self, "window_frames", 1, optional=True)
-        _whole(self, "recent_frames", 0, optional=True)
+        check_whole("window_frames", self.window_frames, 1, optional=True)
+        check_whole("recent_frames", self.recent_frames, 0, optional=True)
         if self.retrieve_frames != "all":
-            _whole(self, "retrieve_frames", 0, optional=True, also=' or "all"')
-        _whole(self, "neighbours", 0)
-        _whole(self, "retrieve_run", 1)
-        _whole(self, "landmarks", 0, optional=True)
-        _whole(self, "chunk_frames", 1)
-        _whole(self, "page_tokens", 1, optional=True)
+            check_whole("retrieve_frames", self.retrieve_frames, 0, optional=True, also=' or "all"')
+        check_whole("neighbours", self.neighbours, 0)
+        check_whole("retrieve_run", self.retrieve_run, 1)
+        check_whole("landmarks", self.landmarks, 0, optional=True)
+        check_whole("chunk_frames", self.chunk_frames, 1)
+        check_whole("page_tokens", self.page_tokens, 1, optional=True)
         check_score(self.score, self.encoder)
         check_focus(self.focus)
         check_thinning(self.keep_ratio, self.eviction, self.merging)
@@ -214,13 +214,3 @@ class CacheConfig:
     def _packed(self) -> bool:
         """Whether a codec is named or implied."""
         return (self.codec, self.key_bits, self.value_bits) != (None, None, None)
-
-
-def _whole(config: object, name: str, low: int, *, optional: bool = False, also: str = "") -> None:
-    value = getattr(config, name)
-    if value is None and optional:
-        return
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise ValueError(
-            f"{name}={value!r} is not allowed; use a whole number of {low} or more{also}"
-        )

@@ -1,39 +1,36 @@
-"""What thinning can be told, checked once."""
+"""Which policies a configuration names: scores, codecs, evictions and mergings."""
 
 from __future__ import annotations
 
-from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from mmkv.archive.thinning import Thinning
+from mmkv.codecs import Codec, make_codec
+from mmkv.config.resolved import ResolvedConfig
+from mmkv.config.rules import check_keep_ratio
 from mmkv.eviction.none import Nothing
 from mmkv.eviction.registry import DEFAULT, make_eviction
 from mmkv.merging.none import NoMerge
 from mmkv.merging.registry import make_merge
+from mmkv.models.base import Shape
+from mmkv.retrieval.registry import EXTERNAL, SCORES, UNIFORM
 
-if TYPE_CHECKING:
-    from mmkv.config.resolved import ResolvedConfig
+# what names and shapes a codec; the same names as `make_codec`'s
+CODEC_FIELDS = (
+    "codec",
+    "key_bits",
+    "value_bits",
+    "group_size",
+    "transform",
+    "remove_mean",
+    "protected_layers",
+    "protected_bits",
+)
 
 # how a stream is thinned where nothing else is named
 UNNAMED: dict[str, Any] = {"keep_ratio": 1.0, "eviction": DEFAULT, "merging": NoMerge.name}
-
-
-def check_focus(focus: object) -> None:
-    """Raises ValueError where a standing instruction is given and says nothing."""
-    if focus is not None and not (isinstance(focus, str) and focus.strip()):
-        raise ValueError(
-            f"focus={focus!r} says nothing; write what to watch for, such as 'the people at the "
-            "door', or leave it out"
-        )
-
-
-def check_keep_ratio(name: str, ratio: object) -> None:
-    """Raises ValueError for what is no share of tokens."""
-    if isinstance(ratio, bool) or not isinstance(ratio, Real) or not 0 < float(ratio) <= 1:
-        raise ValueError(
-            f"{name}={ratio!r} is not allowed; use a share above 0 and up to 1, such as 0.5, "
-            "where 1 keeps every token"
-        )
 
 
 def check_thinning(keep_ratio: object, eviction: object, merging: object) -> None:
@@ -53,9 +50,34 @@ def check_thinning(keep_ratio: object, eviction: object, merging: object) -> Non
         )
 
 
-def thinning_of(config: ResolvedConfig) -> Thinning | None:
+def make_thinning(config: ResolvedConfig) -> Thinning | None:
     """How a configuration thins the archived copy; None: not at all."""
     if config.keep_ratio == 1:
         return None
     policy, merge = make_eviction(config.eviction), make_merge(config.merging)
     return Thinning(policy, merge, config.keep_ratio)
+
+
+def check_score(name: str, encoder: object) -> None:
+    """Raises ValueError where there is no such score, or the encoder does not go with it."""
+    SCORES.check(name, EXTERNAL, UNIFORM)
+    if name == EXTERNAL and encoder is None:
+        raise ValueError(
+            "score='external' needs encoder=, a text-image model: a Hub id, a local folder, or a "
+            "mmkv.TextImage"
+        )
+    if name != EXTERNAL and encoder is not None:
+        raise ValueError(f"encoder={encoder!r} is for score='external'; score is {name!r}")
+
+
+def codec_of(config: Any, shape: Shape, dtype: torch.dtype) -> Codec:
+    """How a configuration packs keys and values of this shape and type.
+
+    Args:
+        config: a `CacheConfig`, or a `ResolvedConfig`.
+
+    Raises:
+        ValueError: a setting is not allowed.
+    """
+    named = {name: getattr(config, name) for name in CODEC_FIELDS}
+    return make_codec(dtype=dtype, shape=shape, **named)

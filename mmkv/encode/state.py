@@ -12,7 +12,7 @@ import numpy as np
 
 from mmkv.archive import Archive, CachedBlock, PageSize
 from mmkv.codecs import Codec
-from mmkv.config.policies import thinning_of
+from mmkv.config.policies import make_thinning
 from mmkv.config.resolved import ResolvedConfig
 from mmkv.encode import resume
 from mmkv.encode.frame_encoder import FrameEncoder, frame_after
@@ -54,7 +54,7 @@ class StreamState:
             config.index_bytes,
             on_disk=store is not None,
             devices=layer_devices(adapter),
-            thinning=thinning_of(config),
+            thinning=make_thinning(config),
         )
         if store is not None and store.writer is not None:
             write_behind(self.archive, store.writer)

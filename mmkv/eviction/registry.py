@@ -9,10 +9,11 @@ from mmkv.eviction.random import Random
 from mmkv.eviction.snapkv import SnapKV
 from mmkv.eviction.temporal import Temporal
 from mmkv.eviction.text_prior import TextPrior
+from mmkv.registry import Registry
 
-EVICTIONS: dict[str, type[Eviction]] = {
-    e.name: e for e in (TextPrior, Temporal, SnapKV, Diverse, Random, Nothing)
-}
+EVICTIONS: Registry[Eviction] = Registry(
+    "eviction", (TextPrior, Temporal, SnapKV, Diverse, Random, Nothing)
+)
 DEFAULT = Diverse.name
 _FIRST = Temporal.name + "+"  # what another policy may follow
 
@@ -26,14 +27,9 @@ def make_eviction(eviction: object) -> Eviction:
     """
     if isinstance(eviction, Eviction):
         return eviction
-    if isinstance(eviction, str):
+    if isinstance(eviction, str) and eviction.startswith(_FIRST):
         name = eviction.removeprefix(_FIRST)
-        if name in EVICTIONS and name == eviction:
-            return EVICTIONS[name]()
         if name in EVICTIONS and name not in (Temporal.name, Nothing.name):
             return Temporal(EVICTIONS[name]())
-    known = ", ".join(map(repr, EVICTIONS))
-    raise ValueError(
-        f"eviction={eviction!r} is not known; use {known}, 'temporal+' before one of them, or a "
-        "policy of your own"
-    )
+    hint = ", 'temporal+' before one of them, or a policy of your own"
+    return EVICTIONS[EVICTIONS.check(eviction, hint=hint)]()

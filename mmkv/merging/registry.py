@@ -5,8 +5,9 @@ from __future__ import annotations
 from mmkv.merging.base import Merge
 from mmkv.merging.lookm import Average, Pivot, Weighted
 from mmkv.merging.none import NoMerge
+from mmkv.registry import Registry
 
-MERGINGS: dict[str, type[Merge]] = {m.name: m for m in (NoMerge, Average, Pivot, Weighted)}
+MERGINGS: Registry[Merge] = Registry("merging", (NoMerge, Average, Pivot, Weighted))
 
 
 def make_merge(merging: object) -> Merge:
@@ -17,7 +18,4 @@ def make_merge(merging: object) -> Merge:
     """
     if isinstance(merging, Merge):
         return merging
-    if not isinstance(merging, str) or merging not in MERGINGS:
-        known = ", ".join(map(repr, MERGINGS))
-        raise ValueError(f"merging={merging!r} is not known; use {known}, or a policy of your own")
-    return MERGINGS[merging]()
+    return MERGINGS[MERGINGS.check(merging, hint=", or a policy of your own")]()

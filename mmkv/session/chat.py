@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from mmkv.answer.answer import Answer
+from mmkv.config.rules import check_whole
 from mmkv.models.prompt import Turn
 
 if TYPE_CHECKING:
@@ -16,8 +17,7 @@ class Chat:
     """Remembers its own turns, the newest `max_turns` of them; the stream knows nothing of it."""
 
     def __init__(self, stream: Stream, *, max_turns: int = 8) -> None:
-        if max_turns < 1:
-            raise ValueError(f"max_turns={max_turns} is not allowed; use 1 or more")
+        check_whole("max_turns", max_turns, 1)
         self._stream = stream
         self._max_turns = max_turns
         self.turns: list[Turn] = []

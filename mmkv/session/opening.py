@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from mmkv.codecs import CODECS, Codec, from_spec, make_codec
+from mmkv.codecs import CODECS, Codec, from_spec
 from mmkv.config.cache import CacheConfig
+from mmkv.config.policies import CODEC_FIELDS, codec_of
 from mmkv.config.resolved import ResolvedConfig
+from mmkv.engine.runtime import ModelRuntime
 from mmkv.models.prompt import Template
 from mmkv.retrieval.registry import EXTERNAL
 from mmkv.retrieval.text_image import TextImage
@@ -20,20 +22,7 @@ from mmkv.session.stream import Stream
 from mmkv.store import Store, StoreMismatchError
 from mmkv.store.identity import identity, refuse_other
 from mmkv.store.retention import Limits
-
-if TYPE_CHECKING:
-    from mmkv.engine.runtime import ModelRuntime
-
-_CODEC_FIELDS = (
-    "codec",
-    "key_bits",
-    "value_bits",
-    "group_size",
-    "transform",
-    "remove_mean",
-    "protected_layers",
-    "protected_bits",
-)
+from mmkv.version import __version__
 
 
 def new_stream(
@@ -41,14 +30,12 @@ def new_stream(
 ) -> Stream:
     """An empty stream; `path` is the new folder that it is kept in, or None."""
     _check_config(config)
-    sizes = _sizes(vlm, config)
-    codec = _codec(vlm, sizes)
+    resolved = _resolved(vlm, config)
+    codec = codec_of(resolved, vlm.adapter.shape, vlm.dtype)
     template = Template(vlm.tokenizer, vlm.adapter.video_tokens, system)
     encoder = _encoder(vlm, config.encoder)
     if path is None:
-        return Stream(vlm, sizes, template, codec, None, encoder)
-    from mmkv.version import __version__
-
+        return Stream(vlm, resolved, template, codec, None, encoder)
     shape = vlm.adapter.shape
     facts = {
         "mmkv": __version__,
@@ -61,17 +48,19 @@ def new_stream(
         "codec": codec.spec(),
         "config": {
             **{
-                f.name: getattr(sizes, f.name) for f in fields(sizes) if f.name not in _CODEC_FIELDS
+                f.name: getattr(resolved, f.name)
+                for f in fields(resolved)
+                if f.name not in CODEC_FIELDS
             },
-            **thinning_facts(sizes),
+            **thinning_facts(resolved),
             "encoder": None if encoder is None else encoder.name,
         },
         "system": system,
         "prefix": list(template.prefix),
         "grid": None,
     }
-    store = Store.create(path, facts, Limits(sizes.max_disk, sizes.max_age))
-    return Stream(vlm, sizes, template, codec, store, encoder)
+    store = Store.create(path, facts, Limits(resolved.max_disk, resolved.max_age))
+    return Stream(vlm, resolved, template, codec, store, encoder)
 
 
 def open_stream(
@@ -89,7 +78,7 @@ def open_stream(
     try:
         meta, name = store.meta, str(store.folder)
         refuse_other(meta["model"], identity(vlm.adapter), name)
-        sizes = _stored_sizes(vlm, meta, config, writing=mode == "a")
+        resolved = _stored_config(vlm, meta, config, writing=mode == "a")
         codec = _stored_codec(vlm, meta, config, name)
         template = Template(vlm.tokenizer, vlm.adapter.video_tokens, meta["system"])
         if list(template.prefix) != meta["prefix"]:
@@ -98,15 +87,15 @@ def open_stream(
                 "renders; open it with the tokenizer that made it"
             )
         given = meta["config"].get("encoder") if config is None else config.encoder
-        encoder = _encoder(vlm, given if sizes.score == EXTERNAL else None)
-        stream = Stream(vlm, sizes, template, codec, store, encoder)
+        encoder = _encoder(vlm, given if resolved.score == EXTERNAL else None)
+        stream = Stream(vlm, resolved, template, codec, store, encoder)
     except BaseException:
         store.release()
         raise
     try:
-        stream.begin(Limits(sizes.max_disk, sizes.max_age) if mode == "a" else None)
+        stream.begin(Limits(resolved.max_disk, resolved.max_age) if mode == "a" else None)
         if store.writer is not None:
-            store.writer.note(config={**store.meta["config"], **thinning_facts(sizes)})
+            store.writer.note(config={**store.meta["config"], **thinning_facts(resolved)})
     except BaseException:
         store.release()
         stream.close()
@@ -119,7 +108,7 @@ def _check_config(config: object) -> None:
         raise ValueError(f"config={config!r} is not a CacheConfig; pass mmkv.CacheConfig(...)")
 
 
-def _sizes(vlm: ModelRuntime, config: CacheConfig) -> ResolvedConfig:
+def _resolved(vlm: ModelRuntime, config: CacheConfig) -> ResolvedConfig:
     trained = int(getattr(vlm.adapter.text_config, "max_position_embeddings", 32768))
     return config.resolve(trained, vlm.tokens_per_frame())
 
@@ -128,15 +117,7 @@ def _encoder(vlm: ModelRuntime, encoder: str | TextImage | None) -> TextImage | 
     return TextImage.load(encoder, vlm.device) if isinstance(encoder, str) else encoder
 
 
-def _codec(vlm: ModelRuntime, sizes: ResolvedConfig) -> Codec:
-    return make_codec(dtype=vlm.dtype, shape=vlm.adapter.shape, **_codec_settings(sizes))
-
-
-def _codec_settings(config: CacheConfig | ResolvedConfig) -> dict[str, Any]:
-    return {name: getattr(config, name) for name in _CODEC_FIELDS}
-
-
-def _stored_sizes(
+def _stored_config(
     vlm: ModelRuntime, meta: dict[str, Any], config: CacheConfig | None, *, writing: bool
 ) -> ResolvedConfig:
     known = {field.name for field in fields(CacheConfig)}
@@ -145,7 +126,7 @@ def _stored_sizes(
     if config is None:
         if meta["config"].get("resident"):
             stored["retrieve_frames"] = "all"
-        return _sizes(vlm, CacheConfig(**stored))
+        return _resolved(vlm, CacheConfig(**stored))
     window = stored["window_frames"]
     # what a store keeps of its frames stays as it began
     kept = {"landmarks": stored.get("landmarks", 0), "thumbnails": stored.get("thumbnails", False)}
@@ -162,7 +143,7 @@ def _stored_sizes(
     limits = {name: stored.get(name) for name in ("max_disk", "max_age")}
     given = {name: getattr(config, name) for name in limits if getattr(config, name) is not None}
     asked = replace(config, window_frames=window, **{**kept, **limits, **given})
-    return _sizes(vlm, asked)
+    return _resolved(vlm, asked)
 
 
 def _stored_codec(
@@ -173,10 +154,10 @@ def _stored_codec(
     if isinstance(given, Codec) and given.spec() == spec:
         return given
     codec = from_spec(spec, vlm.adapter.shape)
-    asked = config is not None and any(getattr(config, f) is not None for f in _CODEC_FIELDS)
+    asked = config is not None and any(getattr(config, f) is not None for f in CODEC_FIELDS)
     if config is not None and asked:
         dtype = getattr(torch, meta["dtype"])
-        wanted = make_codec(dtype=dtype, shape=vlm.adapter.shape, **_codec_settings(config))
+        wanted = codec_of(config, vlm.adapter.shape, dtype)
         if wanted.spec() != spec:
             raise StoreMismatchError(
                 f"the store {name} is packed by {codec!r}, not by {wanted!r}; leave the codec and "

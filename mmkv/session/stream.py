@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mmkv.answer.answer import Answer, unknown_words
-from mmkv.answer.context import Context, check_span, checked_recent
+from mmkv.answer.context import Context
 from mmkv.answer.generation import Generation
 from mmkv.answer.make_retriever import make_retriever
 from mmkv.answer.past import Past, Retrieved
@@ -22,6 +22,7 @@ from mmkv.answer.resident_past import ResidentPast
 from mmkv.answer.retriever import Retriever
 from mmkv.codecs.salience import salience_of
 from mmkv.config.resolved import ResolvedConfig
+from mmkv.config.rules import check_span, check_whole, checked_recent
 from mmkv.encode.frame_encoder import FrameEncoder
 from mmkv.encode.frames import as_frames, as_times
 from mmkv.encode.proxy import proxy_of
@@ -220,8 +221,7 @@ class Stream:
         from mmkv.answer.find import check_can_find, find
 
         check_can_find(self.config.score)
-        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-            raise ValueError(f"k={k!r} is not allowed; use a whole number of 1 or more")
+        check_whole("k", k, 1)
         prompt = self._template.fitting(text, name="text")
         context = self._context(since, until)
         if prompt.unknown:
