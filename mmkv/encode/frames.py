@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -44,10 +43,10 @@ def as_tensor(frames: np.ndarray | Tensor) -> Tensor:
 
 
 def as_times(times: float | Sequence[float], count: int) -> list[float]:
-    """One finite time in seconds per frame, each after the one before.
+    """One finite time in seconds per frame.
 
     Raises:
-        ValueError: another number of times, or one is not finite, too large, or not rising.
+        ValueError: another number of times, or one is not finite or too large.
     """
     try:
         listed = np.asarray(times, dtype=np.float64).reshape(-1).tolist()
@@ -55,14 +54,18 @@ def as_times(times: float | Sequence[float], count: int) -> list[float]:
         raise ValueError(f"times={times!r} are not numbers; pass seconds") from None
     if len(listed) != count:
         raise ValueError(f"{len(listed)} times for {count} frames; pass one time per frame")
-    last = -math.inf
     for t in listed:
         if not abs(t) <= MAX_SECONDS:
             raise ValueError(f"a frame's time is {t}; pass finite seconds, at most {MAX_SECONDS:g}")
-        if t <= last:
+    return listed
+
+
+def check_rising(times: Iterable[float], last: float | None = None) -> None:
+    """Raises ValueError for a time that does not come after the one before; the first: `last`."""
+    for t in times:
+        if last is not None and t <= last:
             raise ValueError(f"a frame at {t} s came after one at {last} s; times must rise")
         last = t
-    return listed
 
 
 def chunks(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mmkv.answer.context import Context, capture
-from mmkv.encode.frames import as_tensor
+from mmkv.encode.frames import as_tensor, check_rising
 from mmkv.encode.resume import Frame
 from mmkv.encode.state import StreamState
 from mmkv.engine import hooks
@@ -52,13 +52,7 @@ class LockedStreamState:
         with self._lock.hold():
             self.check_open()
             span = self._state.span
-            last = None if span is None else span[1]
-            for seconds, _ in frames:
-                if last is not None and seconds <= last:
-                    raise ValueError(
-                        f"a frame at {seconds} s came after one at {last} s; times must rise"
-                    )
-                last = seconds
+            check_rising((seconds for seconds, _ in frames), None if span is None else span[1])
             ready: list[Frame] = [(s, as_tensor(f)) for s, f in frames]
             if ready:
                 with self._vlm.lock.hold(), torch.inference_mode():

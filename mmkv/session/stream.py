@@ -24,7 +24,7 @@ from mmkv.codecs.salience import salience_of
 from mmkv.config.resolved import ResolvedConfig
 from mmkv.config.rules import check_span, check_whole, checked_recent
 from mmkv.encode.frame_encoder import FrameEncoder
-from mmkv.encode.frames import as_frames, as_times
+from mmkv.encode.frames import as_frames, as_times, check_rising
 from mmkv.encode.proxy import proxy_of
 from mmkv.encode.state import StreamState
 from mmkv.engine.devices import layer_devices
@@ -156,6 +156,7 @@ class Stream:
         """
         stack = as_frames(frames, channels)
         seconds = as_times(times, len(stack))
+        check_rising(seconds)  # all of them, before the first chunk is encoded
         pairs = list(zip(seconds, stack, strict=True))
         for at in range(0, len(pairs), self.config.chunk_frames):
             self.push(pairs[at : at + self.config.chunk_frames])
