@@ -27,7 +27,7 @@ demo:           ## ask the bundled model a question about the bundled video
 	@$(INSTALL)
 	@"$(VENV)/bin/mmkv" ask "$$VIDEO" $${QUESTION:+"$$QUESTION"} $${MODEL:+--model "$$MODEL"}
 
-test:           ## run the tests (PYTEST_ARGS="tests/test_x.py -k name")
+test:           ## run the tests (PYTEST_ARGS="tests/store -k kill")
 	@$(INSTALL) dev decord demo scenes ray
 	@$(PY) -m pytest $(PYTEST_ARGS)
 

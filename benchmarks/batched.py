@@ -3,7 +3,8 @@
 For mmkv-tiny, whose forward is a few milliseconds of Python. Every question retrieves its own
 frames in every layer with the engine's scores, from the engine's archive; whether an answer is
 exact is seen by forcing it: every one of its tokens, and the stop after it, has to be the likeliest
-after the right ones before it. `tests/test_eviction_benchmark.py` holds this to the engine.
+after the right ones before it. `tests/benchmarks/test_eviction_benchmark.py` holds this to the
+engine.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A new codec in five steps: copy the file nearest to it; name the class and give it `name`; write
 `encode_layers`, `decode`, `split` and `spec`; add its line in `registry.py`; run
-`tests/test_codecs_*`, which try every codec of the registry.
+`tests/codecs`, which try every codec of the registry.
 """
 
 from mmkv.codecs.base import Codec, PackedLayer, Part, bits_per_element

@@ -5,7 +5,8 @@ summaries, by which frames are found, are taken before.
 
 A new policy in four steps: a file here with one subclass of `Eviction` (`mmkv/eviction/base.py` is
 the contract) and its `name`; write `scores`; a line in `registry.py`; its formula in float64 in
-`tests/test_eviction_reference.py`. `benchmarks/eviction.py` then measures it with the others.
+`tests/eviction/test_eviction_reference.py`. `benchmarks/eviction.py` then measures it with the
+others.
 """
 
 from mmkv.eviction.base import ALL_TEXT, Eviction, Frames

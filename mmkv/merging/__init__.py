@@ -2,7 +2,8 @@
 
 A new policy in three steps: a file here with one subclass of `Merge` (`mmkv/merging/base.py` is the
 contract) and its `name`; a line in `registry.py`; its formula in float64 in
-`tests/test_merging_reference.py`. `benchmarks/eviction.py` then measures it with the others.
+`tests/merging/test_merging_reference.py`. `benchmarks/eviction.py` then measures it with the
+others.
 """
 
 from mmkv.merging.base import Merge

@@ -7,6 +7,6 @@ does both for one question. To add a score:
 2. `name`, by which `CacheConfig(score=...)` knows it,
 3. `rows`, what one block's summaries say, and `combine` if that needs all blocks,
 4. a line in `mmkv/retrieval/registry.py`,
-5. its formula in float64 in `tests/test_retrieval_scores.py`; `benchmarks/needles.py` then
-   measures it with the others.
+5. its formula in float64 in `tests/retrieval/test_retrieval_scores.py`; `benchmarks/needles.py`
+   then measures it with the others.
 """

@@ -15,7 +15,7 @@ from types import ModuleType
 import pytest
 from waiting import finish
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture

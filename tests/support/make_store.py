@@ -1,6 +1,6 @@
 """Writes the small stores of the current format version that tests/data keeps for ever.
 
-    python tests/make_store.py
+    python tests/support/make_store.py
 
 Run it once when the format's version is raised; a store that is committed is never written again.
 """
@@ -44,7 +44,7 @@ def write_thinned() -> None:
 
 def begun(name: str) -> tuple[Path, Store]:
     """An empty store in tests/data."""
-    path = Path(__file__).parent / "data" / f"store-v{VERSION}{name}"
+    path = Path(__file__).parents[1] / "data" / f"store-v{VERSION}{name}"
     facts = {**FACTS, "mmkv": "0.1.0", "model": {"name": "none"}}
     return path, Store.create(path, facts, Limits())
 

@@ -13,7 +13,7 @@ from store_blocks import CPU, Followed, check, even_block, fill, resumed
 
 from mmkv.store.records import VERSION
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 WRITTEN = {  # SHA-256 of the data file: the committed stores are never written again
     1: "c2088fe6b4d74a0164a6350f17103daa9965cbe45425a494828d872058b00346",
     2: "a635cfbc056057ee98bf473a7cc1a2685577a6a84e6b21b44606947630fcf261",

@@ -18,7 +18,7 @@ from waiting import PATIENCE
 from mmkv.models.tiny.questions import Clip
 from mmkv.models.tiny.world import object_name
 
-FOLDER = Path(__file__).resolve().parent.parent / "demos" / "examples"
+FOLDER = Path(__file__).resolve().parents[2] / "demos" / "examples"
 
 
 def run(name: str, *arguments: object) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-VICTIM = Path(__file__).with_name("store_victim.py")
+VICTIM = Path(__file__).parents[1] / "support" / "store_victim.py"
 
 
 def killed(folder: Path, rounds: int) -> str:

@@ -13,8 +13,8 @@ import pytest
 import torch
 from engine_reference import archived_kv
 from small_models import FAMILIES, PREPROCESS, clip, small_vlm
+from stock import QUESTION, Stock, teacher_forced
 from store_blocks import without_fsync
-from test_parity import QUESTION, Stock, teacher_forced
 from waiting import until
 
 import mmkv

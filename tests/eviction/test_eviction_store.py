@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from small_models import FAMILIES, clip, small_vlm
-from test_eviction_answers import FRAMES, QUESTION, buffers, opened
+from thinned import FRAMES, QUESTION, buffers, opened
 
 import mmkv
 from mmkv.archive.kept import from_bits, nearest, places, to_bits

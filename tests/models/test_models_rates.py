@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from small_models import FAMILIES, clip, small_vlm
-from test_parity import QUESTION, Stock, teacher_forced
+from stock import QUESTION, Stock, teacher_forced
 
 import mmkv
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from engine_reference import archived_kv
 from small_models import FAMILIES, PREPROCESS, clip, small_vlm
-from test_parity import QUESTION, Stock, teacher_forced
+from stock import QUESTION, Stock, teacher_forced
 
 import mmkv
 

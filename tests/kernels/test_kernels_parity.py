@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-FILES = [Path(__file__).with_name(name) for name in ("kernel_parity.py", "kernel_engine.py")]
+SUPPORT = Path(__file__).parents[1] / "support"
+FILES = [SUPPORT / name for name in ("kernel_parity.py", "kernel_engine.py")]
 OPERATIONS = [
     (file, name)
     for file in FILES

@@ -21,7 +21,7 @@ from benchmarks.gpu.report import Report, Row, check, row
 from benchmarks.gpu.supervise import side_by_side
 from benchmarks.gpu.worker import work
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NEEDED = ("torch", "triton", "transformers", "numpy")
 
 
