@@ -1,0 +1,40 @@
+"""Files that the pages name as inline code are there; no check of links sees them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+EXAMPLES = {"mmkv/retrieval/best_key.py", "mmkv/codecs/int8.py"}  # files a reader would add
+FOLDERS = ("mmkv", "kernels", "models", "video", "demos", "benchmarks", "tests", "docs", ".ci")
+
+
+def named(page: Path) -> list[str]:
+    """Paths and names of test files that a page names as inline code."""
+    found = []
+    for code in re.findall(r"(?<!`)`([^`\n]+)`(?!`)", page.read_text("utf-8")):
+        path = code.split()[0].rstrip("/")
+        if re.fullmatch(r"[\w.*/-]+\.(py|md|json)", path) or path.startswith(
+            tuple(f"{folder}/" for folder in FOLDERS)
+        ):
+            found.append(path)
+    return list(dict.fromkeys(found))
+
+
+def exists(path: str) -> bool:
+    if path in EXAMPLES or any(mark in path for mark in "<…"):
+        return True  # or a placeholder
+    if "/" in path:
+        return bool(list(ROOT.glob(path)))
+    if path.startswith(("test_", "kernel_")) or path == "conftest.py":
+        return bool(list((ROOT / "tests").rglob(path)))
+    return True  # a name without its folder, such as naive.py
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_file_that_a_page_names_is_there(page: Path) -> None:
+    assert [path for path in named(page) if not exists(path)] == []
