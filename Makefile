@@ -43,7 +43,8 @@ bench:          ## the measurements that the documentation quotes, and its chart
 docs:           ## build the documentation site; a dead link is an error
 	@$(INSTALL) docs
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
-	@echo "the site is in site/: open $(CURDIR)/site/index.html"
+	@echo "the site is in $(CURDIR)/site: open index.html there, or, to have the search as well,"
+	@echo "$(PY) -m http.server --directory site 8000"
 
 install:        ## only install (editable, with the tools for development)
 	@$(INSTALL) dev decord demo scenes ray

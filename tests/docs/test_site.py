@@ -28,8 +28,10 @@ def test_the_site_is_built_strictly(tmp_path: Path) -> None:
     done = subprocess.run(build, cwd=ROOT, env=quiet, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
     assert "WARNING" not in done.stderr
-    api = (tmp_path / "api" / "index.html").read_text("utf-8")
+    api = (tmp_path / "api.html").read_text("utf-8")
     assert 'id="mmkv.Stream.ask"' in api
-    formulas = (tmp_path / "kernels" / "index.html").read_text("utf-8")
+    formulas = (tmp_path / "kernels.html").read_text("utf-8")
     assert "<math" in formulas
     assert "arithmatex" not in formulas
+    for page in tmp_path.rglob("*.html"):
+        assert not re.findall(r'(?:src|<link[^>]*href)="(?:https?:)?//', page.read_text("utf-8"))
