@@ -38,3 +38,11 @@ def exists(path: str) -> bool:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_file_that_a_page_names_is_there(page: Path) -> None:
     assert [path for path in named(page) if not exists(path)] == []
+
+
+def test_the_page_on_kernels_lists_every_operation() -> None:
+    page = (ROOT / "docs" / "kernels.md").read_text("utf-8")
+    rows = page.split("| folder |")[1].split("\n\n")[0].splitlines()[2:]
+    listed = {name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+    every = {path.parent.name for path in (ROOT / "kernels").glob("*/triton.py")}
+    assert listed == every - {"common"}
