@@ -367,7 +367,7 @@ def save(chart: Chart, theme: Theme, folder: Path) -> Path:
         "axes.labelpad": 7,
     }
     path = folder / f"{chart.name}-{theme.name}.svg"
-    with matplotlib.rc_context(settings):
+    with pyplot.style.context(["default", settings]):  # whatever the user has set
         figure, axis = pyplot.subplots(figsize=(WIDTH, chart.height))
         below, above = 0.55 / chart.height, 1 - 0.12 / chart.height
         figure.subplots_adjust(chart.left, below, chart.right, above)

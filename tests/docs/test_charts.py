@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import platform
 import re
 from pathlib import Path
 
@@ -38,8 +39,8 @@ def test_drawing_a_chart_again_gives_the_same_bytes(
 ) -> None:
     matplotlib = pytest.importorskip("matplotlib")
     svg = committed(chart, theme)
-    if drawn_by(svg) != matplotlib.__version__:
-        pytest.skip(f"drawn by matplotlib {drawn_by(svg)}; another one sets letters differently")
+    if drawn_by(svg) != matplotlib.__version__ or platform.machine() != "x86_64":
+        pytest.skip(f"drawn by matplotlib {drawn_by(svg)} on x86_64; others round differently")
     assert save(chart, theme, tmp_path).read_text("utf-8") == svg
 
 
