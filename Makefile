@@ -42,7 +42,7 @@ bench:          ## the measurements that the documentation quotes, and its chart
 
 docs:           ## build the documentation site; a dead link is an error
 	@$(INSTALL) docs
-	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 	@echo "the site is in $(CURDIR)/site: open index.html there, or, to have the search as well,"
 	@echo "$(PY) -m http.server --directory site 8000"
 

@@ -46,3 +46,19 @@ def test_the_page_on_kernels_lists_every_operation() -> None:
     listed = {name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])}
     every = {path.parent.name for path in (ROOT / "kernels").glob("*/triton.py")}
     assert listed == every - {"common"}
+
+
+def defined() -> list[tuple[str, str]]:
+    """Files of the glossary, and what is said to be defined in them."""
+    page = (ROOT / "docs" / "glossary.md").read_text("utf-8")
+    return [
+        (path, name)
+        for path, names in re.findall(r"`([\w/]+\.py)` \(([^)]*)\)", page)
+        for name in re.findall(r"`(?:\w+\.)?(\w+)`", names)
+    ]
+
+
+@pytest.mark.parametrize(("path", "name"), defined())
+def test_the_glossary_names_what_a_file_defines(path: str, name: str) -> None:
+    code = (ROOT / path).read_text("utf-8")
+    assert re.search(rf"^ *(?:class |def )?{name}\b", code, re.MULTILINE), (path, name)

@@ -19,6 +19,13 @@ def test_every_page_is_in_the_menu_once() -> None:
     assert sorted(listed) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
 
 
+def test_make_docs_stops_at_a_warning() -> None:
+    done = subprocess.run(["make", "-n", "docs"], cwd=ROOT, capture_output=True, text=True)
+    (build,) = [line for line in done.stdout.splitlines() if "mkdocs build" in line]
+    assert "--strict" in build
+    assert not {"-q", "--quiet"} & set(build.split())  # MkDocs would not count its warnings
+
+
 @pytest.mark.slow
 def test_the_site_is_built_strictly(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs")
