@@ -17,7 +17,7 @@ INSTALL := "$(PYTHON)" .ci/install.py "$(VENV)"
 VIDEO ?= sample
 export TORCH_INDEX VIDEO QUESTION MODEL
 
-.PHONY: help demo test lint bench install clean
+.PHONY: help demo test lint bench docs install clean
 .DEFAULT_GOAL := help
 
 help:           ## this list
@@ -36,12 +36,18 @@ lint:           ## ruff and mypy
 	@$(PY) -m ruff check .
 	@$(PY) -m mypy
 
-bench:          ## the measurements that the README quotes
+bench:          ## the measurements that the documentation quotes, and its charts
 	@$(INSTALL) dev
 	@$(PY) -m benchmarks.run
+
+docs:           ## build the documentation site; a dead link is an error
+	@$(INSTALL) docs
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+	@echo "the site is in $(CURDIR)/site: open index.html there, or, to have the search as well,"
+	@echo "$(PY) -m http.server --directory site 8000"
 
 install:        ## only install (editable, with the tools for development)
 	@$(INSTALL) dev decord demo scenes ray
 
 clean:          ## remove .venv and everything built
-	rm -rf .venv .venv.lock build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv.lock build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,9 +1,9 @@
-"""`make bench`: the measurements that the README quotes.
+"""`make bench`: the measurements that the documentation quotes, and its charts.
 
     python -m benchmarks.run                    everything on the bundled model
     python -m benchmarks.run --only steady --frames 3000
 
-Results are printed and written to benchmarks/results/.
+Results are printed and written to benchmarks/results/; charts of them to docs/img/.
 """
 
 from __future__ import annotations
@@ -11,7 +11,18 @@ from __future__ import annotations
 import argparse
 
 import mmkv
-from benchmarks import captioning, codecs, eviction, needles, question, sinks, steady, stock, store
+from benchmarks import (
+    captioning,
+    charts,
+    codecs,
+    eviction,
+    needles,
+    question,
+    sinks,
+    steady,
+    stock,
+    store,
+)  # fmt: skip
 from benchmarks.common import machine, save
 
 PARTS = (
@@ -47,6 +58,7 @@ def main() -> None:
         captioning.run(vlm)
     if "needles" in parts and vlm.name == "mmkv-tiny":
         save("needles", needles.run(vlm, 200, [*needles.DELAYS], [*needles.METHODS]))
+    charts.save_all()
 
 
 if __name__ == "__main__":
