@@ -11,12 +11,17 @@ from mmkv.video.source import Frame, FrameSource
 
 
 class ArraySource(FrameSource):
-    """Frames of an array ``[N, H, W, 3]`` or of a list, at given times or at a steady rate.
+    """Frames of an array `[N, H, W, 3]` or of a list, at given times or at a steady rate.
 
-    Raises
-    ------
-    VideoError
-        For a wrong shape or dtype, no frames, or times that do not fit.
+    Args:
+        frames: a uint8 array or tensor, or a sequence of frames or PIL images.
+        fps: frames per second to choose; None for all.
+        times: seconds of each frame; they must rise. None: frame `i` is at `i / rate`.
+        rate: frames per second where there are no times.
+        max_side: larger frames are scaled down to this many pixels a side.
+
+    Raises:
+        VideoError: the shape or dtype is wrong, there are no frames, or the times do not fit.
     """
 
     name = "array"
@@ -50,22 +55,29 @@ class ArraySource(FrameSource):
             yield seconds, shrink(frame, self._max_side)
 
     def close(self) -> None:
+        """Stop, and release the frames."""
         super().close()
         self._frames = []
 
 
 def enumerate_times(times: Sequence[float]) -> Iterator[tuple[float, int]]:
-    """``(time, index)`` pairs."""
+    """Yield `(time, index)` pairs, as `sample` takes them."""
     return ((seconds, index) for index, seconds in enumerate(times))
 
 
 def check_times(times: Sequence[float] | None, count: int, rate: float) -> list[float]:
-    """`times` as floats, checked; ``index / rate`` where None.
+    """Check times of frames, or make them up.
 
-    Raises
-    ------
-    VideoError
-        If there is not one finite time per frame, or they do not rise.
+    Args:
+        times: seconds of each frame, or None.
+        count: number of frames.
+        rate: frames per second that stand in for `times` where it is None.
+
+    Returns:
+        seconds of each frame.
+
+    Raises:
+        VideoError: there is not one finite time per frame, or they do not rise.
     """
     if times is None:
         return [index / rate for index in range(count)]
@@ -80,10 +92,14 @@ def check_times(times: Sequence[float] | None, count: int, rate: float) -> list[
 def check_rising(value: float, last: float | None, index: int, name: str) -> None:
     """Refuse a time that is not finite or not later than the one before it.
 
-    Raises
-    ------
-    VideoError
-        With the frame's index and both times.
+    Args:
+        value: the frame's time in seconds.
+        last: time of the frame before it; None for the first.
+        index: the frame's number, for the message.
+        name: what to call the times in the message.
+
+    Raises:
+        VideoError: with the frame's index and both times.
     """
     if not math.isfinite(value):
         raise VideoError(f"{name}: the time of frame {index} is {value}; it must be finite seconds")

@@ -1,4 +1,4 @@
-"""Webcams, and streams with ``reader="opencv"``, through OpenCV."""
+"""Webcams, and streams with `reader="opencv"`, through OpenCV."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,9 +16,19 @@ from mmkv.video.source import Frame
 def connect_opencv(
     device: int | str | Address, name: str, timeout: float, max_side: int | None
 ) -> Connect:
-    """How to connect to a webcam (index or ``/dev/video…``) or an address through OpenCV.
+    """Make a function that connects to a webcam or an address through OpenCV.
 
-    Frames get the time at which they arrive: OpenCV's own times of live sources are no use.
+    Frames get the time at which they arrive: OpenCV's own times of live sources are useless.
+
+    Args:
+        device: a webcam's index or path (`/dev/video…`), or a network address.
+        name: what to call it in messages.
+        timeout: seconds without data after which an address counts as lost.
+        max_side: larger frames are scaled down to this many pixels a side.
+
+    Returns:
+        a function for `LiveSource`, which raises VideoError where the source cannot be opened or
+        stops giving frames.
     """
 
     def connect(
@@ -78,7 +88,11 @@ def _hint(device: int | str | Address) -> str:
 
 @contextmanager
 def quiet_opencv() -> Iterator[None]:
-    """OpenCV prints a page to stderr when a camera is absent; the error says it in a sentence."""
+    """Silence OpenCV, which prints a page to stderr where our error is one sentence.
+
+    Yields:
+        nothing; the earlier log level is restored afterwards.
+    """
     import cv2
 
     logging = cv2.utils.logging

@@ -31,16 +31,12 @@ NETWORK_PROTOCOLS = (
 class Header:
     """What a container says about its video before any frame is decoded.
 
-    Attributes
-    ----------
-    start
-        Seconds that a player's clock shows as 0.
-    duration
-        Declared length in seconds, None if unknown.
-    exact
-        Whether `duration` is the video stream's own and not that of a longer sound track, say.
-    interval
-        Seconds between frames on average (a guess of 1/25 where nothing is declared).
+    Attributes:
+        start: seconds that a player's clock shows as 0.
+        duration: declared length in seconds; None if unknown.
+        exact: whether `duration` is the video stream's own and not, say, that of a longer sound
+            track.
+        interval: seconds between frames on average (a guess of 1/25 where nothing is declared).
     """
 
     start: float
@@ -57,12 +53,18 @@ def open_container(
     options: dict[str, str] | None = None,
     timeout: float | tuple[float, float] | None = None,
 ) -> InputContainer:
-    """Open `address` for reading.
+    """Open an address for reading.
 
-    Raises
-    ------
-    VideoError
-        Naming `name` and the cause; never `address`, nor with it in `__cause__` or `__context__`.
+    Args:
+        address: a path, or a network address whose secrets stay out of messages.
+        name: what to call it in messages.
+        protocols: what FFmpeg may open, separated by commas.
+        options: further options of FFmpeg.
+        timeout: seconds without data after which it gives up; a pair is for opening and reading.
+
+    Raises:
+        VideoError: it cannot be opened. The message has `name` and the cause, but neither it nor
+            `__cause__` or `__context__` ever holds `address`.
     """
     import av
 
@@ -81,7 +83,7 @@ def open_container(
 
 
 def explain(error: BaseException) -> str:
-    """What FFmpeg says went wrong, without the address that its own message ends with."""
+    """Say what went wrong, without the address that FFmpeg's own message ends with."""
     import av
 
     if isinstance(error, av.error.ExitError):
@@ -93,13 +95,18 @@ def explain(error: BaseException) -> str:
 
 
 def video_stream(container: InputContainer, name: str) -> VideoStream:
-    """The container's best video stream, set up for decoding.
+    """Choose the container's best video stream and set it up for decoding.
 
-    Raises
-    ------
-    VideoError
-        If there is none, it is a still image, its codec is unknown, or its frames are absurdly
-        large.
+    Args:
+        container: an open container.
+        name: what to call it in messages.
+
+    Returns:
+        the largest stream whose codec is known; cover pictures are left out.
+
+    Raises:
+        VideoError: there is none, it is a still image, its codec is unknown, or its frames are
+            absurdly large.
     """
     moving = [stream for stream in container.streams.video if not _is_cover(stream)]
     if not moving:
@@ -127,7 +134,7 @@ def _is_cover(stream: VideoStream) -> bool:
 
 
 def header(container: InputContainer, stream: VideoStream) -> Header:
-    """Start, length and rate as declared; every one of them may be wrong."""
+    """Read start, length and rate as declared; any of them may be wrong."""
     base = float(stream.time_base or 0)
     first = stream.start_time * base if stream.start_time is not None else None
     start = container.start_time / 1e6 if container.start_time is not None else first
@@ -148,7 +155,7 @@ def header(container: InputContainer, stream: VideoStream) -> Header:
 
 
 def _tagged_duration(stream: VideoStream) -> float | None:
-    """Matroska's per-stream DURATION tag, ``00:01:02.345``."""
+    """Matroska's per-stream DURATION tag, `00:01:02.345`."""
     found = re.fullmatch(
         r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", "").strip()
     )
@@ -160,14 +167,20 @@ def _tagged_duration(stream: VideoStream) -> float | None:
 
 @dataclass(slots=True)
 class Damage:
-    """What could not be decoded."""
+    """What could not be decoded.
+
+    Attributes:
+        packets: packets that could not be decoded.
+        frames: frames that were decoded with errors.
+        ended: why reading stopped before the end, if it did.
+    """
 
     packets: int = 0
     frames: int = 0
     ended: str | None = None
 
     def warnings(self) -> list[str]:
-        """One clause each."""
+        """List the damage, one clause each."""
         found = []
         if self.packets or self.frames:
             found.append(
@@ -185,7 +198,17 @@ def decode(
     damage: Damage,
     stopped: Callable[[], bool],
 ) -> Iterator[VideoFrame]:
-    """Every frame that can be decoded, in presentation order; never raises on damaged data."""
+    """Decode every frame that can be decoded; never raises on damaged data.
+
+    Args:
+        container: the open container.
+        stream: its stream, from `video_stream`.
+        damage: counts what could not be decoded.
+        stopped: asked before every packet; True ends decoding.
+
+    Yields:
+        frames in presentation order.
+    """
     import av
 
     packets = container.demux(stream)
@@ -215,12 +238,18 @@ def decode(
 
 
 def to_rgb(frame: VideoFrame, name: str, max_side: int | None = None) -> Frame:
-    """`frame` as RGB ``[H, W, 3]``, upright, at most `max_side` pixels a side.
+    """Convert a decoded frame to RGB.
 
-    Raises
-    ------
-    VideoError
-        If it is absurdly large.
+    Args:
+        frame: as PyAV decodes it.
+        name: what to call it in the error.
+        max_side: larger frames are scaled down to this many pixels a side.
+
+    Returns:
+        the frame as uint8 `[H, W, 3]`, upright.
+
+    Raises:
+        VideoError: it is absurdly large.
     """
     check_size(frame.width, frame.height, name)
     width, height = fit(frame.width, frame.height, max_side)

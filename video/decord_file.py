@@ -24,15 +24,20 @@ _WORKER = Path(__file__).with_name("decord_worker.py")
 
 
 class DecordFile(QueuedSource):
-    """A video file read by decord; times are decord's own, from the first frame on.
+    """A video file read by decord; times are decord's own, counted from the first frame.
 
-    Decord's frame count is never believed: frames are read one after the other until there are
-    no more, and the process is killed when none comes for `watchdog` seconds.
+    Decord's frame count is never trusted: frames are read one after the other until there are no
+    more, and the process is killed when none arrives for `watchdog` seconds.
 
-    Raises
-    ------
-    VideoError
-        On opening: if decord cannot read the file. While reading: if it gives no frame at all.
+    Args:
+        path: the file.
+        name: what to call it in messages.
+        fps: frames per second to choose; None for all.
+        max_side: larger frames are scaled down to this many pixels a side.
+        watchdog: seconds without a frame after which the process is killed.
+
+    Raises:
+        VideoError: on opening, decord cannot read the file; while reading, it gives no frame.
     """
 
     def __init__(
@@ -64,6 +69,7 @@ class DecordFile(QueuedSource):
         self._start(ReadAhead(produce, name))
 
     def close(self) -> None:
+        """Stop reading, and end decord's process."""
         self._process.kill()
         super().close()
 
@@ -113,7 +119,7 @@ class _Process:
     def frames(
         self, times: np.ndarray, fps: float | None, warnings: list[str]
     ) -> Iterator[tuple[float, Frame]]:
-        """The chosen frames, as long as they come."""
+        """The chosen frames, for as long as they arrive."""
         chosen = _choose(times, fps)
         self._ask([index for _, index in chosen])
         count, cause = 0, ""
@@ -191,7 +197,7 @@ class _Process:
 
 
 def _choose(times: np.ndarray, fps: float | None) -> list[tuple[float, int]]:
-    """``(seconds, index)`` of the frames that the sampling rule picks."""
+    """`(seconds, index)` of the frames that the sampling rule picks."""
     sampler: OnScreenSampler[int] = OnScreenSampler(fps)
     last, chosen = -np.inf, []
     for index, seconds in enumerate(times.tolist()):

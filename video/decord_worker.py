@@ -1,6 +1,6 @@
 """The process in which decord runs; started by `decord_file` by path, so it imports nothing here.
 
-Decord can spin for ever inside C, and its memory grows: a process of its own can be killed.
+Decord can hang forever inside C, and its memory grows: a process of its own can be killed.
 
 On the pipe, little endian: the number of frames (int64) and their times (float64 each). Then for
 each frame asked for on stdin (a count, then indices, int64): index, height, width (int64 each) and
@@ -16,14 +16,19 @@ END, ERROR = -1, -2
 
 
 def main(path: str, descriptor: int) -> None:
-    """Serve the frames of `path` on the pipe `descriptor`."""
+    """Serve the frames of the file `path` on a pipe.
+
+    Args:
+        path: the file.
+        descriptor: the pipe's file descriptor, open for writing.
+    """
     _die_with_parent()
     with open(descriptor, "wb", buffering=0) as pipe:
         try:
             _serve(path, pipe)
         except BrokenPipeError:
             return
-        except BaseException as error:  # the parent makes the sentence
+        except BaseException as error:  # the parent turns it into a sentence
             lines = str(error).strip().splitlines() or [type(error).__name__]
             text = lines[-1].encode()[:500]
             _write(pipe, HEAD.pack(ERROR, len(text), 0) + text)

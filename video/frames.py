@@ -1,4 +1,4 @@
-"""One frame, from whatever people hand over to a contiguous uint8 RGB array [H, W, 3]."""
+"""One frame, from whatever a caller passes to a contiguous uint8 RGB array [H, W, 3]."""
 
 from typing import Any
 
@@ -12,19 +12,14 @@ MAX_PIXELS = 100_000_000
 
 
 def as_frame(value: Any, name: str = "frame") -> Frame:
-    """`value` as uint8 RGB ``[H, W, 3]``.
+    """Convert a frame to contiguous uint8 RGB `[H, W, 3]`.
 
-    Parameters
-    ----------
-    value
-        A uint8 array or torch tensor ``[H, W, 3]``, or a PIL image of any mode.
-    name
-        What to call it in the error.
+    Args:
+        value: a uint8 array or torch tensor `[H, W, 3]`, or a PIL image of any mode.
+        name: what to call it in the error.
 
-    Raises
-    ------
-    VideoError
-        For another shape, another dtype, an empty or an absurdly large frame.
+    Raises:
+        VideoError: it has another shape or dtype, is empty, or is absurdly large.
     """
     if hasattr(value, "convert") and hasattr(value, "getbands"):  # a PIL image
         check_size(value.width, value.height, name)
@@ -39,7 +34,7 @@ def as_frame(value: Any, name: str = "frame") -> Frame:
 
 
 def to_numpy(value: Any) -> np.ndarray[Any, Any] | None:
-    """The array behind a NumPy array or a torch tensor on any device; None for anything else."""
+    """Return the array behind a NumPy array or a torch tensor on any device; None for others."""
     if isinstance(value, np.ndarray):
         return value
     if type(value).__module__.partition(".")[0] == "torch" and hasattr(value, "detach"):
@@ -49,7 +44,7 @@ def to_numpy(value: Any) -> np.ndarray[Any, Any] | None:
 
 
 def describe(value: Any) -> str:
-    """The shape and dtype of `value`, or its type, for error messages."""
+    """Describe a value by its shape and dtype, or by its type, for error messages."""
     shape = getattr(value, "shape", None)
     if shape is None:
         return type(value).__name__
@@ -57,12 +52,10 @@ def describe(value: Any) -> str:
 
 
 def check_size(width: int, height: int, name: str) -> None:
-    """Refuse a frame that would take gigabytes, before any memory is taken.
+    """Refuse a frame that would take gigabytes, before any memory is allocated.
 
-    Raises
-    ------
-    VideoError
-        If a side is 0 or above 16,384 pixels, or the frame is above 100 million pixels.
+    Raises:
+        VideoError: a side is 0 or above 16,384 pixels, or the frame is above 100 million pixels.
     """
     if width <= 0 or height <= 0:
         raise VideoError(f"{name}: a frame of {width}×{height} pixels has nothing to show")
@@ -74,7 +67,7 @@ def check_size(width: int, height: int, name: str) -> None:
 
 
 def fit(width: int, height: int, max_side: int | None) -> tuple[int, int]:
-    """The size ``(width, height)`` shrunk in proportion to at most `max_side` pixels a side."""
+    """Shrink the size `(width, height)` in proportion, to at most `max_side` pixels a side."""
     longest = max(width, height)
     if max_side is None or longest <= max_side:
         return width, height
@@ -83,7 +76,7 @@ def fit(width: int, height: int, max_side: int | None) -> tuple[int, int]:
 
 
 def shrink(frame: Frame, max_side: int | None) -> Frame:
-    """`frame` scaled down in proportion to at most `max_side` pixels a side."""
+    """Scale a frame `[H, W, 3]` down in proportion, to at most `max_side` pixels a side."""
     height, width = frame.shape[:2]
     size = fit(width, height, max_side)
     if size == (width, height):

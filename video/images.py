@@ -17,12 +17,16 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", "
 class FolderSource(QueuedSource):
     """The images of a folder in natural order (2 before 10), `rate` of them per second.
 
-    An image that cannot be read is left out with a warning, its place in time stays empty.
+    An image that cannot be read is left out with a warning; its place in time stays empty.
 
-    Raises
-    ------
-    VideoError
-        If there is no image in the folder, or (while reading) none of them can be read.
+    Args:
+        folder: where the images are.
+        fps: frames per second to choose; None for all.
+        rate: images per second.
+        max_side: larger images are scaled down to this many pixels a side.
+
+    Raises:
+        VideoError: there is no image in the folder, or (while reading) none of them can be read.
     """
 
     def __init__(
@@ -64,7 +68,7 @@ class FolderSource(QueuedSource):
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:
-    """A sort key under which ``frame2`` comes before ``frame10``."""
+    """Make a sort key under which `frame2` comes before `frame10`."""
     parts = re.split(r"(\d+)", name.lower())
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part]
 

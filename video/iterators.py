@@ -16,19 +16,16 @@ from mmkv.video.source import Frame
 
 
 class IteratorSource(QueuedSource):
-    """Frames, or ``(seconds, frame)`` pairs, from an iterable of the caller.
+    """Frames, or `(seconds, frame)` pairs, from the caller's iterable.
 
-    The iterable runs in a thread of its own, a few frames ahead. What it raises arrives, as it
-    is, where the frames are read. Each frame is copied: the iterable may reuse its buffer.
+    The iterable runs in a thread of its own, a few frames ahead. What it raises arrives unchanged
+    where the frames are read. Each frame is copied: the iterable may reuse its buffer.
 
-    Parameters
-    ----------
-    frames
-        The iterable.
-    fps
-        Frames per second to choose, None for all.
-    rate
-        Frames per second that plain frames, without a time, stand for.
+    Args:
+        frames: the iterable.
+        fps: frames per second to choose; None for all.
+        rate: frames per second of plain frames, which have no time.
+        max_side: larger frames are scaled down to this many pixels a side.
     """
 
     def __init__(
@@ -55,7 +52,20 @@ def timed(
     stopped: Callable[[], bool],
     max_side: int | None = None,
 ) -> Iterator[tuple[float, Frame]]:
-    """Checked ``(seconds, frame)`` pairs; plain frames are `rate` per second."""
+    """Check frames and their times.
+
+    Args:
+        items: frames, or `(seconds, frame)` pairs.
+        rate: frames per second of plain frames.
+        stopped: asked before every frame; True ends the iteration.
+        max_side: larger frames are scaled down to this many pixels a side.
+
+    Yields:
+        `(seconds, frame)`, the frame uint8 `[H, W, 3]` in memory of its own.
+
+    Raises:
+        VideoError: an item is neither, a frame is not allowed, or a time does not rise.
+    """
     last: float | None = None
     for index, item in enumerate(items):
         if stopped():

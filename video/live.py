@@ -17,7 +17,7 @@ from mmkv.video.source import Frame, FrameSource
 log = logging.getLogger("mmkv.video")
 
 # Given "was it stopped?", connects and yields (the stream's time or None, how to get the frame).
-# Returns when the stream ends, raises VideoError when it cannot go on.
+# Returns when the stream ends, raises VideoError when it cannot continue.
 Connect = Callable[[Callable[[], bool]], Iterator[tuple[float | None, Callable[[], Frame]]]]
 
 _JOIN_SECONDS = 0.5
@@ -25,16 +25,15 @@ _JOIN_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Reconnect:
-    """How a live source comes back after its connection is lost.
+    """How a live source reconnects after its connection is lost.
 
-    Attributes
-    ----------
-    attempts
-        Attempts in a row before giving up, None for ever, 0 for none.
-    first_wait
-        Seconds before the first attempt; doubled for each further one.
-    max_wait
-        Longest wait between two attempts in seconds.
+    Attributes:
+        attempts: attempts in a row before giving up; None: never give up, 0: do not try.
+        first_wait: seconds before the first attempt; doubled for each further one.
+        max_wait: longest wait between two attempts, in seconds.
+
+    Raises:
+        ValueError: a field is out of range.
     """
 
     attempts: int | None = None
@@ -56,20 +55,24 @@ class Reconnect:
                 raise ValueError(f"Reconnect.{name} must be at least 0 seconds; got {value!r}")
 
     def wait(self, attempt: int) -> float:
-        """Seconds to wait before attempt number `attempt` (from 1)."""
+        """Return the seconds to wait before attempt number `attempt`, counted from 1."""
         return min(self.max_wait, self.first_wait * 2.0 ** min(attempt - 1, 60))
 
 
 class LiveSource(FrameSource):
-    """Frames of a camera or stream as they come; the newest one wins over a slow reader.
+    """Frames of a camera or stream as they arrive; a slow reader gets the newest one.
 
-    Opening waits for the first frame, so a wrong address fails at once. After that a lost
-    connection is tried again as `reconnect` says.
+    Opening waits for the first frame, so a wrong address fails at once. After that, a lost
+    connection is retried as `reconnect` says.
 
-    Raises
-    ------
-    VideoError
-        On opening, if there is no first frame; while reading, when reconnecting was given up.
+    Args:
+        name: what to call it in messages.
+        connect: opens one connection, see `Connect`.
+        fps: frames per second to choose; None for all.
+        reconnect: how often to retry.
+
+    Raises:
+        VideoError: on opening, there is no first frame; while reading, reconnecting was given up.
     """
 
     live = True
@@ -95,21 +98,22 @@ class LiveSource(FrameSource):
 
     @property
     def dropped(self) -> int:  # type: ignore[override]
-        """Chosen frames that were replaced by newer ones before anybody took them."""
+        """Chosen frames that were replaced by newer ones before the reader took them."""
         return self._worker.mailbox.dropped
 
     @property
     def reconnects(self) -> int:
-        """How many times the connection was lost and came back."""
+        """How many times the connection was lost and restored."""
         return self._worker.reconnects
 
     def close(self) -> None:
+        """Stop, and close the connection."""
         super().close()
         self._worker.stop()
 
 
 class _Worker:
-    """The thread's side; knows nothing of the source, so that a forgotten source is collected."""
+    """The thread's side; holds no reference to the source, so that a forgotten one is collected."""
 
     def __init__(
         self, name: str, connect: Connect, fps: float | None, reconnect: Reconnect
@@ -130,7 +134,7 @@ class _Worker:
     def stop(self) -> None:
         self._stopped.set()
         self.mailbox.close()
-        # A thread inside a hanging network call ends by that call's timeout; nobody waits for it.
+        # A thread inside a hanging network call ends with that call's timeout; do not wait for it.
         if threading.current_thread() is not self._thread:
             self._thread.join(_JOIN_SECONDS)
 
@@ -138,7 +142,7 @@ class _Worker:
         error: BaseException | None = None
         try:
             error = self._keep_connected()
-        except BaseException as caught:  # whatever it is belongs to the reader
+        except BaseException as caught:  # whatever it is, the reader gets it
             error = caught
         if not self.ready.is_set():
             self.refused = error or VideoError(f"{self.name}: it ended before its first frame")

@@ -9,7 +9,7 @@ _STEP = 1e-3
 class LiveClock:
     """Seconds since the first frame, strictly rising, across reconnects too.
 
-    The stream's own times are followed as long as they go on steadily. A frame without one, one
+    The stream's own times are followed as long as they advance steadily. A frame without one, one
     that steps back, or one that leaps ahead of the time that really passed is placed by the wall
     clock, and the stream's times are followed again from there.
     """
@@ -21,18 +21,18 @@ class LiveClock:
         self._last = -1.0
 
     def restart(self) -> None:
-        """The connection is new: its times have nothing to do with those before."""
+        """Note that the connection is new: its times have nothing to do with those before."""
         self._offset = None
 
     def seconds(self, stamp: float | None, wall: float) -> float:
-        """The time of a frame.
+        """Place a frame in time.
 
-        Parameters
-        ----------
-        stamp
-            The stream's own time in seconds, None if it has none.
-        wall
-            A monotonic clock's reading in seconds when the frame arrived.
+        Args:
+            stamp: the stream's own time in seconds; None if it has none.
+            wall: a monotonic clock's reading in seconds when the frame arrived.
+
+        Returns:
+            seconds since the first frame.
         """
         if self._start is None:
             self._start = wall

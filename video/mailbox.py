@@ -6,7 +6,7 @@ from mmkv.video.source import Frame
 
 
 class Mailbox:
-    """A new frame replaces the one nobody took, which counts as dropped."""
+    """A new frame replaces one that was not taken, which counts as dropped."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -23,7 +23,14 @@ class Mailbox:
             self._changed.notify_all()
 
     def get(self) -> tuple[float, Frame] | None:
-        """The newest frame; blocks until there is one. None at the end; raises `end`'s error."""
+        """Take the newest frame; blocks until there is one.
+
+        Returns:
+            `(seconds, frame)`, or None at the end.
+
+        Raises:
+            BaseException: the error given to `end`, once.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._newest is not None or self._ended)
             item, self._newest = self._newest, None
@@ -35,14 +42,14 @@ class Mailbox:
         return None
 
     def end(self, error: BaseException | None = None) -> None:
-        """No more frames come; `error` is raised to the reader after the frame still waiting."""
+        """Accept no more frames; the reader gets the frame still waiting, then `error` if given."""
         with self._changed:
             if not self._ended:
                 self._ended, self._error = True, error
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Free the reader at once and forget the frame."""
+        """Release the reader at once and discard the frame."""
         with self._changed:
             self._ended, self._newest, self._error = True, None, None
             self._changed.notify_all()

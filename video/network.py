@@ -31,7 +31,7 @@ _NO_TIMESTAMPS = 0x80  # AVFMT_NOTIMESTAMPS
 _SEGMENTED = ("hls", "dash")
 _LONGEST_HOLD = 60.0  # seconds
 _OPTIONS = {
-    "rtsp_transport": "tcp",  # UDP loses packets without a word
+    "rtsp_transport": "tcp",  # UDP loses packets silently
     "fflags": "nobuffer",
     "analyzeduration": "2000000",  # µs; 5 s of looking before the first frame is too long
 }
@@ -40,14 +40,17 @@ _OPTIONS = {
 def connect_network(
     address: Address, timeout: float, max_side: int | None, options: dict[str, str] | None = None
 ) -> Connect:
-    """How to connect to `address`.
+    """Make a function that connects to a network stream.
 
-    Parameters
-    ----------
-    timeout
-        Seconds without data after which connecting and reading fail.
-    options
-        Further options of FFmpeg, such as which formats it may read.
+    Args:
+        address: where it is.
+        timeout: seconds without data after which connecting and reading fail.
+        max_side: larger frames are scaled down to this many pixels a side.
+        options: further options of FFmpeg, such as which formats it may read.
+
+    Returns:
+        a function for `LiveSource`, which raises VideoError where the stream cannot be opened or
+        breaks off.
     """
     name = str(address)
 
@@ -72,12 +75,14 @@ def connect_network(
 
 
 def is_finite(address: Address, timeout: float) -> bool:
-    """Whether `address` is a recording of known length and not a live stream.
+    """Find out whether an address is a recording of known length and not a live stream.
 
-    Raises
-    ------
-    VideoError
-        If it cannot be opened.
+    Args:
+        address: where it is.
+        timeout: seconds without data after which opening fails.
+
+    Raises:
+        VideoError: it cannot be opened.
     """
     with clean_logs(address), _open(address, timeout) as container:
         return container.duration is not None and container.duration > 0
@@ -95,8 +100,8 @@ def _open(
 class _Pace:
     """Holds frames back until they are due.
 
-    HLS and DASH hand over seconds of video at once and then nothing: of each such burst only the
-    newest frame would be left.
+    HLS and DASH deliver seconds of video at once and then nothing: of each such burst only the
+    newest frame would remain.
     """
 
     def __init__(self) -> None:
@@ -117,7 +122,7 @@ class _Pace:
 
 
 def _makes_times_up(container: InputContainer) -> bool:
-    """Formats without times (MJPEG over HTTP, raw H.264): FFmpeg pretends 25 frames per second."""
+    """Whether the format has no times (MJPEG over HTTP, raw H.264): FFmpeg pretends 25 fps."""
 
     return bool(int(container.format.flags) & _NO_TIMESTAMPS)
 
@@ -126,7 +131,8 @@ def _makes_times_up(container: InputContainer) -> bool:
 def clean_logs(address: Address) -> Iterator[Callable[[], None]]:
     """Send what FFmpeg logs in this thread to its usual loggers without the address's secrets.
 
-    Yields a function that passes on what has come so far.
+    Yields:
+        a function that passes on what has been logged so far.
     """
     import av.logging
 

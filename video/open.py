@@ -31,53 +31,40 @@ def open_source(
     timeout: float = 10.0,
     reconnect: bool | Reconnect = True,
 ) -> FrameSource:
-    """Open `source` and read it at `fps` frames per second of its own time.
+    """Open a source and read it at `fps` frames per second of its own time.
 
-    Parameters
-    ----------
-    source
-        A path to a video file or a folder of images; a webcam's index (``0`` or ``"0"``) or
-        device (``"/dev/video0"``); a network address (``rtsp://``, ``http://``, …); a uint8 array
-        or torch tensor ``[N, H, W, 3]``; a list of frames or PIL images; any iterable of frames or
-        of ``(seconds, frame)`` pairs; or a `FrameSource`.
-    fps
-        Frames per second to choose by presentation time (rule: `mmkv.video.sampling`), None for
-        every frame. A `FrameSource` is sampled too; with None it comes back as it is.
-    reader
-        ``"auto"`` (PyAV; decord, then OpenCV, where PyAV is not installed), ``"pyav"``,
-        ``"decord"`` (files only) or ``"opencv"``. Webcams are always read by OpenCV.
-    times
-        Seconds of each frame of an array or list; they must rise.
-    source_fps
-        Frames per second that arrays, folders and plain frames stand for; default `fps`, or 1.
-    max_side
-        Scale larger frames down in proportion while reading, to this many pixels a side.
-    live
-        Whether a network address is a live stream. None finds out: everything but HTTP is, and
-        HTTP is unless a length is declared; a recording is read in full, like a file.
-    timeout
-        Seconds without data after which a network source or camera counts as lost.
-    reconnect
-        Whether and how a live source that was lost is tried again.
+    Args:
+        source: a path to a video file or a folder of images; a webcam's index (`0` or `"0"`) or
+            device (`"/dev/video0"`); a network address (`rtsp://`, `http://`, …); a uint8 array
+            or torch tensor `[N, H, W, 3]`; a list of frames or PIL images; any iterable of frames
+            or of `(seconds, frame)` pairs; or a `FrameSource`.
+        fps: frames per second to choose by presentation time (rule: `mmkv.video.sampling`); None
+            for every frame. A `FrameSource` is sampled too; with None it is returned as it is.
+        reader: "auto" (PyAV; decord, then OpenCV, where PyAV is not installed), "pyav", "decord"
+            (files only) or "opencv". Webcams are always read by OpenCV.
+        times: seconds of each frame of an array or list; they must rise.
+        source_fps: frames per second of arrays, folders and plain frames; None: `fps`, or 1.
+        max_side: larger frames are scaled down in proportion while reading, to this many pixels a
+            side.
+        live: whether a network address is a live stream. None finds out: everything but HTTP is,
+            and HTTP is unless a length is declared; a recording is read in full, like a file.
+        timeout: seconds without data after which a network source or camera counts as lost.
+        reconnect: whether and how the connection to a lost live source is retried.
 
-    Returns
-    -------
-    FrameSource
-        To be used in a ``with`` statement; live sources already gave their first frame.
+    Returns:
+        the source, to be used in a `with` statement; a live one has already given its first frame.
 
-    Raises
-    ------
-    VideoError
-        If the source cannot be read, in one sentence (`VideoNotFoundError`: no such path).
-    ValueError
-        For an argument out of range.
+    Raises:
+        VideoError: the source cannot be read; the message is one sentence (`VideoNotFoundError`:
+            no such path).
+        ValueError: an argument is out of range.
     """
     fps = check_fps(fps)
     source_fps = check_fps(source_fps, "source_fps")
     rate = source_fps or fps or 1.0
     policy = _check(reader, max_side, timeout, reconnect)
     if times is not None and not (to_numpy(source) is not None or isinstance(source, list | tuple)):
-        raise ValueError("times= goes with an array or a list of frames only")
+        raise ValueError("times= is only for an array or a list of frames")
     if isinstance(source, FrameSource):
         if fps is None and max_side is None:
             return source
@@ -192,7 +179,7 @@ def _open_address(
 def _open_path(
     path: Path, fps: float | None, rate: float, reader: str, max_side: int | None
 ) -> FrameSource:
-    name = redact(path)  # a mistyped address comes here too
+    name = redact(path)  # a mistyped address ends up here too
     _check_path(path, name)
     if path.is_dir():
         from mmkv.video.images import FolderSource

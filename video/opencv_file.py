@@ -16,13 +16,17 @@ from mmkv.video.source import Frame
 
 
 class OpenCvFile(QueuedSource):
-    """A video file read by OpenCV; times are from the first frame on.
+    """A video file read by OpenCV; times are counted from the first frame.
 
-    Raises
-    ------
-    VideoError
-        On opening: if OpenCV cannot open it or its frames are absurdly large. While reading: if
-        not a single frame can be read.
+    Args:
+        path: the file.
+        name: what to call it in messages.
+        fps: frames per second to choose; None for all.
+        max_side: larger frames are scaled down to this many pixels a side.
+
+    Raises:
+        VideoError: on opening, OpenCV cannot open it or its frames are absurdly large; while
+            reading, not a single frame can be read.
     """
 
     def __init__(

@@ -31,7 +31,22 @@ if TYPE_CHECKING:
 
 @dataclass
 class Job:
-    """What the decoding thread is told and what it reports."""
+    """What the decoding thread is given, and what it reports back.
+
+    Attributes:
+        address: what to open.
+        name: what to call it in messages.
+        fps: frames per second to choose; None for all.
+        max_side: larger frames are scaled down to this many pixels a side.
+        protocols: what FFmpeg may open, separated by commas.
+        options: further options of FFmpeg.
+        timeout: seconds without data after which opening, and reading, fail.
+        warnings: what went wrong without stopping the reading; complete at the end.
+        stopped: set to end the thread.
+        opened: set once `header` or `error` is known.
+        header: what the container declares.
+        error: why it could not be opened.
+    """
 
     address: str | Address
     name: str
@@ -50,13 +65,14 @@ class Job:
 class PyAvFile(QueuedSource):
     """A video file, decoded ahead by a thread that owns the container.
 
-    `warnings` is complete once the last frame was read.
+    `warnings` is complete once the last frame has been read.
 
-    Raises
-    ------
-    VideoError
-        On opening: if it cannot be opened, holds no video or frames too large. While reading: if
-        not a single frame can be decoded.
+    Args:
+        job: what to open and how.
+
+    Raises:
+        VideoError: on opening, it cannot be opened, has no video, or its frames are too large;
+            while reading, not a single frame can be decoded.
     """
 
     def __init__(self, job: Job) -> None:
@@ -76,12 +92,23 @@ class PyAvFile(QueuedSource):
             self.duration = job.header.duration
 
     def close(self) -> None:
+        """Stop decoding, and close the container."""
         self._job.stopped.set()
         super().close()
 
 
 def read(job: Job) -> Iterator[tuple[float, Frame]]:
-    """Open, decode and close, in the calling thread."""
+    """Open, decode and close, in the calling thread.
+
+    Args:
+        job: what to open; an error on opening is reported in it and not raised.
+
+    Yields:
+        `(seconds, frame)` of the chosen frames.
+
+    Raises:
+        VideoError: not a single frame can be decoded.
+    """
     container = None
     try:
         try:

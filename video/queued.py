@@ -11,8 +11,12 @@ from mmkv.video.source import Frame, FrameSource
 class QueuedSource(FrameSource):
     """A source that hands out what its `ReadAhead` holds.
 
-    The thread must not refer to the source itself: a source nobody holds any more is then
-    collected, and its thread ends, even if nobody closed it.
+    The thread must not refer to the source itself: then a source that is no longer used is
+    collected and its thread ends, even if it was never closed.
+
+    Args:
+        name: what to call it in messages.
+        duration: length in seconds; None if unknown.
     """
 
     def __init__(self, name: str, duration: float | None = None) -> None:
@@ -26,11 +30,12 @@ class QueuedSource(FrameSource):
         weakref.finalize(self, ahead.close)
 
     def __iter__(self) -> Iterator[tuple[float, Frame]]:
-        ahead = self._ahead  # `close` may drop it at any moment
+        ahead = self._ahead  # `close` may clear it at any moment
         while ahead is not None and (item := ahead.get()) is not None:
             yield item
 
     def close(self) -> None:
+        """Stop reading, and end the thread."""
         super().close()
         with self._lock:
             ahead, self._ahead = self._ahead, None

@@ -19,16 +19,14 @@ _JOIN_SECONDS = 1.0
 class ReadAhead:
     """A bounded queue and the thread that fills it.
 
-    The thread runs `produce` from start to end, and so owns whatever that opens. At most
-    `max_frames` frames and `max_bytes` bytes wait, but always at least one frame. An exception of
+    The thread runs `produce` from start to end, and so owns whatever it opens. An exception of
     `produce` reaches the reader after the frames before it.
 
-    Parameters
-    ----------
-    produce
-        Makes the iterator of ``(seconds, frame)``; called, run and closed in the thread.
-    name
-        The thread's name.
+    Args:
+        produce: makes the iterator of `(seconds, frame)`; called, run and closed in the thread.
+        name: the thread's name.
+        max_frames: most frames that wait.
+        max_bytes: most bytes of waiting frames; one frame may always wait.
     """
 
     def __init__(
@@ -50,7 +48,14 @@ class ReadAhead:
         self._thread.start()
 
     def get(self) -> Timed | None:
-        """The next frame; blocks until there is one. None at the end and after `close`."""
+        """Take the next frame; blocks until there is one.
+
+        Returns:
+            `(seconds, frame)`, or None at the end and after `close`.
+
+        Raises:
+            BaseException: what `produce` raised, once.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._finished or self._closed)
             if self._closed:
@@ -66,7 +71,10 @@ class ReadAhead:
         return None
 
     def close(self) -> None:
-        """Free the reader at once, then give the thread a second to end; any thread, any time."""
+        """Release the reader at once, then give the thread a second to end.
+
+        May be called from any thread, any number of times.
+        """
         with self._changed:
             self._closed = True
             self._waiting.clear()
@@ -76,7 +84,7 @@ class ReadAhead:
 
     @property
     def closed(self) -> bool:
-        """Whether `close` was called; a long-running `produce` looks here between its steps."""
+        """Whether `close` was called; a long-running `produce` checks this between its steps."""
         return self._closed
 
     def _run(self) -> None:
@@ -93,7 +101,7 @@ class ReadAhead:
                 close = getattr(frames, "close", None)
                 if close is not None:
                     close()
-        except BaseException as caught:  # whatever it is belongs to the reader
+        except BaseException as caught:  # whatever it is, the reader gets it
             error = caught
         with self._changed:
             if error is not None and self._closed:

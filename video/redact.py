@@ -9,19 +9,15 @@ _HIDDEN = "***"
 
 
 def redact(address: object) -> str:
-    """A printable form of `address`: no user name, no password, no query values, no fragment.
+    """Make an address printable: no user name, no password, no query values, no fragment.
 
-    Parameters
-    ----------
-    address
-        A network address, or anything else (paths come back unchanged).
+    Args:
+        address: a network address, or anything else (paths are returned unchanged).
 
-    Returns
-    -------
-    str
-        For example ``rtsp://***@10.0.0.7/live?token=***``. Whatever stands before the last ``@``
-        is dropped, so that a password with ``/`` or ``@`` in it, which no parser splits off, stays
-        hidden too; where a ``?`` or ``#`` before it leaves open what is what, all but the scheme.
+    Returns:
+        for example `rtsp://***@10.0.0.7/live?token=***`. Everything before the last `@` is
+        hidden, so that a password containing `/` or `@`, which no parser splits off, stays hidden
+        too; where a `?` or `#` before it makes the parts ambiguous, everything but the scheme is.
     """
     text = str(address)
     found = _SCHEME.match(text)
@@ -48,7 +44,11 @@ def _hide_value(part: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A network address whose `str` and `repr` are redacted; `secret` is what to connect to."""
+    """A network address whose `str` and `repr` are redacted.
+
+    Attributes:
+        secret: the address to connect to, password and all.
+    """
 
     secret: str = field(repr=False)
 
@@ -60,11 +60,11 @@ class Address:
 
     @property
     def scheme(self) -> str:
-        """The protocol in lower case, ``"rtsp"`` for example."""
+        """The protocol in lower case, for example "rtsp"."""
         return self.secret.partition(":")[0].lower()
 
     def clean(self, text: str) -> str:
-        """`text` (a log line of FFmpeg, say) with every secret part of this address removed."""
+        """Remove every secret part of this address from a text, such as a log line of FFmpeg."""
         text = text.replace(self.secret, redact(self.secret))
         text = re.sub(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s'\"]+", lambda m: redact(m.group(0)), text)
         for secret in self._secrets():

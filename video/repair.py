@@ -6,11 +6,22 @@ _RESTART = 1.0  # seconds backwards above which the clock was restarted, not jit
 
 
 class FileClock:
-    """FairLock a file's presentation times into seconds that strictly rise.
+    """Turns a file's presentation times into seconds that strictly rise.
 
     A missing time is one frame interval after the last. A step back by more than a second is a
-    restarted clock (joined recordings): time goes on from there. A smaller one, or none at all,
-    is a frame nobody would see: it is left out. What was done is counted.
+    restarted clock (joined recordings): time continues from there. A frame that steps back less,
+    or does not advance, would never be seen: it is left out. What was done is counted.
+
+    Args:
+        start: the file's time in seconds that becomes 0.
+        interval: seconds from one frame to the next, on average.
+
+    Attributes:
+        last: seconds of the newest frame; None before the first.
+        count: frames that got a time.
+        missing: frames without a time of their own.
+        restarts: how often the clock was restarted.
+        left_out: frames that were left out.
     """
 
     def __init__(self, start: float, interval: float) -> None:
@@ -20,7 +31,11 @@ class FileClock:
         self.count = self.missing = self.restarts = self.left_out = 0
 
     def seconds(self, stamp: float | None) -> float | None:
-        """The frame's time in seconds, None for a frame to leave out."""
+        """Return the frame's time in seconds, or None for a frame to leave out.
+
+        Args:
+            stamp: the file's time in seconds; None if the frame has none.
+        """
         if stamp is None or not math.isfinite(stamp):
             self.missing += 1
             now = 0.0 if self.last is None else self.last + self._interval
@@ -38,17 +53,23 @@ class FileClock:
         return now
 
     def warnings(self) -> list[str]:
-        """What was repaired, one clause each."""
+        """List what was repaired, one clause each."""
         found = []
         if self.missing:
             found.append(f"frames without a time: {self.missing}; an average interval was assumed")
         if self.restarts:
-            found.append(f"restarts of its clock: {self.restarts}; time goes on without a gap")
+            found.append(f"restarts of its clock: {self.restarts}; time continues without a gap")
         if self.left_out:
-            found.append(f"frames left out since their time does not advance: {self.left_out}")
+            found.append(f"frames left out because their time does not advance: {self.left_out}")
         return found
 
 
 def ends_early(end: float, declared: float, interval: float) -> bool:
-    """Whether a video's last frame is gone clearly before the declared length in seconds."""
+    """Check whether a video ends clearly before its declared length.
+
+    Args:
+        end: seconds at which its last frame is over.
+        declared: length in seconds that the file declares.
+        interval: seconds from one frame to the next, on average.
+    """
     return declared - end > max(0.25, 3 * interval)

@@ -1,4 +1,4 @@
-"""A frame source of somebody else's, at another rate."""
+"""An existing frame source at another rate."""
 
 from collections.abc import Iterator
 
@@ -12,6 +12,11 @@ class ResampledSource(FrameSource):
 
     A live source is sampled without delay (the first frame at or after each grid time), any other
     by what is on screen.
+
+    Args:
+        source: the other source.
+        fps: frames per second to choose; None for all.
+        max_side: larger frames are scaled down to this many pixels a side.
     """
 
     def __init__(self, source: FrameSource, *, fps: float | None, max_side: int | None) -> None:
@@ -25,7 +30,7 @@ class ResampledSource(FrameSource):
 
     @property
     def dropped(self) -> int:  # type: ignore[override]
-        """Frames the live source threw away since its reader was slow."""
+        """Frames that the live source discarded because its reader was slow."""
         return self._source.dropped
 
     def __iter__(self) -> Iterator[tuple[float, Frame]]:
@@ -41,5 +46,6 @@ class ResampledSource(FrameSource):
             yield seconds, shrink(frame, self._max_side)
 
     def close(self) -> None:
+        """Stop, and close the other source."""
         super().close()
         self._source.close()

@@ -1,6 +1,6 @@
 """Which frames of a video stand for it at a requested rate.
 
-Grid times are ``start + k / fps`` (k = 0, 1, …) from the first frame's time on. A frame is on
+Grid times are `start + k / fps` (k = 0, 1, …), starting at the first frame's time. A frame is on
 screen from its own time until the next frame's, the last one for its duration. **A frame is
 chosen when at least one grid time falls while it is on screen**, and keeps its own time. So each
 frame is used at most once, a video slower than `fps` gives every frame once, and nothing is
@@ -18,12 +18,17 @@ _TOLERANCE = 1e-3  # seconds; what Matroska and FLV round to
 
 
 def check_fps(fps: float | None, name: str = "fps") -> float | None:
-    """`fps` as a float, or None for every frame.
+    """Check a rate.
 
-    Raises
-    ------
-    ValueError
-        If it is not a finite number above 0.
+    Args:
+        fps: frames per second; None for every frame.
+        name: what to call it in the error.
+
+    Returns:
+        the rate as a float, or None.
+
+    Raises:
+        ValueError: it is not a finite number above 0.
     """
     if fps is None:
         return None
@@ -40,7 +45,13 @@ def check_fps(fps: float | None, name: str = "fps") -> float | None:
 
 
 class Grid:
-    """Numbers the grid times of one source by arithmetic, so that nothing drifts."""
+    """Numbers the grid times of one source by arithmetic, so that nothing drifts.
+
+    Attributes:
+        fps: grid times per second.
+        start: seconds of grid time 0.
+        tolerance: seconds within which two times count as equal.
+    """
 
     def __init__(self, fps: float, start: float) -> None:
         self.fps = fps
@@ -48,18 +59,19 @@ class Grid:
         self.tolerance = min(_TOLERANCE, 0.1 / fps)
 
     def before(self, seconds: float) -> int:
-        """How many grid times lie before `seconds`, one that equals it not counted."""
+        """Count the grid times before `seconds`, without one that equals it."""
         return math.ceil((seconds - self.start - self.tolerance) * self.fps)
 
     def latest(self, seconds: float) -> int:
-        """The number of the last grid time at or before `seconds`."""
+        """Return the number of the last grid time at or before `seconds`."""
         return math.floor((seconds - self.start + self.tolerance) * self.fps)
 
 
 class OnScreenSampler(Generic[T]):
     """The rule above, one frame behind: a frame is decided on when the next one is known.
 
-    ``fps=None`` chooses every frame, at once.
+    Args:
+        fps: frames per second to choose; None chooses every frame, at once.
     """
 
     def __init__(self, fps: float | None) -> None:
@@ -69,7 +81,11 @@ class OnScreenSampler(Generic[T]):
         self._gap = 0.0
 
     def push(self, seconds: float, item: T) -> tuple[float, T] | None:
-        """Add a frame (times must rise); returns the frame before it if that one is chosen."""
+        """Add a frame; times must rise.
+
+        Returns:
+            the frame before it with its time, if that one is chosen.
+        """
         if self._fps is None:
             return seconds, item
         if self._grid is None or self._waiting is None:
@@ -82,9 +98,13 @@ class OnScreenSampler(Generic[T]):
         return chosen
 
     def finish(self, last_duration: float | None = None) -> tuple[float, T] | None:
-        """End of the video: returns the last frame if it is chosen.
+        """End the video.
 
-        `last_duration` is how long it is shown in seconds; None takes the interval before it.
+        Args:
+            last_duration: seconds that the last frame is shown; None: the interval before it.
+
+        Returns:
+            the last frame with its time, if it is chosen.
         """
         if self._grid is None or self._waiting is None:
             return None
@@ -102,6 +122,9 @@ class LiveSampler:
     """For live sources, where waiting for the next frame would add delay.
 
     A frame is chosen when it is the first one at or after a grid time, which is known at once.
+
+    Args:
+        fps: frames per second to choose; None chooses every frame.
     """
 
     def __init__(self, fps: float | None) -> None:
@@ -110,7 +133,7 @@ class LiveSampler:
         self._next = 0
 
     def wants(self, seconds: float) -> bool:
-        """Whether the frame at `seconds` is chosen; times must rise."""
+        """Return whether the frame at `seconds` is chosen; times must rise."""
         if self._fps is None:
             return True
         if self._grid is None:
@@ -123,7 +146,15 @@ class LiveSampler:
 
 
 def sample(frames: Iterable[tuple[float, T]], fps: float | None) -> Iterator[tuple[float, T]]:
-    """The chosen ones of `frames`; each is held until the next is known."""
+    """Choose frames at `fps` per second; each is held until the next is known.
+
+    Args:
+        frames: `(seconds, frame)`; times must rise.
+        fps: frames per second to choose; None chooses every frame.
+
+    Yields:
+        the chosen pairs.
+    """
     sampler: OnScreenSampler[T] = OnScreenSampler(fps)
     for seconds, item in frames:
         chosen = sampler.push(seconds, item)

@@ -15,8 +15,8 @@ Frame = NDArray[np.uint8]  # [H, W, 3], RGB, contiguous
 class FrameSource(ABC):
     """Frames with their times, read once, in order.
 
-    Iterating gives ``(seconds, frame)``: a float that strictly increases, and a contiguous uint8
-    RGB array ``[H, W, 3]``. A source is read once; a second loop goes on where the first stopped.
+    Iterating gives `(seconds, frame)`: a float that strictly increases, and a contiguous uint8
+    RGB array `[H, W, 3]`. A source is read once; a second loop continues where the first stopped.
 
     Subclass it to bring frames from anywhere else::
 
@@ -28,22 +28,17 @@ class FrameSource(ABC):
                 while not self.closed:
                     yield time.monotonic() - start, grab_screen()
 
-    `close` may be called from any thread while another one iterates: return from ``__iter__``
-    soon after `closed` turns true, and override `close` (calling ``super().close()``) where there
-    is something to release or to wake.
+    `close` may be called from any thread while another one iterates: return from `__iter__` soon
+    after `closed` turns true, and override `close` (calling `super().close()`) where there is
+    something to release or to wake.
 
-    Attributes
-    ----------
-    name
-        What to call the source in messages; never holds a password.
-    duration
-        Length in seconds as the source declares it, None where unknown. A hint, not a promise.
-    live
-        True for sources that go on in real time, whether or not anybody reads them.
-    dropped
-        Frames a live source threw away since the reader was slower than the camera.
-    warnings
-        One sentence per thing that went wrong without stopping the reading.
+    Attributes:
+        name: what to call the source in messages; never holds a password.
+        duration: length in seconds as the source declares it; None where unknown. A hint, not a
+            promise.
+        live: True for sources that run in real time, whether or not anybody reads them.
+        dropped: frames that a live source discarded because the reader was slower than the camera.
+        warnings: one sentence for each thing that went wrong without stopping the reading.
     """
 
     name: str = "frames"
@@ -62,7 +57,7 @@ class FrameSource(ABC):
 
     @abstractmethod
     def __iter__(self) -> Iterator[tuple[float, Frame]]:
-        """Yield ``(seconds, frame)`` until the source ends or is closed."""
+        """Yield `(seconds, frame)` until the source ends or is closed."""
 
     @property
     def closed(self) -> bool:
@@ -70,7 +65,10 @@ class FrameSource(ABC):
         return self._closing.is_set()
 
     def close(self) -> None:
-        """Stop reading and release everything; from any thread, any number of times."""
+        """Stop reading and release everything.
+
+        May be called from any thread, any number of times.
+        """
         self._closing.set()
 
     def __enter__(self) -> Self:
