@@ -26,7 +26,7 @@ IN_RETRIEVAL_LOSS = ("colour", "shape", "exists", "count")
 
 
 class Encoder:
-    """FairLock questions into token ids, as the chat template renders them."""
+    """Turns questions into token ids, as the chat template renders them."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self.tokenizer = tokenizer
