@@ -23,11 +23,13 @@ _PIXELS_AT_ONCE = 1 << 24
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The tokens of one block: text before, the visual grid, text after, and where each stands.
+    """The tokens of one block: text before, the visual grid, text after, and their positions.
 
-    before, after: token ids of the text around the visual tokens.
-    offsets: int64 `[A, T]`, positions of the block's tokens relative to its origin.
-    advance: `A` ints, the ordinary step from this block's origin to the next one's.
+    Attributes:
+        before: token ids of the text before the visual tokens.
+        after: token ids of the text after them.
+        offsets: int64 `[A, T]`, positions of the block's tokens relative to its origin.
+        advance: `A` ints, the ordinary step from this block's origin to the next one's.
     """
 
     before: tuple[int, ...]
@@ -40,11 +42,15 @@ class Layout:
 class Block:
     """One temporal patch as the language model sees it; `T` tokens, `A` position axes.
 
-    embeds: `[T, D]` input embeddings. visual: bool `[T]` on the CPU.
-    seconds: presentation times of its first and last frame.
-    frames: how many real frames it shows. deepstack: per early layer `[T_visual, D]`.
-    sides: bytes to keep beside it, by name. salience: float32 `[T]` on the CPU, how much each
-    token matters, where something judged that.
+    Attributes:
+        embeds: input embeddings `[T, D]`.
+        visual: bool `[T]` on the CPU, which tokens are visual.
+        layout: its tokens and their positions.
+        seconds: presentation times of its first and last frame.
+        frames: how many real frames it shows.
+        deepstack: features for the early layers, `[T_visual, D]` each.
+        sides: bytes to keep beside it, by name.
+        salience: float32 `[T]` on the CPU, how much each token matters; None where not judged.
     """
 
     embeds: Tensor
@@ -62,7 +68,14 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Sizes of the language model that the cache is built from."""
+    """Sizes of the language model that the cache is built from.
+
+    Attributes:
+        layers: decoder layers.
+        heads: query heads.
+        kv_heads: key-value heads.
+        head_dim: elements of one head.
+    """
 
     layers: int
     heads: int
@@ -73,11 +86,22 @@ class Shape:
 class VideoModel(ABC):
     """One family of video LLMs. A new family is one file with one subclass and a registry line.
 
-    temporal_patch: frames per block. axes: position axes. advances: along which of them blocks
-    follow each other. video_tokens: what stands for the video in a rendered prompt.
-
     A subclass sets the class variables and implements `grid`, `vision` and `layout`; families
     whose blocks do not simply follow each other also override `origin`.
+
+    Args:
+        model: the transformers model.
+        tokenizer: its tokenizer.
+        preprocess: how frames become pixels.
+        max_pixels: most pixels of a resized frame; None: the family's choice.
+
+    Attributes:
+        family: the family's name.
+        architectures: transformers classes that it serves.
+        temporal_patch: frames per block.
+        axes: position axes.
+        advances: for each axis, whether blocks follow each other along it.
+        video_tokens: texts that may stand for the video in a rendered prompt.
     """
 
     family: ClassVar[str]
@@ -118,7 +142,7 @@ class VideoModel(ABC):
 
     @property
     def lm_head(self) -> Any:
-        """Hidden states to logits."""
+        """The module that turns hidden states into logits."""
         return self.model.get_output_embeddings()
 
     @property
@@ -145,28 +169,32 @@ class VideoModel(ABC):
         return torch.device(getattr(hook, "execution_device", None) or "cpu")
 
     def embed_text(self, ids: Sequence[int]) -> Tensor:
-        """Input embeddings `[n, D]` of token ids."""
+        """Look up the input embeddings `[n, D]` of token ids."""
         return self.language_model.embed_tokens(
             torch.tensor(list(ids), dtype=torch.long, device=self.device)
         )
 
     def prompt_lead(self) -> Tensor | None:
-        """Embeddings `[n, D]` that stand once between the last frame and the prompt, or None."""
+        """Return embeddings `[n, D]` placed once between the last frame and the prompt, or None."""
         return None
 
     def frequency_axis(self, frequencies: int) -> Tensor:
-        """Which position axis each rotary frequency reads, int64 `[frequencies]`."""
+        """Return which position axis each rotary frequency reads, int64 `[frequencies]`."""
         return torch.zeros(frequencies, dtype=torch.long)
 
     def origin(
         self, previous: np.ndarray, advance: Sequence[int], first: np.ndarray, elapsed: float
     ) -> np.ndarray:
-        """Where a block starts: after the one before it, unless the family goes by time.
+        """Place a block: after the one before it, unless the family goes by time.
 
         Args:
-            previous: origin `[A]` of the block before. advance: its ordinary step.
+            previous: origin `[A]` of the block before.
+            advance: that block's ordinary step.
             first: origin `[A]` of the stream's first block.
             elapsed: seconds since the stream's first frame.
+
+        Returns:
+            the block's origin, int64 `[A]`.
         """
         return previous + np.asarray(advance, dtype=np.int64)
 
@@ -174,8 +202,9 @@ class VideoModel(ABC):
         """Encode frames into blocks.
 
         Args:
-            frames: n times uint8 RGB `[H, W, 3]`, n a multiple of `temporal_patch`.
-            seconds: n presentation times. grid: the stream's grid.
+            frames: n frames, uint8 RGB `[H, W, 3]`; n is a multiple of `temporal_patch`.
+            seconds: n presentation times.
+            grid: the stream's grid.
 
         Returns:
             n / temporal_patch blocks, embeddings on the model's device.
@@ -219,14 +248,19 @@ class VideoModel(ABC):
 
     @abstractmethod
     def grid(self, height: int, width: int) -> Grid:
-        """The grid for a stream whose first frame has this many pixels."""
+        """Choose the grid of a stream by the pixels of its first frame.
+
+        Raises:
+            ValueError: `max_pixels`, or the frame's shape, does not suit the family.
+        """
 
     @abstractmethod
     def vision(self, pixels: Tensor, grid: Grid) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Visual embeddings of normalised frames.
+        """Compute the visual embeddings of normalised frames.
 
         Args:
             pixels: `[n, 3, grid.height, grid.width]`, n a multiple of `temporal_patch`.
+            grid: the stream's grid.
 
         Returns:
             `[n / temporal_patch, grid.tokens, D]`, and one such tensor per deepstack layer.
@@ -234,4 +268,4 @@ class VideoModel(ABC):
 
     @abstractmethod
     def layout(self, grid: Grid, seconds: Sequence[float]) -> Layout:
-        """Text and positions of a block whose frames have these presentation times."""
+        """Lay out the text and positions of a block whose frames have these times in seconds."""

@@ -7,10 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """The size every frame of one stream is brought to, and the tokens it becomes.
+    """The size that every frame of one stream is resized to, and the tokens it becomes.
 
-    height, width: pixels after resizing. rows, cols: visual tokens per block after merging.
-    source_height, source_width: pixels of the frame that fixed the grid.
+    Attributes:
+        height: pixels after resizing.
+        width: the same across.
+        rows: visual tokens per block after merging, down.
+        cols: the same across.
+        source_height: pixels of the frame that fixed the grid.
+        source_width: the same across.
     """
 
     height: int

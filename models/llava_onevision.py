@@ -16,7 +16,14 @@ from mmkv.models.preprocess import Preprocess
 
 
 class LlavaOnevision(VideoModel):
-    """`LlavaOnevisionForConditionalGeneration` (arXiv 2408.03326)."""
+    """`LlavaOnevisionForConditionalGeneration` (arXiv 2408.03326).
+
+    Args:
+        model, tokenizer, preprocess, max_pixels: see `VideoModel`.
+
+    Raises:
+        ValueError: the device map leaves the newline's embedding on disk.
+    """
 
     family = "llava_onevision"
     architectures: ClassVar[tuple[str, ...]] = ("LlavaOnevisionForConditionalGeneration",)
@@ -35,9 +42,15 @@ class LlavaOnevision(VideoModel):
 
     @property
     def vision_tower(self) -> Any:
+        """The vision tower, without the projector."""
         return self.model.model.vision_tower
 
     def grid(self, height: int, width: int) -> Grid:
+        """Return the checkpoint's square grid, whatever the frame's shape.
+
+        Raises:
+            ValueError: `max_pixels` is below the size that the checkpoint has fixed.
+        """
         vision = self.config.vision_config
         size = vision.image_size
         if self.max_pixels is not None and self.max_pixels < size * size:
@@ -49,15 +62,18 @@ class LlavaOnevision(VideoModel):
         return Grid(size, size, side, side, height, width)
 
     def vision(self, pixels: Tensor, grid: Grid) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Compute pooled features, `grid.tokens` per frame; there is no deepstack."""
         output = self.model.model.get_video_features(pixels[None])
         count = pixels.shape[0] * grid.tokens
         features = output.pooler_output[0, :count]  # newer versions add a newline at every call
         return features.reshape(pixels.shape[0], grid.tokens, -1), ()
 
     def layout(self, grid: Grid, seconds: Sequence[float]) -> Layout:
+        """Number the visual tokens in a row; there is no text, and times do not matter."""
         return Layout((), (), _line(grid.tokens), (grid.tokens,))
 
     def prompt_lead(self) -> Tensor:
+        """Return the newline `[1, D]` that ends the clip."""
         newline = self.model.model.image_newline
         return newline[None].to(device=self.device, dtype=self.dtype)
 

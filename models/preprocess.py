@@ -1,7 +1,7 @@
 """Frames to normalised pixels on the model's device, from the checkpoint's own configuration.
 
 The stock video processors need torchvision; this reads the same files and does the same steps:
-resize with antialiasing, back to 0..255, rescale, normalise.
+resize with antialiasing, round and clamp to 0..255, rescale, normalise.
 """
 
 from __future__ import annotations
@@ -26,9 +26,15 @@ _RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 class Preprocess:
     """What a checkpoint's preprocessor configuration says about one frame.
 
-    mean, std: per channel, of values in 0..1. rescale: factor from 0..255 to 0..1.
-    resample: interpolation mode. height, width: a fixed size in pixels, or None.
-    min_pixels, max_pixels: bounds for families that choose the size, or None.
+    Attributes:
+        mean: per channel, of values in 0..1.
+        std: standard deviation, the same way.
+        rescale: factor from 0..255 to 0..1.
+        resample: interpolation mode.
+        height: a fixed size in pixels, or None.
+        width: the same across.
+        min_pixels: lower bound for families that choose the size, or None.
+        max_pixels: upper bound, the same way.
     """
 
     mean: tuple[float, float, float]
@@ -60,7 +66,11 @@ class Preprocess:
 
 
 def read_preprocess(folder_or_id: str, **hub: Any) -> Preprocess:
-    """The preprocessing of a checkpoint folder or Hub id.
+    """Read the preprocessing of a checkpoint.
+
+    Args:
+        folder_or_id: a local folder, or a Hub id.
+        hub: further arguments of `transformers.utils.cached_file`, such as `revision`.
 
     Raises:
         FileNotFoundError: the checkpoint has no preprocessor configuration.
@@ -86,10 +96,12 @@ def read_preprocess(folder_or_id: str, **hub: Any) -> Preprocess:
 
 
 def fit_frames(frames: Tensor, grid: Grid, config: Preprocess) -> Tensor:
-    """Resize and normalise; a frame of another shape than the grid's is letterboxed.
+    """Resize and normalise frames; one of another shape than the grid's is letterboxed.
 
     Args:
         frames: uint8 `[n, H, W, 3]` on any device.
+        grid: the size to reach, and the shape of frame that fills it.
+        config: how to resize and normalise.
 
     Returns:
         float32 `[n, 3, grid.height, grid.width]` on the same device.

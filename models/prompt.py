@@ -17,8 +17,11 @@ _MAX_TOKENS = 4096
 class Prompt:
     """What follows the last frame: token ids, and which of them carry the question's words.
 
-    ids: token ids. words: same length, True on the question's own tokens (of the last two
-    questions in a conversation). unknown: words of the question the tokenizer does not know.
+    Attributes:
+        ids: token ids.
+        words: for each id, whether it carries the question's own words (in a conversation, those
+            of the last two questions).
+        unknown: words of the question that the tokenizer does not know.
     """
 
     ids: tuple[int, ...]
@@ -31,8 +34,11 @@ class Template:
 
     Args:
         tokenizer: a fast tokenizer with a chat template.
-        video_tokens: the text that stands for the video in a rendered prompt.
-        system: a system message, or None for what the template does by itself.
+        video_tokens: the texts that may stand for the video in a rendered prompt.
+        system: a system message; None: the template's own.
+
+    Attributes:
+        prefix: token ids before the video.
 
     Raises:
         ValueError: there is no chat template, or it renders no video.
@@ -59,7 +65,12 @@ class Template:
         self.prefix: tuple[int, ...] = tuple(self._encode(prefix))
 
     def prompt(self, question: str, history: Sequence[Turn] = ()) -> Prompt:
-        """The tokens after the video: earlier turns, the question, the assistant's header."""
+        """Render what follows the video: earlier turns, the question, the assistant's header.
+
+        Args:
+            question: any text.
+            history: earlier questions and answers, oldest first.
+        """
         question = self.plain(question)
         history = [(self.plain(q), self.plain(a)) for q, a in history]
         earlier = [*history[:-1], (_BEFORE, history[-1][1])] if history else []
@@ -87,10 +98,15 @@ class Template:
     def fitting(
         self, question: str, history: Sequence[Turn] = (), name: str = "question"
     ) -> Prompt:
-        """The same for what a user typed, without the oldest turns where it would be too long.
+        """Render a question that a user typed, without the oldest turns where it gets too long.
+
+        Args:
+            question: any text.
+            history: earlier questions and answers, oldest first.
+            name: what the message of an error calls the question.
 
         Raises:
-            ValueError: the question is empty, or too long by itself; it is called `name` there.
+            ValueError: the question is empty, or too long by itself.
         """
         if not isinstance(question, str) or not question.strip():
             raise ValueError(f"{name}={question!r} is empty; ask something in words")
@@ -106,7 +122,7 @@ class Template:
         return prompt
 
     def plain(self, text: str) -> str:
-        """The text with control tokens that a user may have typed made harmless."""
+        """Make control tokens that a user may have typed harmless."""
         text = text.translate({ord(_ASKED): None, ord(_BEFORE): None}).strip()
         for token in self._special:
             if token in text:

@@ -1,4 +1,4 @@
-"""Qwen3-VL: every temporal patch is a segment that opens with its own time in text."""
+"""Qwen3-VL: every temporal patch is a segment that begins with its own time as text."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class Qwen3VL(QwenVision):
     video_tokens = ("<|vision_start|><|video_pad|><|vision_end|>",)
 
     def vision(self, pixels: Tensor, grid: Grid) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Compute merged features, `grid.tokens` per pair of frames, and those of deepstack."""
         patches, thw = self.patches(pixels, grid)
         output = self.model.model.get_video_features(patches, thw)
         features = torch.cat(list(output.pooler_output))
@@ -34,6 +35,7 @@ class Qwen3VL(QwenVision):
         return features.reshape(-1, grid.tokens, features.shape[-1]), tuple(deepstack)
 
     def layout(self, grid: Grid, seconds: Sequence[float]) -> Layout:
+        """Put the pair's middle time and a start mark before its tokens, and an end mark after."""
         middle = (seconds[0] + seconds[-1]) / 2
         clock = self.tokenizer(f"<{middle:.1f} seconds>", add_special_tokens=False).input_ids
         before = (*clock, self.config.vision_start_token_id)
@@ -51,6 +53,7 @@ class Qwen3VL(QwenVision):
         return Layout(before, after, offsets, (n + span + 1,) * 3)
 
     def frequency_axis(self, frequencies: int) -> Tensor:
+        """Return axes interleaved: time, row, column, time, and so on."""
         sections = self.text_config.rope_parameters.get("mrope_section", [24, 20, 20])
         axis = torch.zeros(frequencies, dtype=torch.long)
         for which in (1, 2):

@@ -18,7 +18,17 @@ DEFAULT_TOKENS = 192
 def choose_size(
     height: int, width: int, factor: int, min_pixels: int, max_pixels: int
 ) -> tuple[int, int]:
-    """The size nearest to the frame's shape whose sides divide by `factor`, within the bounds.
+    """Choose the size nearest to a frame's shape whose sides are multiples of `factor`.
+
+    Args:
+        height: of the frame, in pixels.
+        width: of the frame, in pixels.
+        factor: pixels per token and side.
+        min_pixels: least area of the size.
+        max_pixels: largest area of the size.
+
+    Returns:
+        height and width in pixels.
 
     Raises:
         ValueError: the frame is more than 200 times longer than it is wide.
@@ -52,6 +62,11 @@ class QwenVision(VideoModel):
         return int(vision.patch_size * vision.spatial_merge_size)
 
     def grid(self, height: int, width: int) -> Grid:
+        """Choose a grid in the frame's shape, of 192 tokens at most unless `max_pixels` is given.
+
+        Raises:
+            ValueError: `max_pixels` is less than one token, or the frame is too long and narrow.
+        """
         factor = self._factor
         limit = self.max_pixels
         if limit is None:
@@ -66,10 +81,11 @@ class QwenVision(VideoModel):
         return Grid(rows, cols, rows // factor, cols // factor, height, width)
 
     def patches(self, pixels: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
-        """Frames as rows of pixels in the order the tower wants them.
+        """Cut frames into rows of pixels in the order that the tower expects.
 
         Args:
-            pixels: `[n, 3, h, w]`.
+            pixels: `[n, 3, h, w]`, n even.
+            grid: the stream's grid.
 
         Returns:
             `[n/2 * patches, 3 * 2 * p * p]`, and the clip's grid int64 `[1, 3]`.
@@ -85,7 +101,7 @@ class QwenVision(VideoModel):
 
 @lru_cache(maxsize=64)
 def frame_offsets(rows: int, cols: int) -> np.ndarray:
-    """Positions int64 `[3, rows * cols]` of a frame's tokens: time 0, row, column."""
+    """Return positions int64 `[3, rows * cols]` of a frame's tokens: time 0, row, column."""
     down, across = np.indices((rows, cols)).reshape(2, -1)
     offsets = np.stack([np.zeros_like(down), down, across]).astype(np.int64)
     offsets.setflags(write=False)  # every block of every stream shares it

@@ -13,10 +13,16 @@ FAMILIES: tuple[type[VideoModel], ...] = (LlavaOnevision, Qwen25VL, Qwen3VL)
 
 
 def adapter_for(architectures: Sequence[str]) -> tuple[type[VideoModel], str]:
-    """The adapter and the transformers class for a checkpoint's architectures.
+    """Find the adapter for a checkpoint's architectures.
+
+    Args:
+        architectures: class names, as the checkpoint's configuration lists them.
+
+    Returns:
+        the adapter, and the transformers class it serves.
 
     Raises:
-        ValueError: no family supports any of them; the message lists those that are.
+        ValueError: no family supports any of them; the message lists those that are supported.
     """
     for name in architectures:
         for family in FAMILIES:
