@@ -26,7 +26,15 @@ IN_RETRIEVAL_LOSS = ("colour", "shape", "exists", "count")
 
 
 class Encoder:
-    """Turns questions into token ids, as the chat template renders them."""
+    """Turns questions into token ids, as the chat template renders them.
+
+    Args:
+        tokenizer: that of mmkv-tiny.
+
+    Attributes:
+        ids: token ids by word.
+        prefix: token ids before the video.
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self.tokenizer = tokenizer
@@ -38,7 +46,12 @@ class Encoder:
         return [self.ids[w] for w in named.split()]
 
     def question(self, q: Question) -> tuple[list[int], list[int], list[int]]:
-        """Ids, labels, and which tokens are the user's own words."""
+        """Encode a question with its earlier turns and its answer.
+
+        Returns:
+            token ids; labels of the answer's tokens, `IGNORE` elsewhere; and 1 for the user's own
+            words, else 0.
+        """
         ids: list[int] = []
         probe: list[int] = []
         for i, (text, answer) in enumerate((*q.turns, (q.text, q.answer))):
@@ -54,29 +67,53 @@ class Encoder:
 
 @dataclass
 class Batch:
-    """`B` clips of `F` frames with `Q` questions each, padded to `L` question tokens."""
+    """`B` clips of `F` frames with `Q` questions each, padded to `L` question tokens.
 
-    scenes: torch.Tensor  # int64 [B, F, 4]
-    variant: torch.Tensor  # int64 [B, F, 4]
-    ids: torch.Tensor  # int64 [B, L]
-    labels: torch.Tensor  # int64 [B, L]
-    block: torch.Tensor  # int64 [B, L], number of the question, -1 is padding
-    place: torch.Tensor  # int64 [B, L], position within the question
-    probe: torch.Tensor  # bool [B, L], the user's own words
-    required: torch.Tensor  # bool [B, Q, F], frames that the answer needs
-    needed: torch.Tensor  # bool [B, Q, F], frames of the retrieval loss (none: kind left out)
-    pointer: torch.Tensor  # int64 [B, Q], token (of L) that names the asked object, -1: none
-    pointed: torch.Tensor  # bool [B, Q, F, 4], quadrants where that object is
-    told: torch.Tensor  # bool [B, Q, F], frames whose last tokens know the answer
-    asked: torch.Tensor  # int64 [B, Q], the object named by colour and shape, -1: none
-    sought: torch.Tensor  # int64 [B, Q], quadrant of the answer to colour and shape, -1: others
-    known: torch.Tensor  # int64 [B, Q], token (of L) with the known half of that object, -1: none
-    shunned: torch.Tensor  # bool [B, Q, O], objects that frames of other clips may not hold
+    Attributes:
+        scenes: int64 `[B, F, 4]`, object numbers.
+        variant: int64 `[B, F, 4]`, rows of the bank.
+        ids: int64 `[B, L]`.
+        labels: int64 `[B, L]`.
+        block: int64 `[B, L]`, number of the question; -1: padding.
+        place: int64 `[B, L]`, position within the question.
+        probe: bool `[B, L]`, the user's own words.
+        required: bool `[B, Q, F]`, frames that the answer needs.
+        needed: bool `[B, Q, F]`, frames of the retrieval loss; none where the kind is left out.
+        pointer: int64 `[B, Q]`, token (of L) that names the object asked about; -1: none.
+        pointed: bool `[B, Q, F, 4]`, quadrants where that object is.
+        told: bool `[B, Q, F]`, frames whose last tokens know the answer.
+        asked: int64 `[B, Q]`, the object named by colour and shape; -1: none.
+        sought: int64 `[B, Q]`, quadrant of the answer to colour and shape; -1: other kinds.
+        known: int64 `[B, Q]`, token (of L) with the known half of that object; -1: none.
+        shunned: bool `[B, Q, O]`, objects that frames of other clips may not hold.
+        questions: per clip.
+    """
+
+    scenes: torch.Tensor
+    variant: torch.Tensor
+    ids: torch.Tensor
+    labels: torch.Tensor
+    block: torch.Tensor
+    place: torch.Tensor
+    probe: torch.Tensor
+    required: torch.Tensor
+    needed: torch.Tensor
+    pointer: torch.Tensor
+    pointed: torch.Tensor
+    told: torch.Tensor
+    asked: torch.Tensor
+    sought: torch.Tensor
+    known: torch.Tensor
+    shunned: torch.Tensor
     questions: list[list[Question]]
 
 
 def named(q: Question, clip: Clip) -> tuple[int, int, int] | None:
-    """Which object a question is about: index of its last word (turns joined), scene, place."""
+    """Find the object that a question is about.
+
+    Returns:
+        index of its last word (turns joined), scene and place; None where it is not unique.
+    """
     words = " ".join([t for t, _ in q.turns] + [q.text]).replace("?", "").split()
     for i, (a, b) in enumerate(pairwise(words)):
         if a in COLOUR_NAMES and b in SHAPES:
@@ -90,7 +127,11 @@ def named(q: Question, clip: Clip) -> tuple[int, int, int] | None:
 
 
 def known_word(q: Question) -> int | None:
-    """Index of the word that tells a colour or shape question's object from its company."""
+    """Find the word that sets a colour or shape question's object apart from those beside it.
+
+    Returns:
+        its index among the question's words, or None.
+    """
     words = q.text.replace("?", "").split()
     names = [i for i, (a, b) in enumerate(pairwise(words)) if a in COLOUR_NAMES and b in SHAPES]
     if q.kind not in ("colour", "shape") or not names:
@@ -104,19 +145,19 @@ def known_word(q: Question) -> int | None:
 
 
 def sought(q: Question, clip: Clip) -> int:
-    """The quadrant of the object whose colour or shape is the answer, -1 for other kinds."""
+    """Find the quadrant of the object whose colour or shape is the answer; -1 for other kinds."""
     if q.kind not in ("colour", "shape"):
         return EMPTY
     words, at = q.text.replace("?", "").split(), known_word(q)
-    told = [w for w in words if w in (*COLOUR_NAMES, *SHAPES)] if at is None else [words[at]]
+    given = [w for w in words if w in (*COLOUR_NAMES, *SHAPES)] if at is None else [words[at]]
     for place, number in enumerate(clip.scenes[q.scenes[0]]):
-        if number != EMPTY and {*name_words(number)} == {q.answer, *told}:
+        if number != EMPTY and {*name_words(number)} == {q.answer, *given}:
             return place
     return EMPTY
 
 
 def shunned(q: Question, clip: Clip) -> list[int]:
-    """Objects that would make the question ambiguous if they were seen in another frame too."""
+    """List objects that would make the question ambiguous if another frame showed them too."""
     words = " ".join([t for t, _ in q.turns] + [q.text]).replace("?", "").split()
     named = [n for n in range(N_OBJECTS) if name_words(n) in map(list, pairwise(words))]
     if named or q.kind not in ("colour", "shape"):
@@ -125,12 +166,12 @@ def shunned(q: Question, clip: Clip) -> list[int]:
 
 
 def name_words(number: int) -> list[str]:
-    """`["red", "circle"]`."""
+    """Return an object's colour and shape, such as `["red", "circle"]`."""
     return object_name(number).split()
 
 
 def questions_for(rng: Random, clip: Clip, weights: dict[str, float], count: int) -> list[Question]:
-    """`count` questions on a clip, kinds drawn by weight."""
+    """Ask `count` questions about a clip, their kinds drawn by weight."""
     kinds, odds = list(weights), list(weights.values())
     found: list[Question] = []
     while len(found) < count:
@@ -150,7 +191,17 @@ def make_batch(
     weights: dict[str, float],
     variants: int,
 ) -> Batch:
-    """Draw a batch of clips whose scenes last one frame each."""
+    """Draw a batch of clips whose scenes last one frame each.
+
+    Args:
+        rng: decides everything.
+        encoder: makes the token ids.
+        clips: number of clips, `B`.
+        frames: frames of each clip, `F`.
+        questions: questions about each clip, `Q`.
+        weights: how often each kind of question is asked, in proportion.
+        variants: how many drawings there are of each shape.
+    """
     all_clips = [random_clip(rng, frames) for _ in range(clips)]
     all_questions = [questions_for(rng, clip, weights, questions) for clip in all_clips]
     scenes = torch.tensor([clip.scenes for clip in all_clips])
@@ -205,5 +256,5 @@ def make_batch(
 
 
 def torch_generator(rng: Random) -> torch.Generator:
-    """A torch generator seeded from a Python one."""
+    """Make a torch generator seeded from a Python one."""
     return torch.Generator().manual_seed(rng.getrandbits(62))

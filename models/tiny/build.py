@@ -34,12 +34,12 @@ PREPROCESSOR: dict[str, Any] = {
 
 
 def word_id(tokenizer: PreTrainedTokenizerFast, word: str) -> int:
-    """The id of one word."""
+    """Return the id of one word."""
     return int(tokenizer.get_vocab()[word])
 
 
 def build_config(tokenizer: PreTrainedTokenizerFast) -> LlavaOnevisionConfig:
-    """64 x 64 pixels, patches of 8, pooled to 16 tokens per frame; a Qwen2 of width 256."""
+    """Configure 64 x 64 pixels, patches of 8, pooled to 16 tokens a frame; Qwen2 of width 256."""
     vision = SiglipVisionConfig(
         hidden_size=96,
         intermediate_size=256,
@@ -77,7 +77,7 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> LlavaOnevisionConfig:
 def build_model(
     tokenizer: PreTrainedTokenizerFast, seed: int = 0
 ) -> LlavaOnevisionForConditionalGeneration:
-    """The model with random weights."""
+    """Make the model with random weights."""
     torch.manual_seed(seed)
     model = LlavaOnevisionForConditionalGeneration(build_config(tokenizer))
     torch.nn.init.normal_(model.model.image_newline, std=0.02)
@@ -90,7 +90,14 @@ def save_checkpoint(
     folder: Path,
     dtype: torch.dtype = torch.float16,
 ) -> None:
-    """Write weights, configuration, tokenizer, chat template and preprocessing to a folder."""
+    """Write weights, configuration, tokenizer, chat template and preprocessing to a folder.
+
+    Args:
+        model: left as it is.
+        tokenizer: with its chat template.
+        folder: made if it is not there.
+        dtype: of the weights on disk.
+    """
     twin = copy.deepcopy(model)
     for parameter in twin.parameters():
         parameter.data = parameter.data.to(dtype)

@@ -1,8 +1,8 @@
 """What is lost when the frames' keys and values are damaged: is detail in few tokens?
 
-Two controls say whether the world can measure eviction and quantization at all. Keeping a random
-20 % of each frame's tokens should lose at least 15 points, 1-bit keys with ternary values at
-least 5. Frames are always encoded whole; only what questions see is damaged.
+Two controls show whether this world can measure eviction and quantization at all. Keeping a
+random 20 % of each frame's tokens should lose at least 15 points, 1-bit keys with ternary values
+at least 5. Frames are always encoded whole; only what questions see is damaged.
 """
 
 from __future__ import annotations
@@ -18,7 +18,15 @@ GROUP = 64  # tokens that share one scale per channel
 
 
 def one_bit(x: torch.Tensor, group: int = GROUP) -> torch.Tensor:
-    """1 bit per element of `[B, T, C]`: mean plus or minus the mean deviation, per channel."""
+    """Quantize `[B, T, C]` to 1 bit per element: mean plus or minus mean deviation, per channel.
+
+    Args:
+        x: keys or values.
+        group: tokens that share a mean and a deviation.
+
+    Returns:
+        what the bits stand for, of the same shape.
+    """
     parts = []
     for piece in x.split(group, dim=1):
         mean = piece.mean(1, keepdim=True)
@@ -28,7 +36,17 @@ def one_bit(x: torch.Tensor, group: int = GROUP) -> torch.Tensor:
 
 
 def ternary(x: torch.Tensor, group: int = GROUP) -> torch.Tensor:
-    """-s, 0 or s per element of `[B, T, C]` about the channel's mean (threshold mean / 2)."""
+    """Quantize `[B, T, C]` to -s, 0 or s about the channel's mean.
+
+    `s` is the mean deviation; elements within half of it become 0.
+
+    Args:
+        x: keys or values.
+        group: tokens that share a mean and a deviation.
+
+    Returns:
+        what the codes stand for, of the same shape.
+    """
     parts = []
     for piece in x.split(group, dim=1):
         mean = piece.mean(1, keepdim=True)
@@ -41,7 +59,17 @@ def ternary(x: torch.Tensor, group: int = GROUP) -> torch.Tensor:
 def keep_random(
     shape: tuple[int, ...], frames: int, generator: torch.Generator, share: float = 0.2
 ) -> torch.Tensor:
-    """Which visual tokens are kept, bool `[*shape, frames * 16]`, equally many of each frame."""
+    """Draw which visual tokens are kept, the same number of each frame.
+
+    Args:
+        shape: leading dimensions of the result.
+        frames: frames of a clip.
+        generator: decides.
+        share: of each frame's tokens that is kept; at least one token is.
+
+    Returns:
+        bool `[*shape, frames * 16]`.
+    """
     count = max(1, round(share * TOKENS))
     order = torch.rand(*shape, frames, TOKENS, generator=generator).argsort(-1)
     return (order < count).flatten(-2)
@@ -58,12 +86,23 @@ def exact_answers(
     quantize: bool = False,
     generator: torch.Generator | None = None,
 ) -> torch.Tensor:
-    """Which questions are answered exactly, bool `[B, Q]`, where they see all frames.
+    """Check which questions are answered exactly where they see all frames.
 
-    `keep`: `"all"`, `"per frame"` (20 % of a frame's tokens, the same ones in every layer and
-    head) or `"per head"` (drawn anew for each layer and kv head). An answer is exact when every
-    one of its tokens is the most likely one after the right tokens before it: what greedy decoding
-    would produce.
+    An answer is exact when every one of its tokens is the most likely one after the right tokens
+    before it: what greedy decoding would produce.
+
+    Args:
+        model: with the weights to judge.
+        batch: clips and questions.
+        visual: visual tokens `[B, F * 16, D]`.
+        encoder: for the prefix.
+        keep: "all", "per frame" (20 % of a frame's tokens, the same ones in every layer and head)
+            or "per head" (drawn anew for each layer and kv head).
+        quantize: whether keys become 1 bit and values ternary.
+        generator: decides which tokens are kept.
+
+    Returns:
+        bool `[B, Q]`.
     """
     generator = generator or torch.Generator().manual_seed(0)
     prefix = len(encoder.prefix)

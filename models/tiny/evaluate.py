@@ -33,7 +33,14 @@ CLIPS, QUESTIONS = 25, 12
 
 
 def add(table: Table, batch: Batch, exact: torch.Tensor, most: int) -> None:
-    """Count the answers of a batch, up to `most` per kind."""
+    """Count the answers of a batch in a table, up to `most` per kind.
+
+    Args:
+        table: changed in place.
+        batch: the questions.
+        exact: bool `[B, Q]`, which were answered exactly.
+        most: answers of a kind beyond these are ignored.
+    """
     for row, questions in zip(exact.tolist(), batch.questions, strict=True):
         for right, q in zip(row, questions, strict=True):
             counts = table.setdefault(q.kind, [0, 0])
@@ -54,7 +61,22 @@ def measure(
     columns: list[str],
     words: bool = False,
 ) -> dict[str, Table]:
-    """Tables of one clip length, one per column of `CONTROLS`, all on the same questions."""
+    """Measure one clip length, all columns on the same questions.
+
+    Args:
+        model: with the weights to judge.
+        bank: drawings.
+        encoder: makes the token ids.
+        frames: length of the clips.
+        kinds: kinds of questions.
+        n: questions of each kind.
+        seed: of clips and questions; training uses others.
+        columns: names in `CONTROLS`, the whole first.
+        words: write visual tokens in words instead of running the vision tower.
+
+    Returns:
+        a table for each column.
+    """
     rng = Random(f"held out {seed} {frames} {len(kinds)}")
     generator = torch_generator(rng)
     tables: dict[str, Table] = {c: {} for c in columns}
@@ -88,7 +110,7 @@ def measure(
 
 
 def percent(table: Table, kind: str) -> float:
-    """Share of exact answers in percent; `kind` "all" is the mean over kinds."""
+    """Return the share of exact answers in percent; `kind` "all" is the mean over kinds."""
     if kind == "all":
         return sum(percent(table, k) for k in table) / len(table)
     right, asked = table[kind]
@@ -96,7 +118,7 @@ def percent(table: Table, kind: str) -> float:
 
 
 def markdown(columns: dict[str, Table]) -> str:
-    """A table of kinds by columns."""
+    """Render tables as one in Markdown, a row for each kind."""
     lines = ["| kind | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for kind in (*KINDS, "all"):
         cells = [

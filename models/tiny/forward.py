@@ -15,7 +15,16 @@ FULL_COVER = 0.22  # a token covered this much shows its shape fully
 
 
 def token_cover(scenes: torch.Tensor, variant: torch.Tensor, bank: Bank) -> torch.Tensor:
-    """How clearly each visual token shows its quadrant's shape, float32 `[N, 16]` in [0, 1]."""
+    """Say how clearly each visual token shows its quadrant's shape.
+
+    Args:
+        scenes: int64 `[N, 4]`, object numbers.
+        variant: int64 `[N, 4]`, rows of the bank.
+        bank: drawings.
+
+    Returns:
+        float32 `[N, 16]` in [0, 1].
+    """
     cover = bank.cover[scenes.clamp(min=0) % len(SHAPES), variant] * (scenes >= 0)[..., None]
     shown = ((cover - 0.02) / FULL_COVER).clamp(0, 1)  # [N, 4, 4]
     return shown.view(-1, 2, 2, 2, 2).transpose(2, 3).reshape(-1, TOKENS)
@@ -28,10 +37,19 @@ def spoken_tokens(
     table: torch.Tensor,
     encoder: Encoder,
 ) -> torch.Tensor:
-    """Visual tokens written in words: the sum of the embeddings of what a token shows.
+    """Write visual tokens in words: the sum of the embeddings of what a token shows.
 
     A covered token is colour + shape, an empty one "nothing", both plus the words of the quadrant.
-    `scenes`, `variant` `[N, 4]`, `table` the word embeddings `[V, D]`; returns `[N, 16, D]`.
+
+    Args:
+        scenes: int64 `[N, 4]`, object numbers.
+        variant: int64 `[N, 4]`, rows of the bank.
+        bank: drawings.
+        table: word embeddings `[V, D]`.
+        encoder: for the ids of words.
+
+    Returns:
+        `[N, 16, D]`.
     """
     colours = table[[encoder.ids[w] for w in COLOUR_NAMES]]
     shapes = table[[encoder.ids[w] for w in SHAPES]]
@@ -45,20 +63,20 @@ def spoken_tokens(
 
 
 def word_table(model: LlavaOnevisionForConditionalGeneration) -> torch.Tensor:
-    """The word embeddings `[V, D]`, which are the output weights too."""
+    """Return the word embeddings `[V, D]`, which are the output weights too."""
     table = model.get_input_embeddings().weight
     assert isinstance(table, torch.Tensor)
     return table
 
 
 def pixels_of(frames: torch.Tensor) -> torch.Tensor:
-    """Normalised pixels of uint8 frames, as the preprocessor configuration says."""
+    """Normalise the pixels of uint8 frames as the preprocessor configuration says."""
     mean, std = PREPROCESSOR["image_mean"][0], PREPROCESSOR["image_std"][0]
     return (frames.float() / 255 - mean) / std
 
 
 def see(model: LlavaOnevisionForConditionalGeneration, frames: torch.Tensor) -> torch.Tensor:
-    """Visual tokens of uint8 frames `[N, 3, 64, 64]`: `[N, 16, D]`."""
+    """Run the vision tower: uint8 frames `[N, 3, 64, 64]` to visual tokens `[N, 16, D]`."""
     inner = model.model
     states = inner.vision_tower(pixels_of(frames), output_hidden_states=True).hidden_states[-1]
     return inner.apply_pooling(inner.multi_modal_projector(states))
@@ -67,7 +85,7 @@ def see(model: LlavaOnevisionForConditionalGeneration, frames: torch.Tensor) -> 
 def opening(
     model: LlavaOnevisionForConditionalGeneration, visual: torch.Tensor, encoder: Encoder
 ) -> torch.Tensor:
-    """Embeddings of the prefix and of visual tokens `[B, F*16, D]`."""
+    """Put the prefix before visual tokens `[B, F*16, D]`; returns `[B, P + F*16, D]`."""
     prefix = word_table(model)[encoder.prefix].expand(len(visual), -1, -1)
     return torch.cat([prefix, visual], dim=1)
 
@@ -78,9 +96,16 @@ def answer_loss(
     states: torch.Tensor,
     counted: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cross entropy of the answers, and which questions are answered exactly, bool `[B, Q]`.
+    """Compute the loss of the answers.
 
-    `counted`: bool `[B, Q]`, questions that enter the loss.
+    Args:
+        model: for the output weights.
+        batch: the questions.
+        states: last hidden states `[B, L, D]` of the questions' tokens.
+        counted: bool `[B, Q]`, questions that enter the loss; None: all.
+
+    Returns:
+        the cross entropy, and which questions are answered exactly, bool `[B, Q]`.
     """
     target = batch.labels[:, 1:]
     chosen = target != IGNORE

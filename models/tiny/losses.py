@@ -1,4 +1,4 @@
-"""Losses beside the answers': what visual tokens should carry along, and where heads look."""
+"""Losses besides that of the answers: what visual tokens should carry, and where heads look."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from mmkv.models.tiny.batches import TOKENS, Batch
 from mmkv.models.tiny.streaming import Asked, Past, were_shown
 from mmkv.models.tiny.world import COLOUR_NAMES, SHAPES
 
-THING, FRAME, TOLD = 1, 2, 3  # layers that look from a name to its object, frame, answer
+THING, FRAME, TOLD = 1, 2, 3  # layers that look from a name to its object, its frame, the answer
 HEADS = (0, 2)  # the heads that learn it, one of each kv head
 KNOWN = (
     (0, 1),
     (0, 3),
     (1, 1),
-)  # that look from a name to what else is known of the object asked for
+)  # (layer, head) that look from a name to what else is known of the object asked for
 ANSWERING = ((3, 0), (4, 0), (4, 2))  # (layer, head) that look from the answer to the name
 OWN, PREVIOUS = 1, 2  # layers after which a visual token knows its frame, and the one before
 ENDS = (14, 15)  # tokens that have seen their whole frame
@@ -26,15 +26,28 @@ LAST_CELL = (5, 7, 13, 14)  # per quadrant, the token from which on it is known
 def attention_loss(
     query: torch.Tensor, keys: torch.Tensor, allowed: torch.Tensor, target: torch.Tensor
 ) -> torch.Tensor:
-    """Cross entropy of attention on a set: `[P, 64]`, `[P, K, 64]`, bool `[P, K]` twice."""
+    """Compute the cross entropy of attention to a set of keys.
+
+    Args:
+        query: `[P, 64]`.
+        keys: `[P, K, 64]`.
+        allowed: bool `[P, K]`, keys that the query can see.
+        target: bool `[P, K]`, keys that it should attend to.
+    """
     logits = torch.einsum("pd,pkd->pk", query, keys).float() / 8
     log = logits.masked_fill(~allowed, float("-inf")).log_softmax(-1)
     return -log.masked_fill(~target, float("-inf")).logsumexp(-1).mean()
 
 
 class Company(nn.Module):
-    """Throw-away readers: what a visual token knows of its own frame and of the one before, and
-    what a name in a question knows of the frames that it looked at."""
+    """Readers used only in training, which make states carry what they should know.
+
+    A visual token should know its own frame and the one before, a name in a question the frames
+    that it looked at.
+
+    Args:
+        width: size of the states.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -48,7 +61,13 @@ class Company(nn.Module):
         self.sought = nn.Linear(width, sum(self.kinds))
 
     def forward(self, past: Past, batch: Batch, prefix: int) -> torch.Tensor:
-        """Cross entropy of colour and shape in every quadrant seen so far."""
+        """Compute the cross entropy of colour and shape in every quadrant seen so far.
+
+        Args:
+            past: the frames' states.
+            batch: the clips.
+            prefix: tokens before the frames.
+        """
         rows, frames = batch.scenes.shape[:2]
         number = batch.scenes[:, :, None].expand(-1, -1, TOKENS, -1)  # [B, F, 16, 4]
         seen = torch.arange(TOKENS)[:, None] >= torch.tensor(LAST_CELL)
@@ -69,9 +88,15 @@ class Company(nn.Module):
         return torch.stack(losses).mean()
 
     def questions(self, batch: Batch, passed: list[Asked]) -> torch.Tensor:
-        """The same of the frame with the named object, and of the one that knows the answer, read
-        from the name once its heads have looked there. Where a colour or shape is asked for, also
-        in which quadrant the object is, and then its colour and shape."""
+        """Compute the same for what a name in a question knows, once its heads have looked.
+
+        It is read for the frame with the named object and for the one that knows the answer. Where
+        a colour or shape is asked for, also the quadrant of the object, and its colour and shape.
+
+        Args:
+            batch: the questions.
+            passed: what happened in each layer.
+        """
         losses, picks = [], []
         for layer, frames in ((FRAME, batch.pointed.any(-1)), (TOLD, batch.told)):
             asked = passed[layer]

@@ -1,5 +1,8 @@
-"""Two single-threaded processes train one model: on a busy machine they wait for each other once
-per step, where two threads of one process would wait at every operation."""
+"""Two single-threaded processes train one model.
+
+On a busy machine they wait for each other once per step; two threads of one process would wait at
+every operation.
+"""
 
 from __future__ import annotations
 
@@ -15,21 +18,29 @@ from torch import nn
 
 
 def rank() -> int:
-    """The number of this process, 0 when it is alone."""
+    """Return the number of this process; 0 when it is alone."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def workers() -> int:
-    """How many processes train."""
+    """Return how many processes train."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def average(parameters: list[nn.Parameter], number: float) -> float:
-    """Average the gradients in place, and a number, over the processes."""
+    """Average gradients, in place, and a number over the processes.
+
+    Args:
+        parameters: those that are trained have their gradients averaged.
+        number: this process's own.
+
+    Returns:
+        the mean of the processes' numbers.
+    """
     if workers() == 1:
         return number
     trained = [p for p in parameters if p.requires_grad]
-    for p in trained:  # a loss may have had nothing to say in one process alone
+    for p in trained:  # a loss may have been empty in one process only
         if p.grad is None:
             p.grad = torch.zeros_like(p)
     grads = [p.grad for p in trained if p.grad is not None]

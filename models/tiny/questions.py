@@ -27,7 +27,12 @@ CAPTION_SHAPES = 8
 
 @dataclass(frozen=True)
 class Clip:
-    """Scenes in their order, and where each object was."""
+    """Scenes in their order, and where each object was.
+
+    Attributes:
+        scenes: one after the other.
+        found: for each object number, its `(scene, place)` pairs.
+    """
 
     scenes: tuple[Scene, ...]
     found: dict[int, list[tuple[int, int]]] = field(init=False)  # object -> [(scene, place)]
@@ -41,13 +46,21 @@ class Clip:
         object.__setattr__(self, "found", found)
 
     def unique(self) -> list[int]:
-        """Objects that appear exactly once."""
+        """List the objects that appear exactly once."""
         return [o for o, spots in self.found.items() if len(spots) == 1]
 
 
 @dataclass(frozen=True)
 class Question:
-    """One question; `scenes` are those that the answer needs, `turns` earlier question-answers."""
+    """One question with its answer.
+
+    Attributes:
+        kind: one of `KINDS`.
+        text: the question.
+        answer: the only right one.
+        scenes: those that the answer needs.
+        turns: earlier questions and their answers.
+    """
 
     kind: str
     text: str
@@ -57,12 +70,12 @@ class Question:
 
 
 def shapes_of(scene: Scene) -> list[int]:
-    """The objects of a scene in reading order."""
+    """List the objects of a scene in reading order."""
     return [o for o in scene if o != EMPTY]
 
 
 def listing(scene: Scene) -> str:
-    """`"red circle and blue star"`."""
+    """Name the objects of a scene, such as `"red circle and blue star"`."""
     return " and ".join(object_name(o) for o in shapes_of(scene)) or object_name(EMPTY)
 
 
@@ -80,7 +93,7 @@ def _pick(rng: Random, clip: Clip) -> tuple[int, int, int] | None:
 
 
 def _attribute(rng: Random, clip: Clip, kind: str) -> Question | None:
-    """Colour of a shape, or shape of a colour; named alone if unique, else by its company."""
+    """Colour of a shape, or shape of a colour; named alone if unique, else by what is beside it."""
     colours = kind == "colour"
     key: Callable[[int], int] = (
         (lambda o: o % len(SHAPES)) if colours else (lambda o: o // len(SHAPES))
@@ -201,7 +214,7 @@ def _caption(rng: Random, clip: Clip, kind: str) -> Question | None:
 
 
 def _follow(rng: Random, clip: Clip, kind: str) -> Question | None:
-    """A second turn that speaks of "it"."""
+    """A second turn that refers to "it"."""
     if (picked := _pick(rng, clip)) is None:
         return None
     number, t, place = picked
@@ -236,16 +249,24 @@ KINDS: dict[str, Callable[[Random, Clip, str], Question | None]] = {
 
 
 def ask(kind: str, clip: Clip, rng: Random) -> Question | None:
-    """A question of one kind, or None where the clip does not allow it (or chance said no)."""
+    """Ask a question of one kind.
+
+    Returns:
+        the question, or None where the clip does not allow it (or chance decided against it).
+    """
     return KINDS[kind](rng, clip, kind)
 
 
 def random_clip(rng: Random, scenes: int, *, repeat: float = 0.12, alike: float = 0.4) -> Clip:
-    """A clip whose objects are mostly different; `repeat` of them are drawn anew.
+    """Draw a clip whose objects are mostly different.
 
-    A share `alike` of short clips has few colours and shapes, so that only both together tell
-    objects apart. The same share of those of more than 16 scenes draws every other object from
-    half of all, so that neighbouring scenes often have one in common.
+    Args:
+        rng: decides.
+        scenes: length of the clip.
+        repeat: share of objects that may have been drawn before.
+        alike: share of short clips with few colours and shapes, so that only both together
+            distinguish objects. In the same share of clips of more than 16 scenes every other
+            object comes from half of all, so that neighbouring scenes often have one in common.
     """
     deck = list(range(N_OBJECTS))
     if scenes <= 6 and rng.random() < alike:

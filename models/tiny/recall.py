@@ -31,11 +31,17 @@ RECENT = 4  # newest frames, shown to every question
 class Choice:
     """Each layer's own choice, as the engine makes it, with help for some of the questions.
 
-    retrieve: frames chosen besides the recent ones. neighbours: whether the frames around a hit
-    are shown too. helped: bool `[B, Q]`, questions that are shown the frames they need in all
-    layers but the first. crowded: bool `[B, Q]`, questions for which the batch's other clips are
-    part of the past too, as in a stream of many more frames; only frames that would give another
-    answer are left out. Clips with no more than `retrieve + RECENT` frames are shown whole.
+    Clips with no more than `retrieve + RECENT` frames are shown whole.
+
+    Attributes:
+        batch: the questions.
+        retrieve: frames chosen besides the recent ones.
+        neighbours: whether the frames around a hit are shown too.
+        helped: bool `[B, Q]`, questions that are shown the frames they need in all layers but the
+            first.
+        crowded: bool `[B, Q]`, questions for which the batch's other clips are part of the past
+            too, as in a stream of many more frames; only frames that would give another answer
+            are left out.
     """
 
     batch: Batch
@@ -66,7 +72,11 @@ class Choice:
             return torch.cat([chosen, every[..., -RECENT:]], -1)
 
     def answerable(self, passed: list[Asked]) -> Tensor:
-        """Questions whose frames every layer that looks for them was shown, bool `[B, Q]`."""
+        """Say which questions had their frames shown to every layer that looks for them.
+
+        Returns:
+            bool `[B, Q]`.
+        """
         fine = torch.ones(self.batch.required.shape[:2], dtype=torch.bool)
         for layer in (THING, FRAME, TOLD):
             seen = were_shown(passed[layer].shown, self.batch.required.shape[2])
@@ -75,7 +85,7 @@ class Choice:
 
 
 def candidates(batch: Batch, crowded: Tensor) -> Tensor:
-    """Which frames of all clips a question may be shown as old ones, bool `[B, Q, B*F]`."""
+    """Say which frames of all clips a question may be shown as old ones, bool `[B, Q, B*F]`."""
     rows, _, frames = batch.required.shape
     flat = batch.scenes.flatten()
     held = batch.shunned[..., flat.clamp(min=0)] & (flat >= 0)  # [B, Q, B*F*4]
@@ -86,7 +96,16 @@ def candidates(batch: Batch, crowded: Tensor) -> Tensor:
 
 
 def best(score: Tensor, retrieve: int, neighbours: bool) -> Tensor:
-    """What ranks frames, `[B, Q, F]`: the score, or nearness to one of the best third of it."""
+    """Rank frames by their score, or by being next to one of the best.
+
+    Args:
+        score: `[B, Q, F]`, higher is better.
+        retrieve: frames that will be chosen.
+        neighbours: rank the best third of these and the frames beside them first.
+
+    Returns:
+        `[B, Q, F]`, higher is better.
+    """
     rank = score.argsort(-1, descending=True).argsort(-1).float()
     if not neighbours:
         return -rank
@@ -96,9 +115,18 @@ def best(score: Tensor, retrieve: int, neighbours: bool) -> Tensor:
 
 
 def retrieval_loss(batch: Batch, past: Past, passed: list[Asked], prefix: int) -> Tensor:
-    """Contrastive loss in every layer between a question's mean query and what stands for frames.
+    """Contrast, in every layer, a question's mean query with what stands for frames.
 
-    Frames of the batch's other clips count too where they do not hold the asked object.
+    Frames of the batch's other clips are included where they do not show the asked object.
+
+    Args:
+        batch: the questions.
+        past: the frames' keys.
+        passed: what happened in each layer.
+        prefix: tokens before the frames.
+
+    Returns:
+        the mean cross entropy over layers and questions.
     """
     used = batch.needed.any(-1)
     rows = torch.arange(len(batch.ids))
@@ -118,9 +146,21 @@ def retrieval_loss(batch: Batch, past: Past, passed: list[Asked], prefix: int) -
 
 
 def pointer_loss(batch: Batch, passed: list[Asked], bank: Bank, prefix: int) -> Tensor:
-    """Teach some heads where to look: from an object's name to what else is known of the object
-    asked for, to its own tokens, then to the last tokens of its frame, then of the frame that
-    knows the answer, and from the answer to the name."""
+    """Teach some heads where to look.
+
+    From an object's name they look to what else is known of the object asked for, to its own
+    tokens, then to the last tokens of its frame, then to those of the frame that knows the answer;
+    and from the answer to the name.
+
+    Args:
+        batch: the questions.
+        passed: what happened in each layer.
+        bank: drawings.
+        prefix: tokens before the frames.
+
+    Returns:
+        the mean cross entropy of attention.
+    """
     word = batch.place + 1  # within the question, after the newline
     rows, count = batch.required.shape[:2]
     shown = token_cover(batch.scenes.flatten(0, 1), batch.variant.flatten(0, 1), bank) > 0.3
@@ -165,7 +205,16 @@ def pointer_loss(batch: Batch, passed: list[Asked], bank: Bank, prefix: int) -> 
 
 
 def known_losses(batch: Batch, passed: list[Asked], name: Tensor) -> list[Tensor]:
-    """From a name to the other word of a colour or shape question; `name` int64 `[BQ]`."""
+    """Compute the losses from a name to the other known word of a colour or shape question.
+
+    Args:
+        batch: the questions.
+        passed: what happened in each layer.
+        name: int64 `[BQ]`, place of the name in its question.
+
+    Returns:
+        a loss for each head in `KNOWN`; none where no question has such a word.
+    """
     known = batch.known.flatten()
     good = (known >= 0) & (batch.pointer.flatten() >= 0)
     if not bool(good.any()):
@@ -185,7 +234,7 @@ def known_losses(batch: Batch, passed: list[Asked], name: Tensor) -> list[Tensor
 
 
 def found(batch: Batch, passed: list[Asked]) -> list[float]:
-    """Share of old frames needed that each layer was shown."""
+    """Return the share of the old frames needed that each layer was shown."""
     wanted = batch.required.clone()
     wanted[..., -RECENT:] = False
     shares = []

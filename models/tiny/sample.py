@@ -1,8 +1,8 @@
 """Draw the bundled sample video and its notes: `python -m mmkv.models.tiny.sample`.
 
 150 scenes of 1 second, 256 x 256 pixels, 10 frames per second. Scenes change between whole seconds,
-so that the default sampling of 1 fps sees every scene once, in its middle. Some
-objects ("needles") appear in one scene only; the notes list the scenes and questions about them.
+so that the default sampling of 1 fps sees every scene once, in its middle. Some objects ("needles")
+appear in one scene only; the notes list the scenes and questions about them.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ NEEDLES = {
     147: "cyan star",
 }
 ABSENT = ("orange ring", "white cross")
-# Asked about the needle of a scene; the first question is the demo's.
+# Questions about the needle of a scene; the demo uses the first one.
 ASKED = (
     ("place", 12), ("with", 3), ("place", 3), ("count", 3), ("exists", 3), ("before", 3),
     ("after", 3), ("place", 8), ("with", 8), ("after", 8), ("colour", 8), ("shape", 12),
@@ -55,12 +55,12 @@ ASKED = (
 
 
 def start_of(scene: int) -> float:
-    """When a scene begins, in seconds."""
+    """Return when a scene begins, in seconds."""
     return max(0.0, scene * SECONDS - LEAD)
 
 
 def sample_clip() -> Clip:
-    """The scenes of the video; scenes around a needle hold one shape."""
+    """Make up the scenes of the video; scenes next to a needle's hold one shape."""
     rng = Random(SEED)
     reserved = {object_number(n) for n in (*NEEDLES.values(), *ABSENT)}
     fill = [o for o in range(N_OBJECTS) if o not in reserved]
@@ -82,7 +82,7 @@ def sample_clip() -> Clip:
 
 
 def sample_questions(clip: Clip) -> list[Question]:
-    """One question for each entry of `ASKED`, and two about objects that never appear."""
+    """Ask a question for each entry of `ASKED`, two about objects that never appear, one of now."""
     rng = Random(SEED)
     asked = []
     for kind, scene in ASKED:
@@ -106,7 +106,7 @@ def sample_questions(clip: Clip) -> list[Question]:
 
 
 def notes(clip: Clip) -> dict[str, Any]:
-    """What `sample.json` holds."""
+    """Collect what `sample.json` holds."""
     scenes = [
         {
             "start": start_of(t),
@@ -135,7 +135,7 @@ def notes(clip: Clip) -> dict[str, Any]:
 
 
 def draw_scene(scene: Scene, rng: np.random.Generator) -> np.ndarray:
-    """One scene as a uint8 RGB picture `[256, 256, 3]`."""
+    """Draw a scene as a uint8 RGB picture `[256, 256, 3]`."""
     side = QUADRANT * SCALE
     picture = np.full((2 * side, 2 * side, 3), rng.uniform(16, 50, size=3) * 0.2 + 24)
     for place, number in enumerate(scene):
@@ -151,7 +151,7 @@ def draw_scene(scene: Scene, rng: np.random.Generator) -> np.ndarray:
 
 
 def write_video(clip: Clip, path: Path) -> None:
-    """Encode the clip with H.264."""
+    """Draw the clip's scenes and encode them with H.264."""
     rng = np.random.default_rng(SEED)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=RATE)

@@ -12,29 +12,49 @@ Sees = Literal["words", "frames"]
 class Stage:
     """One stage of language model training.
 
-    `sees="words"` writes visual tokens as sums of word embeddings (no vision tower runs);
-    `"frames"` shows drawn frames. A stage ends at `goal` exact answers (running mean of every
-    kind's own running mean) or after `steps`.
+    A stage ends at `goal` exact answers (mean over kinds of each kind's running mean) or after
+    `steps`.
+
+    Attributes:
+        name: also of its file in the work folder.
+        sees: "words" writes visual tokens as sums of word embeddings (no vision tower runs);
+            "frames" shows drawn frames.
+        frames: clip lengths, one drawn per step.
+        steps: most steps.
+        rate: learning rate.
+        goal: share of exact answers that ends the stage; above 1: only `steps` does.
+        clips: clips per step, over all processes.
+        questions: questions about each clip.
+        retrieval: weight of the retrieval loss.
+        pointer: weight of the pointer loss.
+        company: weight of what visual tokens should know of their frames.
+        looked: weight of what names should know of the frames they looked at.
+        retrieve: frames chosen in clips longer than this and the recent ones, one drawn per step.
+        helped: share of questions that are shown what they need, whatever they find.
+        crowded: share of questions whose past holds the batch's other clips too.
+        leave_out: kinds that are not asked.
+        twice: kinds asked twice as often, for each time they are named.
+        train_words: whether word embeddings are trained.
     """
 
     name: str
     sees: Sees
-    frames: tuple[int, ...]  # clip lengths, one drawn per step
+    frames: tuple[int, ...]
     steps: int
     rate: float
     goal: float = 1.01
     clips: int = 32
     questions: int = 12
-    retrieval: float = 0.0  # weight of the retrieval loss
-    pointer: float = 0.0  # weight of the pointer loss
-    company: float = 0.0  # weight of what visual tokens should know of their frames
-    looked: float = 0.0  # weight of what names should know of the frames they looked at
-    retrieve: tuple[int, ...] = (12,)  # frames chosen in clips longer than this and the recent
-    helped: float = 0.5  # share of questions that are shown what they need all the same
-    crowded: float = 0.0  # share of questions whose past holds the batch's other clips too
+    retrieval: float = 0.0
+    pointer: float = 0.0
+    company: float = 0.0
+    looked: float = 0.0
+    retrieve: tuple[int, ...] = (12,)
+    helped: float = 0.5
+    crowded: float = 0.0
     leave_out: tuple[str, ...] = ()
-    twice: tuple[str, ...] = ()  # kinds asked twice as often, for each time they are named
-    train_words: bool = False  # whether word embeddings move
+    twice: tuple[str, ...] = ()
+    train_words: bool = False
 
 
 STAGES: tuple[Stage, ...] = (

@@ -28,10 +28,14 @@ Choose = Callable[[int, Tensor, Tensor], Tensor]
 
 @dataclass
 class Past:
-    """A stream's layers: keys before RoPE, values `[B, P + F*16, 2, 64]`, outputs `[B, n, D]`.
+    """What a stream's layers hold.
 
-    summary: what stands for a frame in retrieval, its "mean" key or, by the best match, every
-    token's ("max").
+    Attributes:
+        summary: what stands for a frame in retrieval, its "mean" key or, by the best match, every
+            token's ("max").
+        keys: per layer, before RoPE, `[B, P + F*16, 2, 64]`.
+        values: per layer, of the same shape.
+        outputs: per layer, states after it, `[B, P + F*16, D]`.
     """
 
     summary: str = "mean"
@@ -40,7 +44,12 @@ class Past:
     outputs: list[Tensor] = field(default_factory=list)
 
     def summaries(self, layer: int, prefix: int) -> Tensor:
-        """Keys that stand for each frame, float32 `[B, F, m, 2, 64]`."""
+        """Return the keys that stand for each frame, float32 `[B, F, m, 2, 64]`.
+
+        Args:
+            layer: which layer's.
+            prefix: tokens before the frames.
+        """
         keys = self.keys[layer][:, prefix:].float().unflatten(1, (-1, TOKENS))
         return keys.mean(2, keepdim=True) if self.summary == "mean" else keys
 
@@ -49,11 +58,13 @@ class Past:
 class Asked:
     """What questions do in a layer; `BQ` questions padded to `L` tokens.
 
-    queries: rotated `[BQ, L, 4, 64]`. own: rotated keys `[BQ, L, 2, 64]`. probe: mean query
-    of the words before RoPE, summed per kv head, float32 `[B, Q, 2, 64]`. seen: rotated keys of
-    the prefix and the shown frames `[BQ, P + K*16, 2, 64]`. shown: int64 `[B, Q, K]`, numbers
-    of frames through all clips.
-    output: states of the batch's tokens after the layer, `[B, L, D]`.
+    Attributes:
+        queries: rotated, `[BQ, L, 4, 64]`.
+        own: rotated keys, `[BQ, L, 2, 64]`.
+        probe: mean query of the words before RoPE, summed per kv head, float32 `[B, Q, 2, 64]`.
+        seen: rotated keys of the prefix and the shown frames, `[BQ, P + K*16, 2, 64]`.
+        shown: int64 `[B, Q, K]`, frames numbered through all clips.
+        output: states of the batch's tokens after the layer, `[B, L, D]`.
     """
 
     queries: Tensor
@@ -65,7 +76,7 @@ class Asked:
 
 
 def angles(model: LlavaOnevisionForConditionalGeneration, positions: Tensor) -> Table:
-    """Cosines and sines `[..., 1, 64]` of positions."""
+    """Return cosines and sines `[..., 1, 64]` of positions `[...]`."""
     rotary = model.model.language_model.rotary_emb
     shape = positions.shape
     cos, sin = rotary(torch.zeros(1), positions.reshape(1, -1))
@@ -73,15 +84,25 @@ def angles(model: LlavaOnevisionForConditionalGeneration, positions: Tensor) -> 
 
 
 def turn(states: Tensor, table: Table) -> Tensor:
-    """Rotate `[..., heads, 64]`."""
+    """Rotate states `[..., heads, 64]` by the angles of a table."""
     cos, sin = (t.to(states.dtype) for t in table)
     return states * cos + rotate_half(states) * sin
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, *far: Tensor) -> Tensor:
-    """Attention written out: `[B, n, 4, 64]` over `[B, m, 2, 64]`; `bias` broadcasts to
-    `[B, 2, 2, n, m]`. `far` is a second query and key with their bias, whose values are `value`'s
-    first ones; both share one softmax. Returns `[B, n, 256]`."""
+    """Compute attention, written out.
+
+    Args:
+        query: `[B, n, 4, 64]`.
+        key: `[B, m, 2, 64]`.
+        value: of the same shape.
+        bias: broadcasts to `[B, 2, 2, n, m]`.
+        far: a second query and key with their bias, whose values are the first ones of `value`;
+            both share one softmax.
+
+    Returns:
+        `[B, n, 256]`.
+    """
 
     def scores(query: Tensor, key: Tensor, bias: Tensor) -> Tensor:
         grouped = query.unflatten(2, (KV_HEADS, -1)).permute(0, 2, 3, 1, 4)  # [B, 2, 2, n, 64]
@@ -98,7 +119,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, *far: Tensor
 
 
 def project(layer: Qwen2DecoderLayer, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values before RoPE, `[B, n, heads, 64]`."""
+    """Compute queries, keys and values before RoPE, `[B, n, heads, 64]`, of states `[B, n, D]`."""
     normed, own = layer.input_layernorm(hidden), layer.self_attn
     parts = (own.q_proj(normed), own.k_proj(normed), own.v_proj(normed))
     q, k, v = (p.unflatten(-1, (-1, HEAD)) for p in parts)
@@ -106,13 +127,19 @@ def project(layer: Qwen2DecoderLayer, hidden: Tensor) -> tuple[Tensor, Tensor, T
 
 
 def finish(layer: Qwen2DecoderLayer, hidden: Tensor, attended: Tensor) -> Tensor:
-    """The rest of a decoder layer after its attention."""
+    """Run the rest of a decoder layer after its attention.
+
+    Args:
+        layer: the layer.
+        hidden: states before it, `[B, n, D]`.
+        attended: what its attention gave, `[B, n, 256]`.
+    """
     hidden = hidden + layer.self_attn.o_proj(attended)
     return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
 
 
 def hide(seen: Tensor) -> Tensor:
-    """0 where seen, else -inf."""
+    """Make a bias of 0 where seen and -inf elsewhere."""
     return torch.zeros(seen.shape).masked_fill(~seen, float("-inf"))
 
 
@@ -122,7 +149,14 @@ def watch(
     prefix: int,
     summary: str = "mean",
 ) -> Past:
-    """The language model over prefix and frames `[B, n, D]`, seen through the window."""
+    """Run the language model over prefix and frames, seen through the window.
+
+    Args:
+        model: the model.
+        embeds: `[B, n, D]`, of prefix and frames.
+        prefix: tokens before the frames.
+        summary: see `Past`.
+    """
     n, local = embeds.shape[1], WINDOW * TOKENS
     at = torch.arange(n)
     distance = at[:, None] - at
@@ -146,8 +180,10 @@ def watch(
 class Layout:
     """Where the questions' tokens are: rows `[B, Q + L]` (newlines first), questions `[BQ, M]`.
 
-    spot: int64 `[BQ, M]`, index into the flattened rows. there: bool `[BQ, M]`.
-    back: int64 `[B, Q + L]`, index into the flattened questions.
+    Attributes:
+        spot: int64 `[BQ, M]`, index into the flattened rows.
+        there: bool `[BQ, M]`, False is padding.
+        back: int64 `[B, Q + L]`, index into the flattened questions.
     """
 
     spot: Tensor
@@ -156,6 +192,7 @@ class Layout:
 
     @classmethod
     def of(cls, batch: Batch) -> Layout:
+        """Lay out a batch's questions."""
         rows, count = batch.needed.shape[:2]
         block = torch.cat([torch.arange(count).expand(rows, -1), batch.block], 1)
         place = torch.cat([torch.zeros(rows, count, dtype=torch.long), batch.place + 1], 1)
@@ -171,7 +208,7 @@ class Layout:
         return cls(spot.view(-1, size), there.view(-1, size), back)
 
     def padded(self, states: Tensor) -> Tensor:
-        """`[B, Q + L, ...]` to `[BQ, M, ...]`."""
+        """Rearrange states `[B, Q + L, ...]` to `[BQ, M, ...]`."""
         return states.flatten(0, 1)[self.spot]
 
 
@@ -183,12 +220,20 @@ def answer(
     choose: Choose,
     kept: list[Tensor] | None = None,
 ) -> tuple[Tensor, list[Asked]]:
-    """The questions over what `choose(layer, probe, summaries)` shows them: int64 `[B, Q, K]`,
-    frames numbered through all clips, `clip * F + frame`.
+    """Run the language model over the questions, each seeing the frames chosen for it.
 
-    `kept`: per layer bool `[B, 1 or 2 (kv heads), K*16]`, tokens of the shown frames that are
-    not hidden. Returns states `[B, L, D]` of the questions' tokens, and what happened in each
-    layer.
+    Args:
+        model: the model.
+        batch: the questions.
+        past: the frames, from `watch`.
+        encoder: for the prefix.
+        choose: given layer, probe and summaries, returns the frames to show, int64 `[B, Q, K]`,
+            numbered through all clips as `clip * F + frame`.
+        kept: per layer bool `[B, 1 or 2 (kv heads), K*16]`, tokens of the shown frames that are
+            not hidden; None: all.
+
+    Returns:
+        states `[B, L, D]` of the questions' tokens, and what happened in each layer.
     """
     prefix = len(encoder.prefix)
     rows, count = batch.needed.shape[:2]
@@ -230,25 +275,43 @@ def answer(
 
 
 def whole_clips(rows: int, count: int, frames: int) -> Tensor:
-    """Every clip's own frames for each of its questions, int64 `[B, Q, F]`."""
+    """Show each question every frame of its own clip.
+
+    Args:
+        rows: clips, `B`.
+        count: questions about each, `Q`.
+        frames: frames of each, `F`.
+
+    Returns:
+        frames numbered through all clips, int64 `[B, Q, F]`.
+    """
     return torch.arange(rows * frames).view(rows, 1, frames).expand(rows, count, frames)
 
 
 def within(shown: Tensor, frames: int) -> Tensor:
-    """Numbers through all clips as numbers in the question's own, -1 in another, `[B, Q, K]`."""
+    """Renumber frames `[B, Q, K]` from all clips to the question's own; -1 for those of others."""
     own = shown - frames * torch.arange(len(shown))[:, None, None]
     return torch.where((own >= 0) & (own < frames), own, -1)
 
 
 def were_shown(shown: Tensor, frames: int) -> Tensor:
-    """Which frames of its own clip a question was shown, bool `[B, Q, F]`."""
+    """Say which frames of its own clip a question was shown, bool `[B, Q, F]`."""
     own = within(shown, frames)
     seen = torch.zeros(*own.shape[:2], frames + 1, dtype=torch.bool)
     return seen.scatter(-1, own % (frames + 1), True)[..., :frames]
 
 
 def recall(states: Tensor, shown: Tensor, prefix: int) -> Tensor:
-    """Prefix and shown frames, `[BQ, P + K*16, 2, 64]`, of streams' `[B, n, 2, 64]`."""
+    """Gather the prefix and the shown frames of each question.
+
+    Args:
+        states: keys or values of streams, `[B, n, 2, 64]`.
+        shown: int64 `[B, Q, K]`, frames numbered through all clips.
+        prefix: tokens before the frames.
+
+    Returns:
+        `[BQ, P + K*16, 2, 64]`.
+    """
     rows, count, many = shown.shape
     frames = states[:, prefix:].unflatten(1, (-1, TOKENS))  # [B, F, 16, 2, 64]
     chosen = frames.flatten(0, 1).flatten(1).index_select(0, shown.flatten())

@@ -40,7 +40,7 @@ CHAT_TEMPLATE = (
 
 
 def words() -> list[str]:
-    """Every word the model knows, in a fixed order."""
+    """List every word the model knows, in a fixed order."""
     texts = [SYSTEM, "system user assistant yes no and then nothing grey"]
     texts += [" ".join(phrases.NUMBERS), " ".join(world.PLACES)]
     texts += [" ".join(world.COLOURS), " ".join(world.SHAPES)]
@@ -50,7 +50,7 @@ def words() -> list[str]:
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer with its chat template."""
+    """Make the tokenizer with its chat template."""
     vocabulary = {w: i for i, w in enumerate((*SPECIAL, *words()))}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token=UNK))
     backend.normalizer = normalizers.Sequence(

@@ -1,13 +1,13 @@
-"""Train mmkv-tiny from nothing on a CPU: `python -m mmkv.models.tiny.train --work DIR`.
+"""Train mmkv-tiny from scratch on a CPU: `python -m mmkv.models.tiny.train --work DIR`.
 
 1. The language model learns the questions on scenes written in words (`words-*` stages): what a
    visual token shows is the sum of its words' embeddings, so no frame has to be drawn or seen.
 2. The vision tower and projector learn to say those same sums for drawn frames (`vision.py`).
-3. The language model goes on with the tokens that the tower delivers, clips growing (`video-*`),
-   then streams (`stream-*`).
-4. The tower once more, with many more drawings of every shape.
+3. The language model continues with the tokens that the tower delivers, on growing clips
+   (`video-*`), then on streams (`stream-*`).
+4. The tower is trained once more, with many more drawings of every shape.
 
-Every finished stage lies in the work folder and is not repeated; the seeds are fixed.
+Every finished stage is kept in the work folder and not repeated; the seeds are fixed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,12 @@ TOKEN_NOISE = 0.15  # of a written token's size: what is seen is never exact
 def optimisers(
     model: LlavaOnevisionForConditionalGeneration, stage: stages.Stage
 ) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the language model, AdamW for the rest."""
+    """Make the optimisers: Muon for the language model's matrices, AdamW for the rest.
+
+    Args:
+        model: its vision parts are frozen, its word embeddings as the stage says.
+        stage: for the learning rate.
+    """
     table = forward.word_table(model)
     table.requires_grad_(stage.train_words)
     model.model.vision_tower.requires_grad_(False)
@@ -62,7 +67,7 @@ def visual_tokens(
     encoder: Encoder,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """The clip's visual tokens, `[B, F*16, D]`, written or seen."""
+    """Make the clips' visual tokens, `[B, F*16, D]`, written in words or seen by the tower."""
     scenes, variant = batch.scenes.flatten(0, 1), batch.variant.flatten(0, 1)
     if stage.sees == "frames":
         with torch.no_grad():
@@ -85,7 +90,20 @@ def train_stage(
     summary: str,
     log: Path,
 ) -> float:
-    """Run one stage; returns its seconds."""
+    """Run one stage.
+
+    Args:
+        model: trained in place.
+        stage: what to train on.
+        bank: drawings.
+        encoder: makes the token ids.
+        seed: decides everything, with the stage's name and the process's number.
+        summary: what stands for a frame in retrieval, see `streaming.Past`.
+        log: JSON Lines file that progress is appended to.
+
+    Returns:
+        seconds that it took.
+    """
     rng = Random(f"{seed} {stage.name} {parallel.rank()}")
     generator = torch.Generator().manual_seed(rng.getrandbits(62))
     scores = Scores([k for k in KINDS if k not in stage.leave_out], stage.twice)
@@ -174,7 +192,11 @@ def train_stage(
 
 
 def run(args: argparse.Namespace) -> None:
-    """Run the stages that the work folder does not hold yet, then write the checkpoint."""
+    """Run the stages that the work folder does not hold yet, then write the checkpoint.
+
+    Args:
+        args: the command line, see `main`.
+    """
     torch.set_num_threads(args.threads)
     tokenizer = build_tokenizer()
     encoder = Encoder(tokenizer)
@@ -183,7 +205,7 @@ def run(args: argparse.Namespace) -> None:
     log = args.work / "log.jsonl"
     seconds: dict[str, float] = {}
     for stage in stages.STAGES:
-        if not stage.train_words and "vision" not in seconds:  # the words are settled
+        if not stage.train_words and "vision" not in seconds:  # word embeddings are final now
             seconds |= vision.fit_or_load(model, bank, encoder, args.work, log, args.seed)
         done = args.work / f"{stage.name}.pt"
         if not done.exists():

@@ -41,7 +41,17 @@ def fit(
     steps: int = STEPS,
     name: str = "vision",
 ) -> None:
-    """Regress every visual token onto the words of what it shows (word embeddings stay)."""
+    """Regress every visual token onto the words of what it shows; word embeddings are frozen.
+
+    Args:
+        model: its tower and projector are trained in place.
+        bank: drawings.
+        encoder: for the ids of words.
+        log: JSON Lines file that progress is appended to.
+        seed: decides everything, with the name and the process's number.
+        steps: training steps.
+        name: of the stage.
+    """
     rng = Random(f"{seed} {name} {parallel.rank()}")
     generator = torch_generator(rng)
     table = forward.word_table(model).detach()
@@ -82,7 +92,15 @@ def fit_or_load(
     name: str = "vision",
     steps: int = STEPS,
 ) -> dict[str, float]:
-    """Fit once per work folder; only the vision parts of the saved weights are loaded."""
+    """Fit once per work folder; only the vision parts of the saved weights are loaded.
+
+    Args:
+        model, bank, encoder, log, seed, name, steps: see `fit`.
+        work: folder that the result is kept in.
+
+    Returns:
+        the stage's name with the seconds that it took.
+    """
     done = work / f"{name}.pt"
     if not done.exists():
         started = time.time()

@@ -38,20 +38,26 @@ Scene = tuple[int, int, int, int]
 
 
 def object_name(number: int) -> str:
-    """`"red circle"` for an object number, `"nothing"` for an empty quadrant."""
+    """Name an object number, such as `"red circle"`; an empty quadrant is `"nothing"`."""
     if number == EMPTY:
         return NOTHING
     return f"{COLOUR_NAMES[number // len(SHAPES)]} {SHAPES[number % len(SHAPES)]}"
 
 
 def object_number(name: str) -> int:
-    """The object number of a name such as `"red circle"`."""
+    """Return the object number of a name such as `"red circle"`."""
     colour, shape = name.split()
     return COLOUR_NAMES.index(colour) * len(SHAPES) + SHAPES.index(shape)
 
 
 def inside(shape: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Whether points (u right, v down, the shape spans [-1, 1]) lie inside a shape."""
+    """Say whether points lie inside a shape.
+
+    Args:
+        shape: index in `SHAPES`.
+        u: to the right; the shape spans [-1, 1].
+        v: downwards, the same way.
+    """
     name = SHAPES[shape]
     r = np.hypot(u, v)
     if name == "circle":
@@ -77,10 +83,18 @@ def inside(shape: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 def shape_mask(
     shape: int, size: float, x: float, y: float, *, scale: int = 1, sub: int = 4
 ) -> np.ndarray:
-    """Coverage in [0, 1] of one quadrant, float32 `[32 * scale, 32 * scale]`.
+    """Compute how much of each pixel of one quadrant a shape covers.
 
-    `size`, `x` and `y` (the centre) are in pixels of the 64-pixel frame; `sub` points per pixel
-    and side are averaged.
+    Args:
+        shape: index in `SHAPES`.
+        size: width, in pixels of the 64-pixel frame.
+        x: of the centre, in the same pixels.
+        y: of the centre, in the same pixels.
+        scale: how many times finer the result is.
+        sub: points per pixel and side that are averaged.
+
+    Returns:
+        float32 `[32 * scale, 32 * scale]` in [0, 1].
     """
     n = QUADRANT * scale
     grid = (np.arange(n * sub, dtype=np.float32) + 0.5) / (scale * sub)
@@ -91,10 +105,15 @@ def shape_mask(
 
 @dataclass(frozen=True)
 class Bank:
-    """Ready drawn shapes, so that drawing a frame is one lookup per quadrant."""
+    """Shapes drawn in advance, so that drawing a frame is one lookup per quadrant.
 
-    masks: torch.Tensor  # uint8 [len(SHAPES), K, 32, 32], 255 = covered
-    cover: torch.Tensor  # float32 [len(SHAPES), K, 4], covered share of each visual token
+    Attributes:
+        masks: uint8 `[len(SHAPES), K, 32, 32]`; 255: covered.
+        cover: float32 `[len(SHAPES), K, 4]`, covered share of each visual token.
+    """
+
+    masks: torch.Tensor
+    cover: torch.Tensor
 
     @property
     def variants(self) -> int:
@@ -103,7 +122,7 @@ class Bank:
 
 
 def random_placement(rng: np.random.Generator) -> tuple[float, float, float]:
-    """Size and centre of a shape that stays one pixel inside its quadrant."""
+    """Draw the size and centre, in pixels, of a shape that stays one pixel inside its quadrant."""
     size = float(rng.uniform(*SIZES))
     low, high = size / 2 + 1, QUADRANT - size / 2 - 1
     return size, float(rng.uniform(low, high)), float(rng.uniform(low, high))
@@ -131,8 +150,14 @@ def draw(
 ) -> torch.Tensor:
     """Draw frames with the small variations that a compressed video has.
 
-    Parameters: `scenes` int64 `[N, 4]` object numbers, `variant` int64 `[N, 4]` rows of the bank.
-    Returns uint8 `[N, 3, 64, 64]`.
+    Args:
+        scenes: int64 `[N, 4]`, object numbers.
+        variant: int64 `[N, 4]`, rows of the bank.
+        bank: shapes drawn in advance.
+        generator: decides the variations.
+
+    Returns:
+        uint8 `[N, 3, 64, 64]`.
     """
     n = len(scenes)
     palette = torch.tensor(list(COLOURS.values()), dtype=torch.float32)
