@@ -2,15 +2,19 @@
 
 Nothing heavy is imported until a command needs it, so that `mmkv --help` answers at once.
 Results go to stdout; notes, warnings, progress and errors go to stderr. Exit codes: 0 done,
-1 it could not be done, 2 the command line is wrong, 130 stopped with Ctrl-C, 141 the reader of
-our output has left.
+1 it could not be done, 2 the command line is wrong, 130 stopped with Ctrl-C, 141 nobody reads our
+output any more.
 """
 
 import sys
 
 
 def main() -> None:
-    """Run the process's command line and exit."""
+    """Run the process's command line and exit.
+
+    Raises:
+        SystemExit: always, with the exit code.
+    """
     try:
         from mmkv.cli.app import run
 

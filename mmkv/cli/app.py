@@ -1,4 +1,4 @@
-"""Entry point: the command line is taken apart here, and every command is one file beside it."""
+"""Entry point: the command line is parsed here, and every command is one file beside it."""
 
 from __future__ import annotations
 
@@ -30,6 +30,11 @@ app = typer.Typer(
 
 
 def show_version(wanted: bool) -> None:
+    """Print the version, and end the command, where `wanted`.
+
+    Raises:
+        typer.Exit: after printing.
+    """
     if wanted:
         typer.echo(f"mmkv {__version__}")
         raise typer.Exit
@@ -42,7 +47,7 @@ def options(
         typer.Option("--version", callback=show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    pass
+    """Take the options that come before a command."""
 
 
 for command in (ask, caption, encode, find, demo, info, rm):
@@ -50,7 +55,11 @@ for command in (ask, caption, encode, find, demo, info, rm):
 
 
 def run() -> int:
-    """Run the process's command line; returns the exit code."""
+    """Run the process's command line.
+
+    Returns:
+        the exit code.
+    """
     try:
         code = app(prog_name="mmkv", standalone_mode=False)
     except typer.Abort:

@@ -61,7 +61,7 @@ def ask(
     top_p: Annotated[
         float,
         typer.Option(
-            min=0.0, max=1.0, metavar="P", help="Only among the likeliest words that add up to P."
+            min=0.0, max=1.0, metavar="P", help="Choose among the likeliest words adding up to P."
         ),
     ] = 1.0,
     seed: Annotated[int | None, typer.Option(metavar="N", help="Same seed, same answer.")] = None,
@@ -82,12 +82,14 @@ def ask(
       mmkv ask rtsp://10.0.0.7/live 'Is someone at the door?' --every 5 --span 5 --json
     """
     if span is not None and every is None:
-        raise typer.BadParameter("--span goes with --every")
+        raise typer.BadParameter("--span needs --every")
     if every is not None and (store, since, until) != (None, None, None):
-        raise typer.BadParameter("--every watches a source: no --store, --since or --until")
+        raise typer.BadParameter(
+            "--every watches a source; it takes no --store, --since or --until"
+        )
     if store is not None:
         if watching.duration is not None:
-            raise typer.BadParameter("--duration is for live sources; --store asks what is kept")
+            raise typer.BadParameter("--duration is for live sources, not for --store")
         questions, model = [video, *(questions or [])], model or model_of(store)
     elif not questions:
         if video != "sample":
@@ -130,16 +132,16 @@ def ask(
         watched = None
         if source is not None:
             watched = session.watch(stream, source, watching, show=show)
-        told = not json
+        aloud = not json
         answers = []
         for question in questions:
             begin = time.perf_counter()
-            if told and not quiet:
+            if aloud and not quiet:
                 typer.echo(question)
-            answer = spoken(stream, question, told, since=since, until=until, **sampling)
+            answer = spoken(stream, question, aloud, since=since, until=until, **sampling)
             seconds = time.perf_counter() - begin
             answers.append(as_dict(question, answer, seconds))
-            if told and not quiet:
+            if aloud and not quiet:
                 gap = 1 / watching.fps if source is not None else 1 / (stream.stats().fps or 1)
                 lines = remarks(answer, seconds, gap)
                 if source is not None and source.value == str(SAMPLE_VIDEO):
@@ -159,7 +161,14 @@ def ask(
 
 
 def spoken(stream: Stream, question: str, aloud: bool, **how: Any) -> Answer:
-    """The answer, written to stdout word by word while it is generated if `aloud`."""
+    """Answer a question.
+
+    Args:
+        stream: what was watched.
+        question: any text.
+        aloud: write the answer to stdout while it is generated.
+        how: further options of `Stream.ask_iter`.
+    """
     reply = stream.ask_iter(question, **how)
     try:
         for piece in reply:
@@ -173,7 +182,16 @@ def spoken(stream: Stream, question: str, aloud: bool, **how: Any) -> Answer:
 
 
 def remarks(answer: Answer, seconds: float, gap: float) -> list[str]:
-    """When it was found, how long it took, and what to know about the answer."""
+    """Say where an answer was found, how long it took, and what else to know about it.
+
+    Args:
+        answer: the answer.
+        seconds: that it took.
+        gap: seconds between frames; neighbouring ones are one moment.
+
+    Returns:
+        a line for each remark.
+    """
     if answer.frames:  # best match first
         best, *others = moments([frame.seconds for frame in answer.frames[:5]], 1.5 * gap)
         also = f", then {', '.join(others)}" if others else ""
@@ -189,7 +207,7 @@ def remarks(answer: Answer, seconds: float, gap: float) -> list[str]:
 
 
 def sample_questions() -> list[dict[str, Any]]:
-    """Questions about the bundled video whose answers are known."""
+    """Read the questions about the bundled video whose answers are known."""
     questions: list[dict[str, Any]] = jsonlib.loads(SAMPLE_NOTES.read_text(encoding="utf-8"))[
         "questions"
     ]
@@ -197,7 +215,7 @@ def sample_questions() -> list[dict[str, Any]]:
 
 
 def truth(question: str) -> list[str]:
-    """What the bundled video really shows, where its notes have the question."""
+    """Say what the bundled video really shows, where its notes have the question."""
     for note in sample_questions():
         if note["question"] == question:
             when = "" if note["seconds"] is None else "-".join(map(clock, note["seconds"]))
@@ -206,7 +224,13 @@ def truth(question: str) -> list[str]:
 
 
 def cost_line(stats: Stats, watched: session.Watched, memory: int | None) -> str:
-    """What watching cost."""
+    """Say what watching cost, in one line.
+
+    Args:
+        stats: the stream's counters.
+        watched: how long it took.
+        memory: bytes of GPU memory at most; None without a GPU.
+    """
     rate = f"{stats.frames / watched.seconds:.1f} frames/s"
     dropped = f", {watched.dropped} dropped" if watched.dropped else ""
     bits = stats.bits_per_element
@@ -226,12 +250,12 @@ def cost_line(stats: Stats, watched: session.Watched, memory: int | None) -> str
 
 
 def kept_line(store: str, stats: Stats) -> str:
-    """What a store holds that was asked."""
+    """Say what a store holds, in one line."""
     until = clock(stats.seconds or 0)
     return f"{store}: {stats.archived_frames} frames to {until}, {size(stats.disk_bytes)} on disk"
 
 
 def as_dict(question: str, answer: Answer, seconds: float) -> dict[str, Any]:
-    """An answer for `--json`."""
+    """Turn an answer into plain types for `--json`."""
     ids = list(answer.token_ids)
     return {"question": question, **answer.to_dict(), "token_ids": ids, "seconds": seconds}

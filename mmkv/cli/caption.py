@@ -1,4 +1,4 @@
-"""`mmkv caption VIDEO...`: timed captions of many videos, as rows that a rerun goes on with."""
+"""`mmkv caption VIDEO...`: timed captions of many videos, as rows that a rerun continues."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mmkv.demos.captioning.progress import Tally
 
 FORMATS = ("srt", "vtt", "parquet")
-_TOLD = 60.0  # seconds between lines where stderr is no terminal
+_LINE_SECONDS = 60.0  # between lines where stderr is not a terminal
 
 
 def caption(
@@ -35,7 +35,7 @@ def caption(
         typer.Option(
             "--list",
             metavar="FILE",
-            help="A path per line, after an id and a tab if you have ids; - is the standard input.",
+            help="One path per line, after an id and a tab if you have ids; - is standard input.",
         ),
     ] = None,
     every: Annotated[
@@ -51,11 +51,11 @@ def caption(
         bool, typer.Option("--scenes", help="Cut where the picture changes instead.")
     ] = False,
     prompt: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="What each segment is asked.")
+        str | None, typer.Option(metavar="TEXT", help="What to ask about each segment.")
     ] = None,
     summary: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="What the whole video is asked; '' for no summary."),
+        typer.Option(metavar="TEXT", help="What to ask about the whole video; '': no summary."),
     ] = None,
     format: Annotated[
         list[str] | None,
@@ -71,7 +71,7 @@ def caption(
             parser=options.positive,
             metavar="SECONDS",
             show_default="none",
-            help="Give a video up after this long.",
+            help="Give up on a video after this long.",
         ),
     ] = None,
     stall: Annotated[
@@ -79,21 +79,21 @@ def caption(
         typer.Option(
             parser=options.positive,
             metavar="SECONDS",
-            help="Or when no frame and no word came for this long.",
+            help="Or after this long without a frame or a word.",
         ),
     ] = 600.0,
     num_shards: Annotated[
         int, typer.Option(min=1, metavar="N", help="Parts that the videos are divided into.")
     ] = 1,
     shard_index: Annotated[
-        int, typer.Option(min=0, metavar="I", help="The part to do, from 0 on.")
+        int, typer.Option(min=0, metavar="I", help="The part to do, counted from 0.")
     ] = 0,
     old: Annotated[
         str,
         typer.Option(
             parser=options.one_of("refuse", "keep", "redo"),
             metavar="WHAT",
-            help="Rows made with other settings: refuse to go on, keep, or redo them.",
+            help="Rows made with other settings: refuse to run, keep them, or redo them.",
         ),
     ] = "refuse",
     ray: Annotated[
@@ -102,7 +102,7 @@ def caption(
     ] = None,
     actors: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", show_default="one per GPU", help="Models on Ray."),
+        typer.Option(min=1, metavar="N", show_default="one per GPU", help="How many, with --ray."),
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 if any video failed.")
@@ -113,10 +113,10 @@ def caption(
     max_new_tokens: options.MaxNewTokens = 128,
     memory: groups.Memory,
     key_bits: Annotated[
-        float, typer.Option(metavar="BITS", help="Of earlier frames' keys; 16: not packed.")
+        float, typer.Option(metavar="BITS", help="Pack earlier frames' keys; 16: unpacked.")
     ] = 1.5,
     value_bits: Annotated[
-        float, typer.Option(metavar="BITS", help="Of their values; 16: not packed.")
+        float, typer.Option(metavar="BITS", help="Pack their values; 16: unpacked.")
     ] = 2.0,
     loading: groups.Loading,
     quiet: options.Quiet = False,
@@ -124,8 +124,8 @@ def caption(
 ) -> None:
     """Caption videos: a caption for each stretch of time, and one for the whole.
 
-    The same command goes on where it was stopped or killed. What failed, and why, is in
-    errors.jsonl beside the output, and is tried again.
+    Run the same command again to resume where it was stopped or killed. What failed, and why, is
+    in errors.jsonl beside the output; it is tried again.
 
     \b
     Example:
@@ -138,7 +138,7 @@ def caption(
             f"--shard-index {shard_index} needs --num-shards {shard_index + 1} or more"
         )
     if actors is not None and ray is None:
-        raise typer.BadParameter("--actors is for Ray: --ray ADDRESS")
+        raise typer.BadParameter("--actors needs --ray ADDRESS")
     from mmkv.demos.captioning.listing import listed, shard
     from mmkv.demos.captioning.run import part_of
 
@@ -174,7 +174,7 @@ def caption(
     if scenes:
         from mmkv.demos.captioning.scenes import make_cutter
 
-        make_cutter(job.settings)  # told before a model is loaded
+        make_cutter(job.settings)  # reports what is missing before a model is loaded
     path = part_of(out.expanduser(), num_shards, shard_index)
     with Output(path) as output:
         line = Line(show=not quiet)
@@ -196,7 +196,7 @@ def caption(
                 tally = caption_on_ray(found, job, output, address=ray, actors=actors, **how)
         except KeyboardInterrupt:
             line.clear()
-            say("note", f"{len(output.rows)} rows are in {path}; the same command goes on")
+            say("note", f"{len(output.rows)} rows are in {path}; run the same command to resume")
             raise
         line.clear()
         if not quiet:
@@ -208,7 +208,12 @@ def caption(
 
 
 def ended(tally: Tally, path: Path) -> str:
-    """What a run did."""
+    """Say what a run did, in one line.
+
+    Args:
+        tally: its counts.
+        path: the file of its rows.
+    """
     parts = [f"{tally.done} videos captioned"]
     if tally.before:
         parts.append(f"{tally.before} were there already")
@@ -222,7 +227,11 @@ def ended(tally: Tally, path: Path) -> str:
 
 
 class Line:
-    """The one line of progress: rewritten on a terminal, else written now and then."""
+    """The one line of progress: rewritten on a terminal, else written now and then.
+
+    Args:
+        show: False writes nothing.
+    """
 
     def __init__(self, *, show: bool) -> None:
         self._show = show
@@ -233,7 +242,7 @@ class Line:
         self, tally: Tally, video: Video | None, seconds: float, duration: float | None
     ) -> None:
         now = time.monotonic()
-        gap = 0.2 if self._terminal else _TOLD
+        gap = 0.2 if self._terminal else _LINE_SECONDS
         if not self._show or now - self._last < gap:
             return
         self._last = now
@@ -252,7 +261,7 @@ class Line:
             typer.echo(text, err=True)
 
     def clear(self) -> None:
-        """Take the line off the terminal."""
+        """Erase the line from the terminal."""
         if self._show and self._terminal:
             sys.stderr.write("\r\x1b[2K")
             sys.stderr.flush()

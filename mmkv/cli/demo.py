@@ -1,4 +1,4 @@
-"""`mmkv demo`: a page in the browser to ask videos, for oneself or shared."""
+"""`mmkv demo`: a page in the browser to ask about videos, for oneself or shared."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def demo(
     *,
     model: options.Model = None,
     host: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="Listen there; 0.0.0.0 is the whole network.")
+        str, typer.Option(metavar="ADDRESS", help="Listen here; 0.0.0.0: on all networks.")
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=0, max=65535, metavar="N", help="0 takes any that is free.")
+        int, typer.Option(min=0, max=65535, metavar="N", help="0 takes any free port.")
     ] = 7860,
     auth: Annotated[
         list[str] | None,
@@ -32,7 +32,7 @@ def demo(
     ] = None,
     ssl_certfile: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Serve https, which browsers want for the camera."),
+        typer.Option(metavar="FILE", help="Serve https, which browsers require for the camera."),
     ] = None,
     ssl_keyfile: Annotated[Path | None, typer.Option(metavar="FILE", help="Its key.")] = None,
     allow_host: Annotated[
@@ -43,24 +43,24 @@ def demo(
         ),
     ] = None,
     sessions: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Visitors with a video at a time; more wait.")
+        int, typer.Option(min=1, metavar="N", help="Visitors with a video at once; others wait.")
     ] = 4,
     max_length: Annotated[
-        str, typer.Option(metavar="TIME", help="Longest video, or stay at a camera: 30min, 2h.")
+        str, typer.Option(metavar="TIME", help="Longest video, or time at a camera: 30min, 2h.")
     ] = "2h",
     max_upload: Annotated[str, typer.Option(metavar="SIZE", help="Largest file.")] = "500MB",
     max_disk: Annotated[
-        str, typer.Option(metavar="SIZE", help="Of one session: its file and its stream.")
+        str, typer.Option(metavar="SIZE", help="Disk for one session's file and stream.")
     ] = "2GB",
     max_ram: Annotated[
         str, typer.Option(metavar="SIZE", help="Host memory for one session's earlier frames.")
     ] = "1GB",
     idle: Annotated[
-        str, typer.Option(metavar="TIME", help="A visitor gone quiet for so long is forgotten.")
+        str, typer.Option(metavar="TIME", help="Forget visitors after this long without activity.")
     ] = "10min",
     temp: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Where visitors' files are, until they leave."),
+        typer.Option(metavar="DIR", help="Where visitors' files are kept until they leave."),
     ] = None,
     max_new_tokens: options.MaxNewTokens = 256,
     loading: groups.Loading,
@@ -70,7 +70,7 @@ def demo(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:  # fmt: skip
-    """Ask videos in the browser: a file, the bundled sample, a camera.
+    """Ask about videos in the browser: a file, the bundled sample, a camera.
 
     \b
     Example:
@@ -109,7 +109,7 @@ def demo(
         listening = serving.listen()
         show = session.show_progress(quiet, False)
         vlm = session.load(model, show=show, **loading.given)
-        # mmkv-tiny was not taught to follow conversations
+        # mmkv-tiny was not trained to follow conversations
         settings = Settings(follow_ups=vlm.name != session.BUNDLED)
         registry = Registry(vlm, folders, limits, hosts, settings)
         address = serving.address(listening)
@@ -117,7 +117,7 @@ def demo(
             for note in notes(serving, model):
                 say("note", note)
         typer.echo(f"mmkv demo with {vlm.name}: {address} (Ctrl-C ends it)")
-        sys.stdout.flush()  # also where it is read by a program
+        sys.stdout.flush()  # at once, also where a program reads it
         if open_browser:
             typer.launch(address)
         serve(registry, serving, folders.root, listening)
@@ -128,7 +128,11 @@ def demo(
 
 
 def need_gradio() -> None:
-    """Raises CommandError where Gradio is not installed."""
+    """Check that Gradio is installed.
+
+    Raises:
+        CommandError: it is not.
+    """
     from importlib.util import find_spec
 
     if find_spec("gradio") is None:
@@ -136,14 +140,23 @@ def need_gradio() -> None:
 
 
 def user(text: str) -> tuple[str, str]:
-    """A name and a password from `name:password`."""
+    """Split `name:password` into a name and a password.
+
+    Raises:
+        typer.BadParameter: one of them is missing.
+    """
     name, mark, password = text.partition(":")
     if not name.strip() or not mark or not password:
-        raise typer.BadParameter("--auth takes USER:PASSWORD, both not empty")
+        raise typer.BadParameter("--auth takes USER:PASSWORD, neither of them empty")
     return name.strip(), password
 
 
 def bytes_of(option: str, text: str) -> int:
+    """Read an option's size, such as "500MB".
+
+    Raises:
+        typer.BadParameter: it is not a size.
+    """
     from mmkv.config.units import parse_bytes
 
     try:
@@ -153,6 +166,11 @@ def bytes_of(option: str, text: str) -> int:
 
 
 def length(option: str, text: str) -> float:
+    """Read an option's time in seconds, such as "2h".
+
+    Raises:
+        typer.BadParameter: it is not a time.
+    """
     from mmkv.config.units import parse_seconds
 
     try:
@@ -162,26 +180,31 @@ def length(option: str, text: str) -> float:
 
 
 def notes(serving: Any, model: str | None) -> list[str]:
-    """What whoever shares the page should know."""
-    told = []
+    """List what whoever shares the page should know.
+
+    Args:
+        serving: where and how the page is served.
+        model: the model that was named, if any.
+    """
+    found = []
     if model in (None, session.BUNDLED):
-        told.append(
+        found.append(
             f"{session.BUNDLED} knows only coloured shapes; for your own videos: "
             f"mmkv demo --model {session.SUGGESTED}"
         )
     if not is_local(serving.host):
         if not serving.users:
-            told.append("everybody who can reach this machine can use the page; see --auth")
+            found.append("everybody who can reach this machine can use the page; see --auth")
         if serving.certificate is None:
-            told.append(
-                "browsers give the camera only to https or localhost, and without https "
+            found.append(
+                "browsers allow the camera only over https or on localhost, and without https "
                 "passwords and videos cross the network unprotected; see --ssl-certfile"
             )
-    return told
+    return found
 
 
 def is_local(host: str) -> bool:
-    """Whether only this machine can reach an address."""
+    """Return whether only this machine can reach an address."""
     if host == "localhost":
         return True
     try:

@@ -28,9 +28,7 @@ def encode(
     *,
     model: options.Model = None,
     store: options.Store = None,
-    append: Annotated[
-        bool, typer.Option("--append", help="Go on with the store that is there.")
-    ] = False,
+    append: Annotated[bool, typer.Option("--append", help="Append to the existing store.")] = False,
     watching: groups.Watching,
     window_frames: options.Window = None,
     packing: groups.Packing,
@@ -42,7 +40,7 @@ def encode(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Watch without asking: to see what that costs, or to keep the stream on disk.
+    """Watch without asking, to see what that costs or to keep the stream on disk.
 
     \b
     Example:
@@ -100,7 +98,19 @@ def encode(
 
 @contextmanager
 def opened(vlm: VideoLM, config: CacheConfig, kept: tuple[str, bool] | None) -> Iterator[Stream]:
-    """A stream in memory, or kept in a folder (and whether it may be there already)."""
+    """Open a stream in memory or in a store, and close it afterwards.
+
+    Args:
+        vlm: the model.
+        config: of a new stream.
+        kept: the store's folder, and whether it may exist already; None: in memory only.
+
+    Yields:
+        the stream.
+
+    Raises:
+        CommandError: there is a store already.
+    """
     if kept is None:
         with vlm.stream(config) as stream:
             yield stream
@@ -113,12 +123,12 @@ def opened(vlm: VideoLM, config: CacheConfig, kept: tuple[str, bool] | None) -> 
             at = (
                 "nothing" if stream.seconds is None else f"everything up to {clock(stream.seconds)}"
             )
-            say("note", f"{at} is kept in {folder}; the same command with --append goes on")
+            say("note", f"{at} is kept in {folder}; run the same command with --append to resume")
             raise
 
 
 def report(cost: dict[str, Any]) -> str:
-    """The cost of one video, a line for each thing that costs."""
+    """Format the cost of one video, a line for each thing that costs."""
     frames, watched = cost["frames"], cost["watch_seconds"]
     per_hour = f", {cost['gb_per_hour']:.3g} GB per hour" if cost["gb_per_hour"] else ""
     dropped = f", {cost['dropped']} dropped" if cost["dropped"] else ""

@@ -21,7 +21,7 @@ class CommandError(Exception):
 
 
 def guarded(command: Callable[..., None]) -> Callable[..., None]:
-    """Run a command so that what it raises becomes one line on stderr and an exit code."""
+    """Wrap a command so that what it raises becomes one line on stderr and an exit code."""
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
@@ -31,7 +31,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
                 sys.stdout.flush()
         except typer.Exit:
             raise
-        except BrokenPipeError as error:  # whoever read our output has left: nothing to report to
+        except BrokenPipeError as error:  # nobody reads our output any more: nobody to report to
             give_up_output()
             raise typer.Exit(EXIT_PIPE) from error
         except KeyboardInterrupt as error:
@@ -44,7 +44,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             say("error", in_words(error, model=kwargs.get("model")))
             try:
                 sys.stdout.flush()
-            except OSError:  # else Python tries once more when it ends, and complains
+            except OSError:  # otherwise Python tries once more when it ends, and complains
                 give_up_output()
             raise typer.Exit(EXIT_FAILED) from error
 
@@ -52,21 +52,23 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def give_up_output() -> None:
-    """What stdout could not take goes nowhere."""
+    """Discard what stdout could not take, and everything after it."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def stopped() -> int:
+    """Report that Ctrl-C was pressed; returns the exit code."""
     typer.echo("stopped", err=True)
     return EXIT_STOPPED
 
 
 def is_usage(error: BaseException) -> bool:
-    """Whether the parser raised it (its classes have moved between typer's versions)."""
+    """Return whether the parser raised it (its classes have moved between typer's versions)."""
     return hasattr(error, "format_message") and hasattr(error, "exit_code")
 
 
 def usage(error: Any) -> int:
+    """Report an error of the command line, as the parser raised it; returns the exit code."""
     context = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":
         typer.echo(error.format_message(), err=True)
@@ -77,7 +79,7 @@ def usage(error: Any) -> int:
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, and what caused it, and so on."""
+    """Yield the error, then what caused it, and so on."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
@@ -106,7 +108,12 @@ MEMORY = (
 
 
 def in_words(error: BaseException, model: str | None = None) -> str:
-    """One sentence and, where there is one, a next step."""
+    """Put an error into one sentence and, where there is one, a next step.
+
+    Args:
+        error: any error.
+        model: the model that was named, for errors of the Hub.
+    """
     name = type(error).__name__
     if isinstance(error, CommandError):
         return str(error)
@@ -127,4 +134,4 @@ def in_words(error: BaseException, model: str | None = None) -> str:
         return f"{error.filename}: permission denied"
     if isinstance(error, (OSError, ValueError, ImportError)) or name == "VideoError":
         return str(error) or name
-    return f"{name}: {error} (not expected: --debug shows where; please report it)"
+    return f"{name}: {error} (unexpected: --debug shows where; please report it)"

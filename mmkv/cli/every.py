@@ -32,7 +32,22 @@ def ask_every(
     show: bool,
     sampling: dict[str, Any],
 ) -> None:
-    """Print a line per answer until the source ends, the time is up, or Ctrl-C is typed."""
+    """Print a line per answer until the source ends, the time is up, or Ctrl-C is pressed.
+
+    Args:
+        stream: a new stream.
+        source: what to watch.
+        questions: asked one after the other, each time.
+        every: seconds of the stream between two times.
+        span: seconds that an answer looks back; None: at everything.
+        watching: how the source is watched, and for how long.
+        json: print a JSON object per answer.
+        show: show progress on stderr.
+        sampling: further options of `Stream.ask`.
+
+    Raises:
+        CommandError: no frame could be read.
+    """
     with session.status(f"connecting to {source.name}", show):
         feed = stream.start(source.value, fps=watching.fps, reader=watching.reader)
     first, *others = questions
@@ -49,14 +64,14 @@ def ask_every(
             count += 1
             at = answer.as_of
             since = None if span is None else at - span
-            told = [(first, answer)]
-            told += [(q, stream.ask(q, since=since, until=at, **sampling)) for q in others]
-            for question, one in told:
+            answers = [(first, answer)]
+            answers += [(q, stream.ask(q, since=since, until=at, **sampling)) for q in others]
+            for question, one in answers:
                 typer.echo(line(source, question, one, asking, json))
     except KeyboardInterrupt:
         if not source.live:
             raise
-        say("note", f"stopped after {took(time.time() - begun)}, {count} times asked")
+        say("note", f"stopped after {took(time.time() - begun)}; times asked: {count}")
     finally:
         if timer is not None:
             timer.cancel()
@@ -67,7 +82,15 @@ def ask_every(
 
 
 def line(source: Source, question: str, answer: Answer, asking: AskEvery, json: bool) -> str:
-    """An answer as one line."""
+    """Format an answer as one line.
+
+    Args:
+        source: what is watched.
+        question: what was asked.
+        answer: the answer.
+        asking: counts what was skipped.
+        json: as a JSON object.
+    """
     if not json:
         skipped = f" ({asking.skipped} moments skipped so far)" if asking.skipped else ""
         return f"{clock(answer.as_of)}  {' '.join(answer.text.split())}{skipped}"

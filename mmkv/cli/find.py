@@ -1,4 +1,4 @@
-"""`mmkv find VIDEO TEXT`: when in a video something is seen, without asking for words."""
+"""`mmkv find VIDEO TEXT`: when in a video something is seen, without generating words."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def find(
     *,
     store: options.Store = None,
     model: options.Model = None,
-    k: Annotated[int, typer.Option("--k", "-k", min=1, metavar="N", help="Most moments.")] = 5,
+    k: Annotated[int, typer.Option("--k", "-k", min=1, metavar="N", help="How many moments.")] = 5,
     since: options.Since = None,
     until: options.Until = None,
     watching: groups.Watching,
@@ -49,7 +49,7 @@ def find(
         if text is not None:
             raise typer.BadParameter("with --store there is no VIDEO: mmkv find --store DIR TEXT")
         if watching.duration is not None:
-            raise typer.BadParameter("--duration is for live sources; --store asks what is kept")
+            raise typer.BadParameter("--duration is for live sources, not for --store")
         video, text, model = "", video, model or model_of(store)
     if text is None:
         raise typer.BadParameter("no text given: mmkv find VIDEO 'a person at the door'")
@@ -82,11 +82,11 @@ def find(
     for line in lines(found):
         typer.echo(line)
     if not quiet:
-        typer.echo(f"{len(found)} of {frames} frames' moments in {took(seconds)}", err=True)
+        typer.echo(f"{len(found)} moments from {frames} frames in {took(seconds)}", err=True)
 
 
 def lines(moments: tuple[Moment, ...]) -> list[str]:
-    """A table: when, the best frame, and its score."""
+    """Format moments as a table: when, the best frame, and its score."""
     if not moments:
         return ["nothing stands out"]
     rows = [("when", "best at", "score")]

@@ -1,6 +1,6 @@
-"""Options that go together: a command takes a group as one parameter.
+"""Options that belong together: a command takes a group as one parameter.
 
-Typer reads a command's signature; `expanded` puts a group's options there, each by itself.
+Typer reads a command's signature; `expanded` puts a group's options there, one by one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mmkv.cli import options
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Base of groups, whose fields are options with their defaults."""
+    """Base class of groups, whose fields are options with their defaults."""
 
     @property
     def given(self) -> dict[str, Any]:
@@ -26,7 +26,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Loading(Group):
-    """How a model is loaded."""
+    """How a model is loaded; the options' help says what each field is."""
 
     max_pixels: options.MaxPixels = None
     device: options.Device = "auto"
@@ -36,7 +36,7 @@ class Loading(Group):
 
 @dataclass(frozen=True, slots=True)
 class Watching(Group):
-    """How a source is watched."""
+    """How a source is watched; the options' help says what each field is."""
 
     fps: options.Fps = 1.0
     duration: options.Duration = None
@@ -45,7 +45,7 @@ class Watching(Group):
 
 @dataclass(frozen=True, slots=True)
 class Memory(Group):
-    """How much of a stream is there for a question."""
+    """How much of a stream a question can see; the options' help says what each field is."""
 
     window_frames: options.Window = None
     retrieve_frames: options.Retrieve = None
@@ -54,7 +54,7 @@ class Memory(Group):
 
 @dataclass(frozen=True, slots=True)
 class Packing(Group):
-    """How earlier frames are packed and thinned."""
+    """How earlier frames are packed and thinned; the options' help says what each field is."""
 
     key_bits: options.KeyBits = None
     value_bits: options.ValueBits = None
@@ -65,7 +65,7 @@ class Packing(Group):
 
 
 def expanded(command: Callable[..., None]) -> Callable[..., None]:
-    """A command as Typer sees it: every option of its groups is a parameter."""
+    """Wrap a command for Typer: every option of its groups becomes a parameter."""
     hints = get_type_hints(command, include_extras=True)
     groups = {
         n: hint for n, hint in hints.items() if inspect.isclass(hint) and issubclass(hint, Group)

@@ -45,7 +45,7 @@ NO_TRITON = "the cache kernels run in torch on every device (pip install triton)
 
 def info(
     folder: Annotated[
-        str | None, typer.Argument(metavar="DIR", help="A store: what it holds.")
+        str | None, typer.Argument(metavar="DIR", help="A store; show what it holds.")
     ] = None,
     *,
     model: options.Model = None,
@@ -86,6 +86,7 @@ def info(
 
 
 def installed(name: str) -> str | None:
+    """Return a package's version; None where it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -93,7 +94,7 @@ def installed(name: str) -> str | None:
 
 
 def missing() -> dict[str, str]:
-    """What is not on this machine, and what to do where that matters."""
+    """Say what this machine lacks, and what to do where that matters."""
     import torch
 
     found = {}
@@ -108,7 +109,7 @@ def missing() -> dict[str, str]:
 
 
 def operations() -> list[str]:
-    """The steps over the cache that have a Triton kernel beside the one in torch."""
+    """List the operations on the cache that have a Triton kernel beside the one in torch."""
     from mmkv.kernels import dispatch
 
     folder = Path(str(dispatch.__file__)).parent
@@ -116,7 +117,7 @@ def operations() -> list[str]:
 
 
 def devices() -> list[dict[str, Any]]:
-    """Every device torch can use, and what the engine does on it."""
+    """List every device torch can use, and what the engine does on it."""
     import torch
 
     found: list[dict[str, Any]] = [
@@ -134,7 +135,7 @@ def devices() -> list[dict[str, Any]]:
 
 
 def kernels(device: str) -> str:
-    """What the steps over the cache run in on a device, and why not in Triton."""
+    """Say what the operations on the cache run in on a device, and why not in Triton."""
     import torch
 
     from mmkv.kernels.dispatch import why_not
@@ -150,14 +151,23 @@ def kernels(device: str) -> str:
 
 
 def families() -> dict[str, list[str]]:
-    """Supported families, each with the architectures that a checkpoint may name."""
+    """List the supported families, each with the architectures that a checkpoint may name."""
     from mmkv.models.registry import FAMILIES
 
     return {family.family: list(family.architectures) for family in FAMILIES}
 
 
 def cost_of(name: str, fps: float, loading: groups.Loading) -> dict[str, Any]:
-    """What a 1080p video costs with a model, from its configuration: no weights are loaded."""
+    """Work out what a 1080p video costs with a model, from its configuration alone.
+
+    Args:
+        name: a Hub id, a folder, or the bundled model.
+        fps: frames per second of video.
+        loading: how the model would be loaded; no weights are.
+
+    Returns:
+        sizes in bytes, and rates in GB per hour of video.
+    """
     import torch
     import transformers
     from accelerate import init_empty_weights
@@ -200,8 +210,14 @@ def cost_of(name: str, fps: float, loading: groups.Loading) -> dict[str, Any]:
 
 
 def packed(vlm: VideoLM, fps: float) -> list[dict[str, Any]]:
-    """Bits per element of packed keys and values, counted on a page of noise, and what an hour of
-    1080p video then takes.
+    """Measure packed keys and values on a page of noise.
+
+    Args:
+        vlm: the model.
+        fps: frames per second of video.
+
+    Returns:
+        for each setting, its bits per element, and GB per hour of 1080p video.
     """
     import torch
 
@@ -232,7 +248,7 @@ def packed(vlm: VideoLM, fps: float) -> list[dict[str, Any]]:
 
 
 def report(found: dict[str, Any]) -> str:
-    """Everything found, one line each."""
+    """Format everything found, one line each."""
     rows = [("python", found["python"])]
     rows += [(name, number or "not installed") for name, number in found["packages"].items()]
     for device in found["devices"]:

@@ -15,12 +15,12 @@ from mmkv.config.units import clock
 
 
 def say(kind: str, text: str) -> None:
-    """One line on stderr, without the password of any address in it."""
+    """Write one line to stderr, without the password of any address in it."""
     typer.echo(f"{kind}: {' '.join(without_secrets(text).split())}", err=True)
 
 
 def without_secrets(text: str) -> str:
-    """`text` with every network address in it redacted."""
+    """Redact every network address in a text."""
     if "://" not in text:
         return text
     from mmkv.video.redact import redact
@@ -30,7 +30,14 @@ def without_secrets(text: str) -> str:
 
 @contextmanager
 def plain(*, quiet: bool) -> Iterator[None]:
-    """While a command runs: warnings and log messages, its own and the libraries', as one line."""
+    """Show warnings and log messages, our own and the libraries', as one line each.
+
+    Args:
+        quiet: show errors only.
+
+    Yields:
+        nothing; the earlier handlers are restored afterwards.
+    """
 
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
         if issubclass(category, UserWarning) and not quiet:
@@ -39,7 +46,7 @@ def plain(*, quiet: bool) -> Iterator[None]:
     ours = logging.getLogger("mmkv")
     levels = {
         ours: logging.ERROR if quiet else logging.WARNING,
-        logging.getLogger("mmkv.session.feed"): logging.CRITICAL,  # told by `session.watch_live`
+        logging.getLogger("mmkv.session.feed"): logging.CRITICAL,  # `session.watch_live` says it
         logging.getLogger("huggingface_hub"): logging.ERROR,  # not each of its retries
     }
     before = {logger: logger.level for logger in levels}
@@ -61,11 +68,12 @@ class Lines(logging.Handler):
     """Log records as lines on stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
         say(record.levelname.lower(), record.getMessage())
 
 
 def moments(times: Sequence[float], gap: float) -> list[str]:
-    """Positions, best first, with neighbours closer than `gap` seconds joined: 0:42-0:45, 0:03."""
+    """Format positions, best first, those at most `gap` seconds apart joined: 0:42-0:45, 0:03."""
     runs: list[list[float]] = []
     for time in sorted(times):
         if runs and time - runs[-1][-1] <= gap:
@@ -78,6 +86,6 @@ def moments(times: Sequence[float], gap: float) -> list[str]:
 
 
 def table(rows: Sequence[tuple[str, str]]) -> str:
-    """Two columns, the first padded."""
+    """Format two columns, the first padded."""
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}".rstrip() for name, value in rows)

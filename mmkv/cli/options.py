@@ -14,7 +14,11 @@ READERS = ("auto", "pyav", "decord", "opencv")
 
 
 def positive(text: str) -> float:
-    """A number above zero, for rates and durations."""
+    """Read a number above zero, for rates and durations.
+
+    Raises:
+        typer.BadParameter: it is not one.
+    """
     try:
         value = float(text)
     except ValueError:
@@ -25,7 +29,14 @@ def positive(text: str) -> float:
 
 
 def moment(text: str) -> float:
-    """A position in a video: seconds, m:ss or h:mm:ss."""
+    """Read a position in a video: seconds, m:ss or h:mm:ss.
+
+    Returns:
+        seconds.
+
+    Raises:
+        typer.BadParameter: it is none of these.
+    """
     parts = text.split(":")
     try:
         values = [float(part) for part in parts]
@@ -37,7 +48,7 @@ def moment(text: str) -> float:
 
 
 def one_of(*allowed: str) -> Callable[[str], str]:
-    """A parser that lets only these words through."""
+    """Make a parser that allows only these words; it raises `typer.BadParameter` for others."""
 
     def parse(text: str) -> str:
         if text not in allowed:
@@ -108,12 +119,12 @@ KeepRatio = Annotated[
 Eviction = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", help="Which: diverse, text-prior, snapkv, temporal, temporal+snapkv, ..."
+        metavar="NAME", help="By: diverse, text-prior, snapkv, temporal, temporal+snapkv, ..."
     ),
 ]
 Merging = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Fold the others in: average, pivot or weighted."),
+    typer.Option(metavar="NAME", help="Merge the others in: average, pivot or weighted."),
 ]
 Focus = Annotated[
     str | None,
@@ -125,10 +136,10 @@ MaxRam = Annotated[
 ]
 Store = Annotated[
     str | None,
-    typer.Option(metavar="DIR", help="A folder that the stream is kept in."),
+    typer.Option(metavar="DIR", help="A folder to keep the stream in."),
 ]
 MaxDisk = Annotated[
-    str | None, typer.Option(metavar="SIZE", help="What a store may take; the oldest goes first.")
+    str | None, typer.Option(metavar="SIZE", help="Size limit of a store; the oldest goes first.")
 ]
 MaxAge = Annotated[
     str | None, typer.Option(metavar="TIME", help="How far a store reaches back: 12h, 7d.")
@@ -139,17 +150,17 @@ Duration = Annotated[
 ]
 Since = Annotated[
     float | None,
-    typer.Option(parser=moment, metavar="TIME", help="Ignore what was before: 90 or 1:30."),
+    typer.Option(parser=moment, metavar="TIME", help="Ignore what came before: 90 or 1:30."),
 ]
 Until = Annotated[
-    float | None, typer.Option(parser=moment, metavar="TIME", help="Ignore what was after.")
+    float | None, typer.Option(parser=moment, metavar="TIME", help="Ignore what came after.")
 ]
-MaxNewTokens = Annotated[int, typer.Option(min=1, metavar="N", help="Longest answer.")]
+MaxNewTokens = Annotated[int, typer.Option(min=1, metavar="N", help="Longest answer, in tokens.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress bars.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 def given(**options: Any) -> dict[str, Any]:
-    """The options that were given, so that what was not keeps the engine's own default."""
+    """Keep the options that were given, so that the others keep the engine's own default."""
     return {name: value for name, value in options.items() if value is not None}

@@ -28,16 +28,16 @@ SUGGESTED = "Qwen/Qwen3-VL-2B-Instruct"
 
 
 def note_tiny() -> None:
-    """Say that the bundled model knows nothing of the world, and how to ask one that does."""
+    """Note that the bundled model knows nothing of the world, and how to ask one that does."""
     words = sys.argv[1:]
     end = words.index("--") if "--" in words else len(words)
     words[end:end] = ["--model", SUGGESTED]
     command = shlex.join([*program(), *map(without_secrets, words)])
-    typer.echo(f"note: {BUNDLED} knows only coloured shapes; otherwise: {command}", err=True)
+    typer.echo(f"note: {BUNDLED} knows only coloured shapes; for other videos: {command}", err=True)
 
 
 def program() -> list[str]:
-    """What to type for `mmkv` here: it may be in an environment that is not active."""
+    """Return what to type for `mmkv` here: it may be in an environment that is not active."""
     if shutil.which("mmkv"):
         return ["mmkv"]
     typed = Path(sys.argv[0])
@@ -45,7 +45,7 @@ def program() -> list[str]:
 
 
 def plain_transformers(*, bars: bool) -> None:
-    """Only errors from transformers, and its progress bars only where ours are shown."""
+    """Show only errors of transformers, and its progress bars only if `bars`."""
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
@@ -54,12 +54,18 @@ def plain_transformers(*, bars: bool) -> None:
 
 
 def load(model: str | None, *, show: bool, **options: Any) -> VideoLM:
-    """The model, with a line saying so while it loads if `show`."""
+    """Load a model.
+
+    Args:
+        model: a Hub id, a folder or the bundled model; None: the bundled model.
+        show: show a line on stderr while it loads.
+        options: further arguments of `mmkv.load`.
+    """
     import mmkv
 
     with status(f"loading {model or BUNDLED}", show):
         plain_transformers(bars=show)
-        if model in (None, BUNDLED):  # so small that on a busy machine threads only cost
+        if model in (None, BUNDLED):  # so small that threads only cost time on a busy machine
             import torch
 
             torch.set_num_threads(1)
@@ -67,12 +73,17 @@ def load(model: str | None, *, show: bool, **options: Any) -> VideoLM:
 
 
 def show_progress(quiet: bool, json: bool) -> bool:
+    """Return whether progress should be shown: only on a terminal, and only if wanted."""
     return sys.stderr.isatty() and not quiet and not json
 
 
 @contextmanager
 def status(text: str, show: bool) -> Iterator[None]:
-    """A spinner on stderr, gone when done."""
+    """Show a spinner with a text on stderr, if `show`; it disappears afterwards.
+
+    Yields:
+        nothing.
+    """
     if not show:
         yield
         return
@@ -84,7 +95,16 @@ def status(text: str, show: bool) -> Iterator[None]:
 
 @contextmanager
 def bar(text: str, total: float | None, show: bool) -> Iterator[Any]:
-    """A progress bar over seconds of video, as a function `update(seconds, text, total)`."""
+    """Show a progress bar over seconds of video on stderr, if `show`; it disappears afterwards.
+
+    Args:
+        text: shown beside it at first.
+        total: seconds of the whole; None if unknown.
+        show: False shows nothing.
+
+    Yields:
+        a function `update(seconds, text, total)`.
+    """
     if not show:
         yield lambda seconds, text, total=None: None
         return
@@ -105,7 +125,9 @@ def bar(text: str, total: float | None, show: bool) -> Iterator[Any]:
 class Watched:
     """What watching took.
 
-    seconds: of wall clock. dropped: frames that a live source gave and that were not looked at.
+    Attributes:
+        seconds: by the wall clock.
+        dropped: frames that a live source gave but the model did not look at.
     """
 
     seconds: float
@@ -120,7 +142,18 @@ def watch(
     show: bool,
     rest: Any = None,
 ) -> Watched:
-    """Show the source to the stream, or what is left of it."""
+    """Show a source to the stream.
+
+    Args:
+        stream: what takes it in.
+        source: the source.
+        watching: how it is watched, and for how long.
+        show: show progress on stderr.
+        rest: frames that remain of the source, to watch instead; None: all of it.
+
+    Raises:
+        CommandError: no frame could be read.
+    """
     begin, dropped = time.perf_counter(), 0
     if source.live:
         dropped = watch_live(stream, source, watching, show=show)
@@ -142,10 +175,14 @@ def watch(
 
 
 def watch_live(stream: Stream, source: Source, watching: Watching, *, show: bool) -> int:
-    """Watch until the time is up, the source ends, or Ctrl-C; raises if nothing was seen.
+    """Watch a live source until the time is up, the source ends, or Ctrl-C is pressed.
 
     Returns:
         how many frames were dropped.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed before anything was seen.
+        Exception: the source's error, where nothing was seen before it.
     """
     with status(f"connecting to {source.name}", show):
         feed = stream.start(source.value, fps=watching.fps, reader=watching.reader)
@@ -162,18 +199,18 @@ def watch_live(stream: Stream, source: Source, watching: Watching, *, show: bool
     except KeyboardInterrupt:
         if not stream.stats().frames:
             raise
-        say("note", "stopped watching; going on with what was seen (Ctrl-C again to leave)")
+        say("note", "stopped watching; continuing with what was seen (Ctrl-C again to leave)")
     finally:
         feed.stop()
     if feed.error is not None:
         if not stream.stats().frames:
             raise feed.error
-        say("warning", f"{feed.error}; going on with what was seen until then")
+        say("warning", f"{feed.error}; continuing with what was seen until then")
     return feed.dropped
 
 
 def ended(feed: Feed) -> bool:
-    """Whether the source has ended, by itself or by an error; waits a moment for it."""
+    """Return whether a source has ended, by itself or by an error; waits a moment for it."""
     try:
         return feed.wait(0.2)
     except Exception:
@@ -183,7 +220,7 @@ def ended(feed: Feed) -> bool:
 
 
 def peak_gpu_bytes(vlm: VideoLM) -> int | None:
-    """Most GPU memory in use so far, or None where there is no GPU."""
+    """Return the most GPU memory in use so far, in bytes; None where there is no GPU."""
     import torch
 
     device = torch.device(vlm.device)

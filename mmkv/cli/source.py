@@ -9,16 +9,17 @@ import typer
 
 from mmkv.models.tiny import SAMPLE_VIDEO
 
-FILES = {"file", "http", "https"}  # --duration says that the last two are a stream without end
+FILES = {"file", "http", "https"}  # with --duration, the last two are streams without an end
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
     """A video that was named on the command line.
 
-    value: what the engine takes: a path, an address, or a webcam's index.
-    name: the same for people's eyes, without a password.
-    live: it has no end of its own.
+    Attributes:
+        value: what the engine takes: a path, an address, or a webcam's index.
+        name: the same for people to read, without a password.
+        live: whether it has no end of its own.
     """
 
     value: str | int
@@ -27,7 +28,16 @@ class Source:
 
     @classmethod
     def parse(cls, text: str, *, duration: float | None) -> Source:
-        """Understand `text`; raises ValueError or OSError if it names no video."""
+        """Find out what a text names.
+
+        Args:
+            text: as typed by the user.
+            duration: seconds that a live source is to be watched; None: not said.
+
+        Raises:
+            ValueError, OSError: it names no video.
+            typer.BadParameter: `duration` was given for a source that ends by itself.
+        """
         from mmkv.video import open_source
         from mmkv.video.redact import redact
 
@@ -55,5 +65,5 @@ class Source:
                 "--until limits what a question may look at"
             )
         if not source.live and scheme not in FILES:
-            open_source(source.value).close()  # a bad file is told before a model is loaded
+            open_source(source.value).close()  # a bad file is reported before a model is loaded
         return source

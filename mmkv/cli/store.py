@@ -1,4 +1,4 @@
-"""Streams kept on disk: made or gone on with by `mmkv encode`, described, and removed."""
+"""Streams kept on disk: made or continued by `mmkv encode`, described, and removed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 
 def model_of(folder: str) -> str:
-    """The model that made a store, by the name it was loaded by."""
+    """Return the model that made a store, by the name it was loaded by.
+
+    Raises:
+        StoreError: there is no store, or it cannot be read.
+    """
     from mmkv.store import meta
 
     name: str = meta.load(Path(folder).expanduser().absolute())["model"]["name"]
@@ -27,7 +31,17 @@ def model_of(folder: str) -> str:
 
 
 def stream_of(vlm: VideoLM, config: CacheConfig, folder: str, *, append: bool) -> Stream:
-    """A new stream kept in a folder, or the one that is there already if `append`."""
+    """Make a stream kept in a folder, or open the one that is there.
+
+    Args:
+        vlm: the model.
+        config: of the stream.
+        folder: the store's folder.
+        append: whether there may be a store already.
+
+    Raises:
+        CommandError: there is a store, and `append` is False.
+    """
     from mmkv.store import meta
 
     path = Path(folder).expanduser().absolute()
@@ -37,14 +51,25 @@ def stream_of(vlm: VideoLM, config: CacheConfig, folder: str, *, append: bool) -
         found = describe(folder)
         raise CommandError(
             f"there is a store at {folder} already, with {found['frames']} frames to "
-            f"{clock(found['until'] or 0)}; --append goes on with it (after the last frame, where "
-            f"it is the same video), and `mmkv rm {folder}` removes it"
+            f"{clock(found['until'] or 0)}; --append continues it (after the last frame, if it is "
+            f"the same video), and `mmkv rm {folder}` removes it"
         )
     return vlm.open(path, mode="a", config=config)
 
 
 def rest_of(stream: Stream, source: Source, fps: float, reader: str) -> Any:
-    """What is to be watched of a source: where the stream ended in the middle of it, its rest."""
+    """Work out what is left to watch of a source.
+
+    Args:
+        stream: with a store that is open for writing.
+        source: the source.
+        fps: frames per second of video.
+        reader: what reads a file.
+
+    Returns:
+        what `Stream.encode` takes: the rest of the source, where the stream ended in the middle of
+        it, else the source.
+    """
     store = stream._state.store
     assert store is not None
     assert store.writer is not None
@@ -79,7 +104,14 @@ def rest_of(stream: Stream, source: Source, fps: float, reader: str) -> Any:
 
 
 def describe(folder: str, *, check: bool = False) -> dict[str, Any]:
-    """What a store holds; `check` reads every byte of it.
+    """Describe what a store holds.
+
+    Args:
+        folder: the store's folder.
+        check: read every byte of it, to find damage.
+
+    Returns:
+        plain types, for JSON.
 
     Raises:
         StoreError: there is no store, or it cannot be read.
@@ -127,7 +159,7 @@ def describe(folder: str, *, check: bool = False) -> dict[str, Any]:
 
 
 def lines(found: dict[str, Any]) -> str:
-    """The same for people."""
+    """Format the result of `describe` for people to read."""
     until = "nothing yet" if found["until"] is None else clock(found["until"])
     span = "" if found["since"] is None else f", {clock(found['since'])} to {until}"
     gone = f", {found['forgotten']} earlier ones left the store" if found["forgotten"] else ""
@@ -156,17 +188,17 @@ def lines(found: dict[str, Any]) -> str:
     if found["lost"] and found["damaged"] is None:
         rows.append(("lost", "; ".join(found["lost"])))
     if found["damaged"] is not None:
-        told = "; ".join(found["damaged"]) or "every byte is as it was written"
-        rows.append(("checked", told))
+        checked = "; ".join(found["damaged"]) or "every byte is as it was written"
+        rows.append(("checked", checked))
     return table(rows)
 
 
 def rm(
-    folder: Annotated[str, typer.Argument(metavar="DIR", help="A store of `mmkv encode`.")],
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="A store made by `mmkv encode`.")],
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Remove a store and all it holds of a video; anything that is no store is left alone.
+    """Remove a store and all it holds of a video; a folder that is not a store is left alone.
 
     \b
     Example:

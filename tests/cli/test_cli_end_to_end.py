@@ -202,7 +202,7 @@ def test_ctrl_c_on_a_live_source_asks_at_once(camera: str) -> None:
     ask = ["ask", camera, "What is there now?", "--max-new-tokens", "4", "--duration", "3600"]
     shown, code = on_a_terminal(ask, stop_at=r"live \d+:\d\d, [1-9]\d* frames")
     assert code == 0
-    assert "going on with what was seen" in shown
+    assert "continuing with what was seen" in shown
     assert "answered in" in shown
     assert "s3cret" not in shown
 

@@ -283,7 +283,7 @@ def test_without_a_model_the_same_command_with_one_is_shown(
     _, _, err = run("ask", video, "what's there?")
     assert err.count("\n") == 1
     assert "mmkv-tiny knows only coloured shapes" in err
-    command = shlex.split(err.partition("otherwise: ")[2])
+    command = shlex.split(err.partition("for other videos: ")[2])
     assert command == [
         "mmkv", "ask", video, "what's there?", "--model", "Qwen/Qwen3-VL-2B-Instruct",
     ]  # fmt: skip
@@ -293,7 +293,7 @@ def test_the_shown_command_can_be_typed_where_mmkv_is_not_on_the_path(
     run: Run, engine: Engine, video: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    assert "otherwise: mmkv ask" in run("ask", video, "q")[2]
+    assert "for other videos: mmkv ask" in run("ask", video, "q")[2]
     monkeypatch.setattr(sys, "argv", [".venv/bin/mmkv", "ask"])
     assert session.program() == [".venv/bin/mmkv"]
     monkeypatch.setattr(sys, "argv", ["/lib/mmkv/__main__.py", "ask"])
@@ -336,7 +336,7 @@ def test_a_live_source_that_breaks_is_asked_about_what_was_seen(run: Run, engine
     engine.error = OSError("the camera went away")
     code, out, err = run("ask", "0", "q")
     assert code == 0
-    assert "warning: the camera went away; going on with what was seen" in err
+    assert "warning: the camera went away; continuing with what was seen" in err
     assert "a red circle" in out
 
 
@@ -389,7 +389,7 @@ class OutOfMemoryError(RuntimeError):
         (OutOfMemoryError("CUDA out of memory"), "smaller --max-pixels"),
         (ValueError("dtype='x' is not known"), "dtype='x' is not known"),
         (ImportError("Using device_map needs accelerate"), "needs accelerate"),
-        (KeyError("lost"), "KeyError: 'lost' (not expected: --debug"),
+        (KeyError("lost"), "KeyError: 'lost' (unexpected: --debug"),
         (OSError("first line\n   second line"), "first line second line"),
     ],
 )
@@ -456,7 +456,7 @@ def test_ctrl_c_while_live_asks_at_once(
     with heeding_ctrl_c():
         code, out, err = run("ask", "0", "q", "--model", "some/model")
     assert code == 0
-    assert "going on with what was seen" in err
+    assert "continuing with what was seen" in err
     assert "a red circle" in out
 
 
