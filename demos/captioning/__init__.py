@@ -1,8 +1,8 @@
 """Dense timed captions of videos, one or a whole folder: the `mmkv caption` command and its parts.
 
 `caption` does one video; `run.caption_videos` does many, in a process that may be killed, with rows
-appended to a JSON Lines file that a rerun goes on with; `on_ray.caption_on_ray` does that on
-several devices or machines.
+appended to a JSON Lines file that a rerun continues; `on_ray.caption_on_ray` does that on several
+devices or machines.
 """
 
 from __future__ import annotations

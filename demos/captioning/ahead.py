@@ -10,7 +10,12 @@ from mmkv.video import FrameSource, open_source
 
 
 class Ahead:
-    """Opens a video in a thread; the source then reads ahead within its own bounds."""
+    """Opens a video in a thread; the source then reads ahead within its own bounds.
+
+    Args:
+        video: what to open.
+        settings: for the rate and the reader.
+    """
 
     def __init__(self, video: Video, settings: Captioning) -> None:
         self.video = video
@@ -21,7 +26,7 @@ class Ahead:
         self._thread.start()
 
     def take(self) -> FrameSource:
-        """The source, now the caller's to close.
+        """Hand over the source, once it is open; the caller has to close it.
 
         Raises:
             Exception: what opening it raised.
@@ -33,14 +38,14 @@ class Ahead:
         return self._source
 
     def close(self) -> None:
-        """Give the source up, whenever it is there."""
+        """Give up the source; it is closed once it has been opened. Returns at once."""
         threading.Thread(target=self._give_up, daemon=True).start()
 
     def _open(self) -> None:
         try:
             settings = self._settings
             self._source = open_source(self.video.path, fps=settings.fps, reader=settings.reader)
-        except Exception as error:  # told when the video's turn comes
+        except Exception as error:  # raised when the video's turn comes
             self._error = error
 
     def _give_up(self) -> None:

@@ -11,9 +11,13 @@ from typing import Any
 class Segment:
     """A stretch of a video and its caption.
 
-    start, end: seconds; the end is where the next segment starts. frames: looked at in it.
-    complete: whether the caption ended by itself, not at `max_new_tokens`.
-    thumbnail: a small JPEG of its middle frame, where asked for.
+    Attributes:
+        start: seconds.
+        end: seconds; where the next segment starts.
+        caption: what happens in it.
+        frames: frames looked at in it.
+        complete: whether the caption ended by itself, not at `max_new_tokens`.
+        thumbnail: a small JPEG of its middle frame, where asked for.
     """
 
     start: float
@@ -24,7 +28,7 @@ class Segment:
     thumbnail: bytes | None = field(default=None, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types, for JSON."""
+        """Convert to plain types, for JSON, without the thumbnail."""
         found = {"start": round(self.start, 3), "end": round(self.end, 3), "caption": self.caption}
         return found if self.complete else {**found, "complete": False}
 
@@ -33,10 +37,16 @@ class Segment:
 class Captions:
     """One video's captions.
 
-    name: of the video. caption: of the whole video, "" where none was asked for.
-    segments: in the order of time, without gaps. duration: seconds. frames: looked at.
-    bits_per_element: of the packed past. warnings: about the file, and captions cut off.
-    timings: seconds spent on decode (waiting for frames), encode, captions, summary and in all.
+    Attributes:
+        name: of the video.
+        caption: of the whole video; "" where none was asked for.
+        segments: in order of time, without gaps.
+        duration: seconds.
+        frames: frames looked at.
+        bits_per_element: of the packed past.
+        warnings: about the file, and captions that were cut off.
+        timings: seconds spent on decode (waiting for frames), encode, captions, summary and in
+            all ("total").
     """
 
     name: str
@@ -60,7 +70,7 @@ class Captions:
         return "\n".join([self.caption, *lines] if self.caption else lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types, for JSON; without the thumbnails."""
+        """Convert to plain types, for JSON, without the thumbnails."""
         return {
             "caption": self.caption,
             "segments": [segment.to_dict() for segment in self.segments],

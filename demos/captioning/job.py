@@ -16,10 +16,14 @@ TINY = "mmkv-tiny"
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """The same for every video of a run.
+    """What is the same for every video of a run.
 
-    model: a name for `mmkv.load`; loading: its other arguments. threads: of torch on a CPU, None
-    as torch likes.
+    Attributes:
+        settings: how videos are captioned.
+        model: a name for `mmkv.load`.
+        loading: its other arguments.
+        threads: of torch on a CPU; None: torch's default.
+        debug: print tracebacks.
     """
 
     settings: Captioning
@@ -30,13 +34,13 @@ class Job:
 
     @property
     def digest(self) -> str:
-        """Differs where anything differs that captions depend on."""
+        """A digest of everything that captions depend on."""
         named = [self.model, *(str(self.loading.get(key, "")) for key in ("revision", "dtype"))]
         named.append(str(self.loading.get("max_pixels", "")))
         return self.settings.for_model(self.model).digest("|".join(named))
 
     def row(self, video: Video, captions: Captions) -> dict[str, Any]:
-        """A video's row of the output."""
+        """Make a video's row of the output."""
         return {
             "id": video.id,
             "path": video.shown,
@@ -48,7 +52,7 @@ class Job:
         }
 
     def failure(self, video: Video, failure: Failure) -> dict[str, Any]:
-        """The same of what failed, for the errors."""
+        """Make the row of a video that failed, for the file of errors."""
         return {
             "id": video.id,
             "path": video.shown,
@@ -62,11 +66,16 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a video has no captions. kind: "video", "timeout", "stalled", "died" or "error"."""
+    """Why a video has no captions.
+
+    Attributes:
+        kind: "video", "timeout", "stalled", "died" or "error".
+        reason: one sentence.
+    """
 
     kind: str
     reason: str
 
 
 class CaptioningError(ValueError):
-    """Nothing can be captioned at all: the model cannot be loaded, say."""
+    """Nothing can be captioned at all, for example because the model cannot be loaded."""

@@ -1,4 +1,4 @@
-"""Which videos a run is about, and by what name each is known."""
+"""Which videos a run is about, and the id of each."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ SUFFIXES = (
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """id: by which a rerun knows it: given in a list, or made of the path. path: absolute, or an
-    address.
+    """A video of a run.
+
+    Attributes:
+        id: by which a rerun recognises it; given in a list, or made from the path.
+        path: absolute, or an address.
     """
 
     id: str
@@ -34,17 +37,27 @@ class Video:
 
     @classmethod
     def of(cls, path: str, id: str | None = None) -> Video:
-        """A video by its path or address."""
+        """Make a video from its path or address.
+
+        Args:
+            path: a path, or an address.
+            id: None: made from the path, without passwords.
+        """
         if "://" not in path:
             path = os.path.abspath(os.path.expanduser(path))
         return cls(id or hashlib.sha256(redact(path).encode()).hexdigest()[:16], path)
 
 
 def listed(named: Sequence[str], list_file: str | None) -> list[Video]:
-    """The videos that are named, those of named folders at any depth, and those of a list.
+    """List the videos that are named, those in named folders at any depth, and those of a list.
 
-    A list has one path a line, with an id and a tab in front if wanted; empty lines and lines that
-    begin with # are left out. "-" is the standard input. Each video comes once.
+    Args:
+        named: paths, addresses and folders.
+        list_file: a file with one path a line, with an id and a tab in front if wanted; empty
+            lines and lines that begin with # are left out. "-" is standard input.
+
+    Returns:
+        each video once.
 
     Raises:
         FileNotFoundError: a named file, or the list, does not exist.
@@ -63,7 +76,12 @@ def listed(named: Sequence[str], list_file: str | None) -> list[Video]:
 
 
 def shard(videos: Iterable[Video], count: int, index: int) -> list[Video]:
-    """Part `index` of `count`, by the ids: a video stays in its part when others come and go.
+    """Select one part of the videos, by their ids: a video stays in its part if others change.
+
+    Args:
+        videos: all of them.
+        count: number of parts.
+        index: which part, from 0.
 
     Raises:
         ValueError: there is no such part.

@@ -2,7 +2,7 @@
 
 Ray Data hands out the videos and restarts what is lost with a machine; each actor supervises a
 process as a run on one machine does. Rows come back here and are appended here, so that a rerun
-goes on like any other. The videos have to be readable by the same paths on every machine.
+resumes like any other. The videos have to be readable by the same paths on every machine.
 """
 
 from __future__ import annotations
@@ -23,13 +23,17 @@ _MOST_BLOCKS = 10_000
 
 
 class Captioner:
-    """What an actor runs: it keeps a process with the model, and never raises for a video."""
+    """What an actor runs: it keeps a process with the model, and never raises for a video.
+
+    Args:
+        job, timeout, stall: see `Supervisor`.
+    """
 
     def __init__(self, job: Job, timeout: float | None, stall: float) -> None:
         self._supervisor = Supervisor(job, timeout=timeout, stall=stall)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Columns id and path to columns id, path, kind and found (JSON, or a reason)."""
+        """Turn columns id and path into columns id, path, kind and found (JSON, or a reason)."""
         found: dict[str, list[str]] = {"id": [], "path": [], "kind": [], "found": []}
         for id, path in zip(batch["id"], batch["path"], strict=True):
             kind, text = self._one(Video(str(id), str(path)))
@@ -64,13 +68,17 @@ def caption_on_ray(
     """Caption what the output does not have yet, as `caption_videos` does, on Ray.
 
     Args:
+        videos, job, output, formats, old, timeout, stall, tell: see `caption_videos`.
         address: of a cluster ("auto": the one this machine belongs to), or "local".
-        actors: models at work at once; None: one per GPU of the cluster, or one.
+        actors: how many models work at once; None: one per GPU of the cluster, or one.
         options: further arguments of `ray.init`.
-        others: see `caption_videos`.
+
+    Returns:
+        the counts.
 
     Raises:
-        OutputError, CaptioningError: as `caption_videos`; Ray is not installed, or not there.
+        OutputError: as `caption_videos`.
+        CaptioningError: as `caption_videos`; or Ray is not installed, or cannot be reached.
     """
     todo = resumed(videos, job, output, old)
 
@@ -110,7 +118,7 @@ def _connect(address: str, actors: int | None, options: dict[str, Any]) -> None:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CaptioningError(
             f"no Ray at {address!r} ({reason}); `ray start --head` starts a cluster on this "
-            "machine, --ray local uses this machine alone"
+            "machine, and --ray local uses this machine alone"
         ) from None
 
 

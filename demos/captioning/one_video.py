@@ -1,4 +1,4 @@
-"""One video's captions: it is watched once, and each segment is asked about while it is recent."""
+"""One video's captions: it is watched once; each segment is asked about while it is recent."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ def caption(
     """Caption a video: its segments, and then the whole.
 
     Args:
+        vlm: the model.
         video: what `Stream.encode` takes, or an open `FrameSource`, which is closed. Sources
             without an end are refused.
         settings: None for the defaults.
@@ -57,12 +58,12 @@ def caption(
 
 
 def memory_for(vlm: VideoLM, settings: Captioning) -> CacheConfig:
-    """The memory that captioning with this model uses.
+    """Choose the memory that captioning with this model uses.
 
-    By default it is packed, unless the model's heads cannot be.
+    By default it is packed, unless the model's heads do not allow that.
 
     Raises:
-        ValueError: what the settings ask for, this model cannot do.
+        ValueError: the model cannot do what the settings ask for.
     """
     memory = settings.memory
     if memory == MEMORY and vlm.adapter.shape.head_dim % 16:
@@ -99,7 +100,7 @@ class _Run:
             self._stream.push(chunk)
             self._timings["encode"] += time.perf_counter() - started
             count, times = count + len(chunk), [*times, *(at for at, _ in chunk)][-2:]
-            self._told(times[-1])
+            self._progress(times[-1])
             for seconds, frame in chunk:
                 self._ask(self._spans.add(seconds, frame))
         if not count:
@@ -156,13 +157,13 @@ class _Run:
         reply = self._stream.ask_iter(question, max_new_tokens=self._settings.max_new_tokens, **how)
         with reply:
             for _ in reply:
-                self._told(self._at)
+                self._progress(self._at)
         answer = reply.answer
         seen = sorted(answer.frames, key=lambda frame: frame.index)
         thumbnail = seen[len(seen) // 2].thumbnail if seen else None
         return answer.text.strip(), answer.finish_reason != "length", thumbnail
 
-    def _told(self, seconds: float) -> None:
+    def _progress(self, seconds: float) -> None:
         self._at = seconds
         if self._report is not None:
             self._report(seconds, self._source.duration)

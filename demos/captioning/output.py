@@ -1,4 +1,4 @@
-"""The files that captions are written to: rows that are whole, there once, and there to stay."""
+"""The files that captions are written to: every row is whole, there once, and safe on the disk."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Row = dict[str, Any]
 
 
 class OutputError(ValueError):
-    """The output cannot be written, or does not go with this run."""
+    """The output cannot be written, or does not belong to this run."""
 
 
 class Output:
@@ -23,10 +23,14 @@ class Output:
     when `add` returns.
 
     Args:
-        path: made if it is not there. errors: where reasons go; None: `errors.jsonl` beside it.
+        path: the file of rows; created if it does not exist.
+        errors: the file of failures; None: `errors.jsonl` beside it.
+
+    Attributes:
+        rows: what is known of the rows, by id.
 
     Raises:
-        OutputError: another run writes it, or it holds something else.
+        OutputError: another run is writing it, or it holds something else.
     """
 
     def __init__(self, path: Path, errors: Path | None = None) -> None:
@@ -48,12 +52,12 @@ class Output:
             raise
 
     def add(self, row: Row) -> None:
-        """Append a row; it survives a power cut once this returns."""
+        """Append a row; once this returns, it survives a power cut."""
         _append(self._file, row)
         self.rows[row["id"]] = _Known.of(row)
 
     def fail(self, row: Row) -> None:
-        """Append to the errors."""
+        """Append a row to the file of failures."""
         descriptor = os.open(self.errors, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)  # parts of one job may share the file
@@ -63,11 +67,11 @@ class Output:
             os.close(descriptor)
 
     def others(self, digest: str) -> list[str]:
-        """Ids of rows that were made with other settings."""
+        """List the ids of rows that were made with other settings than `digest`."""
         return [id for id, known in self.rows.items() if known.digest != digest]
 
     def drop(self, ids: set[str]) -> None:
-        """Remove these rows: the file is replaced as a whole."""
+        """Remove the rows with these ids; the file is replaced as a whole."""
         spare = self.path.with_name(f".{self.path.name}.new")
         descriptor = os.open(spare, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -82,11 +86,11 @@ class Output:
         self.rows = {id: known for id, known in self.rows.items() if id not in ids}
 
     def read(self) -> Iterator[Row]:
-        """All rows, in the order in which they were written."""
+        """Yield all rows, in the order in which they were written."""
         yield from _rows(self._file, self.path)
 
     def close(self) -> None:
-        """Let the lock go."""
+        """Release the lock."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -126,7 +130,15 @@ def _locked(path: Path) -> int:
 
 
 def repair(descriptor: int, path: Path) -> None:
-    """Complete or remove a last line without its end."""
+    """Complete or remove a last line that was cut off.
+
+    Args:
+        descriptor: the file, open for reading and appending.
+        path: of the file, for the message.
+
+    Raises:
+        OutputError: the file does not hold JSON lines.
+    """
     size = os.fstat(descriptor).st_size
     if size == 0 or os.pread(descriptor, 1, size - 1) == b"\n":
         return

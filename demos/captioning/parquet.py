@@ -10,14 +10,18 @@ from typing import Any
 
 
 def available() -> bool:
-    """Whether pyarrow is installed."""
+    """Return whether pyarrow is installed."""
     from importlib.util import find_spec
 
     return find_spec("pyarrow") is not None
 
 
 def write_parquet(rows: Iterable[dict[str, Any]], path: Path) -> None:
-    """Write the rows, segments nested, settings and timings as JSON text; replaces the file.
+    """Write rows to a Parquet file, replacing it: segments nested, settings and timings as JSON.
+
+    Args:
+        rows: as in the JSON Lines file.
+        path: the Parquet file.
 
     Raises:
         ModuleNotFoundError: pyarrow is not installed.

@@ -1,4 +1,4 @@
-"""How far a run is: videos per hour and when it will be done."""
+"""How far a run has come: videos per hour, and when it will be done."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of a run. total: videos of this part. before: captioned by earlier runs."""
+    """Counts of a run.
+
+    Attributes:
+        total: videos of this part.
+        before: captioned by earlier runs.
+        done: captioned by this run.
+        failed: failed in this run.
+        seconds_of_video: seconds of the videos captioned by this run.
+        began: when the clock was started, by `time.monotonic`.
+    """
 
     total: int
     before: int = 0
@@ -18,12 +27,12 @@ class Tally:
     began: float = field(default_factory=time.monotonic)
 
     def restart(self) -> None:
-        """Count the time from now: the model is loaded."""
+        """Start the clock anew, once the model is loaded."""
         self.began = time.monotonic()
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the model was there."""
+        """Seconds since the model was loaded."""
         return max(1e-9, time.monotonic() - self.began)
 
     @property
@@ -43,7 +52,7 @@ class Tally:
         return self.left * self.elapsed / tried if tried else None
 
     def line(self, now: str = "") -> str:
-        """One line: how many, how fast, when done, and what is going on."""
+        """Format one line: how many, how fast, when done, and what is being done `now`."""
         from mmkv.config.units import took
 
         parts = [f"{self.before + self.done}/{self.total} videos"]

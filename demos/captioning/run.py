@@ -1,4 +1,4 @@
-"""Many videos, one after the other: resumed where an earlier run ended, whatever ended it."""
+"""Many videos, one after the other, resumed where an earlier run ended, whatever ended it."""
 
 from __future__ import annotations
 
@@ -32,10 +32,14 @@ def caption_videos(
     """Caption what the output does not have yet.
 
     Args:
-        formats: "srt", "vtt" and "parquet", besides.
-        old: what to do with rows made with other settings: "refuse" to go on, "keep", "redo".
-        timeout: seconds that one video may take. stall: without a frame or a token.
-        tell: hears of progress: the counts, the video, seconds reached, its duration.
+        videos: what to caption.
+        job: how.
+        output: where rows and failures are written.
+        formats: "srt", "vtt" and "parquet", besides JSON Lines.
+        old: what to do about rows made with other settings: "refuse" to run, "keep" or "redo".
+        timeout: seconds that one video may take; None: no limit.
+        stall: seconds without a frame or a token after which a video counts as hanging.
+        tell: called with progress: the counts, the video, the seconds reached, its duration.
 
     Returns:
         the counts.
@@ -43,6 +47,7 @@ def caption_videos(
     Raises:
         OutputError: rows were made with other settings.
         CaptioningError: the model cannot be loaded.
+        ValueError: `old` is none of these.
     """
     todo = resumed(videos, job, output, old)
 
@@ -54,21 +59,25 @@ def caption_videos(
             for place, video in enumerate(todo):
                 following = todo[place + 1] if place + 1 < len(todo) else None
 
-                def told(seconds: float, duration: float | None, video: Video = video) -> None:
+                def report(seconds: float, duration: float | None, video: Video = video) -> None:
                     if tell is not None:
                         tell(tally, video, seconds, duration)
 
-                told(0.0, None)
-                yield video, supervisor.caption(video, following, told)
+                report(0.0, None)
+                yield video, supervisor.caption(video, following, report)
 
     return written(results, videos, todo, job, output, formats, tell)
 
 
 def resumed(videos: Sequence[Video], job: Job, output: Output, old: str) -> list[Video]:
-    """The videos without a row.
+    """List the videos without a row, after dropping rows that are to be redone.
+
+    Args:
+        videos, job, output, old: see `caption_videos`.
 
     Raises:
         OutputError: there are rows made with other settings, and `old` is "refuse".
+        ValueError: `old` is not known.
     """
     if old not in OLD:
         raise ValueError(f"old={old!r} is not known; use {', '.join(OLD)}")
@@ -77,11 +86,11 @@ def resumed(videos: Sequence[Video], job: Job, output: Output, old: str) -> list
     if others and old == "refuse":
         raise OutputError(
             f"{output.path} has rows of {len(others)} of these videos made with another model or "
-            "other settings; choose another --out, or --old keep leaves them, --old redo captions "
-            "them anew"
+            "other settings; choose another --out, keep them with --old keep, or caption them "
+            "again with --old redo"
         )
     if others and old == "redo":
-        for row in output.read():  # before the rows: a run that is killed here does this again
+        for row in output.read():  # before the rows: after a kill here, the next run repeats this
             if row["id"] in others:
                 delete_subtitles(row, _subtitles_of(output))
         output.drop(set(others))
@@ -97,7 +106,17 @@ def written(
     formats: Sequence[str],
     tell: Tell | None,
 ) -> Tally:
-    """Write results as they come, and what else is wanted of all rows."""
+    """Write results as they arrive, then the other formats that are wanted.
+
+    Args:
+        results: makes the iterator of results; it gets the counts.
+        videos: all videos of the run.
+        todo: those without a row.
+        job, output, formats, tell: see `caption_videos`.
+
+    Returns:
+        the counts.
+    """
     tally = Tally(total=len(videos), before=len(videos) - len(todo))
     subtitled = [name for name in formats if name in FORMATS]
     folder = _subtitles_of(output)
@@ -134,5 +153,5 @@ def _subtitles_of(output: Output) -> Path:
 
 
 def part_of(path: Path, count: int, index: int) -> Path:
-    """The file of one part: captions.jsonl becomes captions-2-of-8.jsonl."""
+    """Name the file of one part: captions.jsonl becomes captions-2-of-8.jsonl."""
     return path if count == 1 else path.with_name(f"{path.stem}-{index}-of-{count}{path.suffix}")

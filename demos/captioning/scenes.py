@@ -1,8 +1,8 @@
 """Cuts between scenes, by PySceneDetect's content detector on the frames that are looked at.
 
 The detector compares hue, saturation and brightness of neighbouring frames, averaged over the
-picture; a mean change above 27 (of 255) is a cut, PySceneDetect's own default. A scene lasts
-at least two frames, and a longer one than a minute is captioned in parts.
+picture; a mean change above 27 (of 255) is a cut, PySceneDetect's own default. A scene lasts at
+least two frames, and one longer than a minute is captioned in parts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ _SIDE = 256  # pixels; more detail says nothing about cuts
 
 
 class Scenes(Cutter):
-    """Cuts found in the frames as they come.
+    """Cuts found in the frames as they arrive.
+
+    Args:
+        fps: frames looked at per second of video.
 
     Raises:
         VideoError: PySceneDetect is not installed.
@@ -39,6 +42,7 @@ class Scenes(Cutter):
         self._first = 0.0
 
     def begins(self, seconds: float, frame: Frame) -> bool:
+        """Return whether a scene, or a further part of a long one, begins with this frame."""
         step = max(1, max(frame.shape[:2]) // _SIDE)
         small = np.ascontiguousarray(frame[::step, ::step, ::-1])  # BGR
         cuts = self._detector.process_frame(self._timecode(self._seen, self._fps), small)
@@ -52,7 +56,7 @@ class Scenes(Cutter):
 
 
 def make_cutter(settings: Captioning) -> Cutter:
-    """What `settings`, with its defaults decided, means."""
+    """Make the cutter for settings whose defaults are decided (`Captioning.for_model`)."""
     if settings.scenes:
         return Scenes(settings.fps)
     assert settings.every is not None

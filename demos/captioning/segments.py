@@ -14,11 +14,20 @@ class Cutter(ABC):
 
     @abstractmethod
     def begins(self, seconds: float, frame: Frame) -> bool:
-        """Whether a new segment begins with this frame; not asked of the first one's meaning."""
+        """Return whether a new segment begins with this frame.
+
+        Args:
+            seconds: the frame's time.
+            frame: uint8 RGB `[H, W, 3]`. What is returned for the first one does not matter.
+        """
 
 
 class Every(Cutter):
-    """Segments of a fixed length, counted from the first frame."""
+    """Segments of a fixed length, counted from the first frame.
+
+    Args:
+        length: of a segment, in seconds.
+    """
 
     def __init__(self, length: float) -> None:
         self._length = length
@@ -26,6 +35,7 @@ class Every(Cutter):
         self._number = 0
 
     def begins(self, seconds: float, frame: Frame) -> bool:
+        """Return whether this frame's time is in another segment than the last one's."""
         if self._first is None:
             self._first = seconds
         number = int((seconds - self._first + _SLACK) // self._length)
@@ -34,10 +44,14 @@ class Every(Cutter):
 
 
 class Spans:
-    """Gathers frames to segments `(first, last)`, in seconds of their first and last frames.
+    """Gathers frames into segments: seconds of the first and last frame, and number of frames.
 
     A segment holds a multiple of `patch` frames, so that a model that takes frames in pairs never
     has one pair in two segments; the last segment may be shorter.
+
+    Args:
+        cutter: decides where segments begin.
+        patch: frames that the model takes together.
     """
 
     def __init__(self, cutter: Cutter, patch: int) -> None:
@@ -49,7 +63,7 @@ class Spans:
         self._held = 0  # frames of the open segment
 
     def add(self, seconds: float, frame: Frame) -> tuple[float, float, int] | None:
-        """Add a frame; the segment that it ends, with its number of frames, if any."""
+        """Add a frame; returns the segment that ended before it, if one did."""
         self._due = self._cutter.begins(seconds, frame) or self._due
         ended = None
         if self._due and self._held and self._frames % self._patch == 0:
@@ -62,7 +76,7 @@ class Spans:
         return ended
 
     def rest(self) -> tuple[float, float, int] | None:
-        """The segment that is open, which ends here."""
+        """End the open segment and return it; None if there is none."""
         if not self._held:
             return None
         span = (self._first, self._last, self._held)

@@ -24,7 +24,7 @@ class Captioning:
         every: seconds of a segment.
         scenes: cut where the picture changes instead (`scenes.py`).
         prompt: asked about each segment while its frames are recent; None: what suits the model.
-        summary: asked about the whole video at its end; None: what suits the model, "": nothing.
+        summary: asked about the whole video at its end; None: what suits the model; "": nothing.
         fps: frames looked at per second of video.
         max_new_tokens: most tokens of a caption.
         memory: of the stream; by default keys at 1.5 and values at 2 bits, and frames spread
@@ -58,13 +58,18 @@ class Captioning:
                 f"every={self.every} and scenes=True contradict each other; give one of them"
             )
         if self.prompt is not None and not self.prompt.strip():
-            raise ValueError("prompt='' asks nothing; write what a caption should say, or leave it")
+            raise ValueError(
+                "prompt='' asks nothing; write what a caption should say, or leave it out"
+            )
 
     def for_model(self, name: str) -> Captioning:
-        """The same with every default decided for a model.
+        """Decide every default for a model.
 
-        The bundled model was taught one scene per frame: a segment is one frame, and the question
-        is the one it knows about the newest of them.
+        The bundled model was trained on one scene per frame: a segment is one frame, and the
+        prompt is the question that it knows about the newest frame.
+
+        Args:
+            name: the model's.
         """
         tiny = name == TINY
         every = self.every
@@ -82,13 +87,13 @@ class Captioning:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types, for JSON; of the memory, what differs from an ordinary stream's."""
+        """Convert to plain types, for JSON; of the memory, what differs from a default stream's."""
         ordinary, memory = asdict(CacheConfig()), asdict(self.memory)
         changed = {k: v for k, v in memory.items() if v != ordinary[k]}
         return {**asdict(self), "memory": {k: _plain(v) for k, v in changed.items()}}
 
     def digest(self, model: str) -> str:
-        """12 characters that differ where a model or a setting does that captions depend on."""
+        """Compute 12 characters that differ where the model, or a setting captions need, does."""
         facts = {"model": model, **self.to_dict()}
         text = json.dumps(facts, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -13,10 +13,11 @@ FORMATS = ("srt", "vtt")
 
 
 def subtitles(segments: Sequence[dict[str, Any]], format: str) -> str:
-    """The text of a subtitle file.
+    """Write the text of a subtitle file.
 
     Args:
-        segments: with start and end in seconds, and caption. format: "srt" or "vtt".
+        segments: with start and end in seconds, and caption.
+        format: "srt" or "vtt".
     """
     cues = []
     for number, segment in enumerate(segments, 1):
@@ -31,7 +32,13 @@ def write_subtitles(row: dict[str, Any], folder: Path, format: str, *, anew: boo
     """Write a row's subtitles; the file appears whole or not at all.
 
     Args:
-        anew: also where they are there already.
+        row: of the output.
+        folder: where subtitles are; created if it does not exist.
+        format: "srt" or "vtt".
+        anew: also where the file exists already.
+
+    Returns:
+        the file.
     """
     target = target_of(row, folder, format)
     if target.exists() and not anew:
@@ -50,9 +57,9 @@ def delete_subtitles(row: dict[str, Any], folder: Path) -> None:
 
 
 def target_of(row: dict[str, Any], folder: Path, format: str) -> Path:
-    """The file of a row's subtitles: the video's name, and what tells it from others of that name.
+    """Name the file of a row's subtitles: the video's name, and a mark that no other one has.
 
-    An id of a list's own may be anything, also a path, or like others in its first letters.
+    An id that was given in a list may be anything, even a path, or begin like others.
     """
     stem = re.sub(r"[^\w.-]+", "_", Path(row["path"]).stem)[:80] or "video"
     id = row["id"]

@@ -1,4 +1,4 @@
-"""Keeps a worker process: starts it, hears from it, ends it when a video hangs or crashes it."""
+"""Keeps a worker process: starts it, listens to it, ends it when a video hangs or crashes it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from mmkv.demos.captioning.job import CaptioningError, Failure, Job
 from mmkv.demos.captioning.listing import Video
 
 STALL = 600.0  # seconds without a frame or a token
-_READY = 10.0  # seconds in which a worker that was told to end does so
+_READY = 10.0  # seconds in which a worker that has been asked to end does so
 
-Told = Callable[[float, float | None], None]
+Report = Callable[[float, float | None], None]  # seconds reached, duration if known
 
 
 class Supervisor:
     """Captions videos in a process of its own, which keeps the model until it has to be killed.
 
     Args:
+        job: what is the same for every video.
         timeout: seconds that one video may take in all; None: no limit.
         stall: seconds without a new frame or token after which it counts as hanging.
 
@@ -39,7 +40,11 @@ class Supervisor:
         self._connection: Connection | None = None
 
     def start(self) -> None:
-        """Start the process and wait for its model, if it is not there."""
+        """Start the process and wait for its model, if it is not running.
+
+        Raises:
+            CaptioningError: the model cannot be loaded.
+        """
         if self._process is not None:
             return
         ours, theirs = Pipe()
@@ -67,19 +72,27 @@ class Supervisor:
             raise CaptioningError(text)
 
     def caption(
-        self, video: Video, following: Video | None = None, told: Told | None = None
+        self, video: Video, following: Video | None = None, report: Report | None = None
     ) -> dict[str, Any] | Failure:
-        """A video's row, or why there is none.
+        """Caption a video.
 
         Where the process hangs or dies while `following` is read ahead, that may be to blame: the
         video is tried once more alone.
 
         Args:
-            following: the video that comes next, to be decoded meanwhile. told: hears of progress.
+            video: what to caption.
+            following: the video that comes next, to be decoded meanwhile.
+            report: called with progress.
+
+        Returns:
+            the video's row, or why there is none.
+
+        Raises:
+            CaptioningError: the model cannot be loaded.
         """
-        found = self._try(video, following, told)
+        found = self._try(video, following, report)
         blamed = isinstance(found, Failure) and found.kind in ("stalled", "died")
-        return self._try(video, None, told) if blamed and following is not None else found
+        return self._try(video, None, report) if blamed and following is not None else found
 
     def close(self) -> None:
         """End the process."""
@@ -100,7 +113,7 @@ class Supervisor:
         self.close()
 
     def _try(
-        self, video: Video, following: Video | None, told: Told | None
+        self, video: Video, following: Video | None, report: Report | None
     ) -> dict[str, Any] | Failure:
         self.start()
         assert self._connection is not None
@@ -121,11 +134,11 @@ class Supervisor:
                 if what != "at":
                     found: dict[str, Any] | Failure = value
                     if isinstance(found, Failure) and "CUDA error" in found.reason:
-                        self._kill()  # its device can do nothing any more
+                        self._kill()  # its device is unusable from now on
                     return found
                 reached = value[0]
-                if told is not None:
-                    told(*value)
+                if report is not None:
+                    report(*value)
         except (EOFError, OSError):
             return Failure("died", f"the process that captioned it {self._ended()}")
 
@@ -152,7 +165,7 @@ class Supervisor:
             code = 0
         self._kill()
         if code == -9:
-            return "was killed, perhaps since memory was short"
+            return "was killed, perhaps because memory ran out"
         return f"ended by signal {-code}" if code < 0 else f"ended with code {code}"
 
 

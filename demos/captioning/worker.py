@@ -22,11 +22,16 @@ from mmkv.demos.captioning.one_video import caption, memory_for
 from mmkv.video import FrameSource, VideoError, open_source
 from mmkv.video_lm import VideoLM
 
-_TELL = 0.25  # seconds between reports of progress
+_REPORT_SECONDS = 0.25  # between reports of progress
 
 
 def main(descriptor: int, parent: int) -> None:
-    """Serve jobs that come on the connection until it ends."""
+    """Serve what arrives on the connection until it ends.
+
+    Args:
+        descriptor: the connection's file descriptor.
+        parent: id of the process that started this one; this one ends with it.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run to handle
     threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
     connection = Connection(descriptor)
@@ -57,10 +62,10 @@ def _load(job: Job, connection: Connection) -> VideoLM | None:
         logging.disable_progress_bar()
         if job.threads is not None:
             torch.set_num_threads(job.threads)
-        elif job.model == TINY:  # so small that threads only cost
+        elif job.model == TINY:  # so small that threads only cost time
             torch.set_num_threads(1)
         vlm = load(job.model, **job.loading)
-        memory_for(vlm, job.settings)  # said once what is wrong with it, not for each video
+        memory_for(vlm, job.settings)  # raises once, not for each video, if something is wrong
         if not job.debug:
             getLogger("mmkv").setLevel(ERROR)
             warnings.simplefilter("ignore")
@@ -89,17 +94,17 @@ def _one(
 ) -> tuple[str, object]:
     from mmkv.cli.errors import in_words
 
-    told = 0.0
+    reported = 0.0
 
-    def tell(seconds: float, duration: float | None) -> None:
-        nonlocal told
+    def report(seconds: float, duration: float | None) -> None:
+        nonlocal reported
         now = time.monotonic()
-        if now - told >= _TELL:
-            told = now
+        if now - reported >= _REPORT_SECONDS:
+            reported = now
             connection.send(("at", (seconds, duration)))
 
     try:
-        captions = caption(vlm, _source(job, video, taken), job.settings, on_progress=tell)
+        captions = caption(vlm, _source(job, video, taken), job.settings, on_progress=report)
         return "row", job.row(video, captions)
     except (BrokenPipeError, ConnectionResetError):
         raise

@@ -14,7 +14,7 @@ QUIET = 30.0  # seconds without another alert
 
 
 def alert(seconds: float, text: str) -> None:
-    """Put here what should happen: a mail, a message, a light."""
+    """Put here what should happen: an e-mail, a message, a light."""
     print(f"ALERT at {time.strftime('%H:%M:%S')} ({seconds:.0f} s into the stream): {text}")
 
 
@@ -24,6 +24,7 @@ def main(
     wanted: str = "yes",
     model: str = "mmkv-tiny",
 ) -> None:
+    """Ask a source `question` every few seconds; alert where the answer contains `wanted`."""
     vlm = mmkv.load(model)
     last = -QUIET
     with vlm.stream() as stream:

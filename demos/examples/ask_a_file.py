@@ -11,6 +11,7 @@ def main(
     question: str = "In which corner was the white ring?",
     model: str = "mmkv-tiny",
 ) -> None:
+    """Print the answer to a question about a video, and the frames it was found in."""
     vlm = mmkv.load(model)
     with vlm.stream(mmkv.CacheConfig(thumbnails=True)) as stream:
         stream.encode(video, fps=1.0)

@@ -1,6 +1,6 @@
 """Caption every video of a folder: `python caption_a_folder.py videos/ captions.jsonl MODEL`.
 
-`mmkv caption` does the same with more options. Run it again to go on where it was stopped.
+`mmkv caption` does the same with more options. Run it again to resume where it was stopped.
 """
 
 import json
@@ -14,6 +14,7 @@ from mmkv.demos.captioning.output import Output
 
 
 def main(folder: str, out: str = "captions.jsonl", model: str = "mmkv-tiny") -> None:
+    """Caption the videos of `folder` that `out` does not have yet, and print all captions."""
     job = Job(Captioning(max_new_tokens=64), model=model)
     with Output(Path(out)) as output:
         tally = caption_videos(listed([folder], None), job, output, timeout=3600)

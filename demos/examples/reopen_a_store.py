@@ -10,6 +10,7 @@ from mmkv.models.tiny import SAMPLE_VIDEO
 def main(
     video: str = str(SAMPLE_VIDEO), folder: str = "lecture.kv", model: str = "mmkv-tiny"
 ) -> None:
+    """Keep a video's stream in a store, unless it is there, then reopen the store and ask it."""
     vlm = mmkv.load(model)
     if not Path(folder).exists():
         packed = mmkv.CacheConfig(key_bits=4, value_bits=4)

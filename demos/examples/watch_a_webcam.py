@@ -10,6 +10,7 @@ import mmkv
 
 
 def main(source: str = "0", seconds: str = "30", model: str = "mmkv-tiny") -> None:
+    """Watch a source for some seconds, asking every 5 what is there."""
     vlm = mmkv.load(model)
     with vlm.stream() as stream:
         feed = stream.start(source, fps=2.0)  # "0" is the first webcam

@@ -102,7 +102,7 @@ def caption(
     ] = None,
     actors: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", show_default="one per GPU", help="How many, with --ray."),
+        typer.Option(min=1, metavar="N", show_default="one per GPU", help="Models run by Ray."),
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 if any video failed.")
