@@ -19,10 +19,16 @@ FORMATS = ("JPEG", "PNG", "WEBP")
 
 
 class CameraSource(FrameSource):
-    """Frames as `put` brings them; one that comes while another waits replaces it (`dropped`).
+    """Frames as `put` brings them; one that arrives while another waits replaces it (`dropped`).
 
-    fps: more frames than this many per second are turned away. limit: seconds after which it ends.
-    clock: seconds that only rise.
+    Args:
+        fps: frames per second beyond which pictures are refused.
+        limit: seconds after which the source ends.
+        clock: seconds that only rise.
+
+    Attributes:
+        cut: whether the source ended at `limit`.
+        newest: seconds of the newest frame; None before the first.
     """
 
     live = True
@@ -46,11 +52,17 @@ class CameraSource(FrameSource):
 
     @property
     def dropped(self) -> int:  # type: ignore[override]
-        """Pictures that came faster than the model could look at them."""
+        """Pictures that arrived faster than the model could look at them."""
         return self._mailbox.dropped
 
     def put(self, picture: bytes) -> bool:
-        """Take a picture, JPEG, PNG or WebP; whether it was taken and not too soon.
+        """Take a picture.
+
+        Args:
+            picture: a JPEG, PNG or WebP file.
+
+        Returns:
+            whether it was taken; it is not where it arrives too soon, or after the end.
 
         Raises:
             VideoError: it is none of these, damaged, or too large.
@@ -74,15 +86,16 @@ class CameraSource(FrameSource):
         return True
 
     def close(self) -> None:
+        """Stop, and release the reader."""
         super().close()
         self._mailbox.close()
 
 
 def decode(picture: bytes) -> Frame:
-    """A picture as uint8 RGB `[H, W, 3]`, at most 1280 pixels a side.
+    """Decode a picture to uint8 RGB `[H, W, 3]`, at most 1280 pixels a side.
 
     Raises:
-        VideoError: it is no picture of a known kind, damaged, or too large.
+        VideoError: it is not a JPEG, PNG or WebP picture, or is damaged or too large.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -93,11 +106,11 @@ def decode(picture: bytes) -> Frame:
             check_size(image.width, image.height, "the camera's picture")
             return np.ascontiguousarray(shrink(as_frame(image), MAX_SIDE))
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError):
-        raise VideoError("the camera's picture is damaged or none at all") from None
+        raise VideoError("the camera's picture is damaged or not a picture at all") from None
 
 
 def jpeg(frame: Frame) -> bytes:
-    """A frame as JPEG, at most 640 pixels a side."""
+    """Encode a frame as JPEG, at most 640 pixels a side."""
     from PIL import Image
 
     data = io.BytesIO()

@@ -1,4 +1,4 @@
-"""What happens when a visitor does something. Every method works on the visitor's own session."""
+"""What happens when a visitor does something, always to the visitor's own session."""
 
 from __future__ import annotations
 
@@ -29,7 +29,14 @@ SCOPES = ("watched", "position", "encoded")
 
 
 class Events:
-    """Handlers for one server's page."""
+    """Handlers for one server's page, each returning values for the page's components.
+
+    Args:
+        registry: the server's sessions.
+
+    Attributes:
+        moments: earlier frames that a question retrieves unless the visitor chooses otherwise.
+    """
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -37,7 +44,7 @@ class Events:
         self.moments = chosen or _default_moments(registry)
 
     def enter(self, tab: str, request: gr.Request) -> list[Any]:
-        """A page was opened, or loaded again."""
+        """Handle a page that was opened or reloaded; `tab` is the tab's own secret."""
         visitor = request.cookies.get(COOKIE)
         page = request.session_hash
         if not visitor or not page or not isinstance(tab, str) or not 16 <= len(tab) <= 128:
@@ -56,7 +63,7 @@ class Events:
         ]
 
     def follow(self, request: gr.Request) -> Iterator[list[Any]]:
-        """Go on showing an answer that was under way when the page was loaded again."""
+        """Continue showing an answer that was in progress when the page was reloaded."""
         visit = self._visit(request)
         exchange = None if visit is None else visit.session.answering
         if visit is not None and exchange is not None:
@@ -65,12 +72,12 @@ class Events:
             yield [gr.skip()] * len(ANSWERING)
 
     def leave(self, request: gr.Request) -> None:
-        """A page was closed."""
+        """Handle a page that was closed."""
         if request.session_hash:
             self._registry.leave(request.session_hash)
 
     def tick(self, state: Any, request: gr.Request) -> list[Any]:
-        """Once a second: where the player is, and what is new."""
+        """Once a second, take the player's `state` and return what is new."""
         visit = self._visit(request)
         if visit is None:
             return [_line(GONE), *[gr.skip()] * (len(SHOWN) - 1)]
@@ -82,15 +89,15 @@ class Events:
         return self._start(request, lambda session: session.sample())
 
     def address(self, text: str, request: gr.Request) -> list[Any]:
-        """Watch an address on a listed host."""
+        """Watch a network address on a listed host."""
         return self._start(request, lambda session: session.address(text))
 
     def again(self, request: gr.Request) -> list[Any]:
-        """The same video from its start."""
+        """Watch the same video again from its start."""
         return self._start(request, lambda session: session.again())
 
     def delete(self, request: gr.Request) -> list[Any]:
-        """Forget everything about this visitor."""
+        """Delete everything of this visitor's."""
         visit = self._visit(request)
         if visit is not None:
             self._registry.release(visit)
@@ -99,7 +106,17 @@ class Events:
     def ask(
         self, state: Any, question: str, scope: str, request: gr.Request
     ) -> Iterator[list[Any]]:
-        """Answer, token by token."""
+        """Answer a question, token by token.
+
+        Args:
+            state: where the player is.
+            question: as typed.
+            scope: one of `SCOPES`, up to where the video may be used.
+            request: whose page it is.
+
+        Yields:
+            values of the components in `ANSWERING`.
+        """
         visit = self._visit(request)
         if visit is None:
             yield [gr.skip(), _line(GONE), *[gr.skip()] * (len(ANSWERING) - 2)]
@@ -114,7 +131,7 @@ class Events:
         yield from self._answer(visit, exchange, clear=True)
 
     def stop(self, request: gr.Request) -> list[Any]:
-        """End the answer under way."""
+        """End the answer in progress."""
         visit = self._visit(request)
         if visit is None:
             return [gr.skip()] * len(ANSWERING)
@@ -125,7 +142,7 @@ class Events:
         self, level: str, fps: float, moments: float, rush: bool, follow_ups: bool,
         request: gr.Request,
     ) -> list[Any]:  # fmt: skip
-        """Settings were changed."""
+        """Take over settings that were changed; they are the controls' values."""
         visit = self._visit(request)
         if visit is None:
             return [gr.skip(), gr.skip()]
@@ -160,7 +177,7 @@ class Events:
             self._registry.place(visit, start)
             start()
         except Busy:
-            pass  # it starts when there is a place
+            pass  # it starts once a place is free
         except Exception as error:
             session.message = sentence(error)
         return self._shown(visit, str(request.session_hash))
@@ -183,28 +200,28 @@ class Events:
         return [gr.skip(), *[_shaped(name, values[name]) for name in ANSWERING[1:]]]
 
     def _shown(self, visit: Visit, page: str, *, anew: bool = False) -> list[Any]:
-        """What has changed on a page since it was last told."""
-        told = visit.pages.get(page)
-        if told is None:
+        """What has changed on a page since it was last updated."""
+        sent = visit.pages.get(page)
+        if sent is None:
             return [gr.skip()] * len(SHOWN)
         if anew:
-            told.clear()
+            sent.clear()
         values = self._values(visit)
         watch = visit.session.watch
         marks = {**values, "screen": None if watch is None else watch.showing}
-        # an answer's own handler tells these, and this could come later than what it told last
+        # an answer's own handler sends these, and this could arrive after what it sent last
         others = ("chat", "ask", "stop") if values["stop"] and not anew else ()
-        changed = [n for n in SHOWN if n not in others and (n not in told or told[n] != marks[n])]
-        told.update(marks)
+        changed = [n for n in SHOWN if n not in others and (n not in sent or sent[n] != marks[n])]
+        sent.update(marks)
         for name in others:
-            del told[name]  # told once more when the answer is over
+            del sent[name]  # sent once more when the answer is over
         return [_shaped(n, values[n]) if n in changed else gr.skip() for n in SHOWN]
 
     def _values(self, visit: Visit) -> dict[str, Any]:
         session, registry = visit.session, self._registry
         watch, exchanges = session.watch, session.exchanges
         last = exchanges[-1] if exchanges else None
-        busy = last is not None and not last.over  # first: what is shown of it is then whole
+        busy = last is not None and not last.over  # first, so that a finished answer is shown whole
         stats = None if watch is None else watch.stream.stats()
         gap = 1.5 / session.settings.fps if watch is None else 1.5 / watch.settings.fps
         return {
@@ -227,7 +244,7 @@ def _shaped(name: str, value: Any) -> Any:
 
 
 def _play(session: Session, state: Any) -> None:
-    """Tell the session where the player is; whatever else a page sends is ignored."""
+    """Pass the player's position to the session; whatever else a page sends is ignored."""
     session.beat()
     watch = session.watch
     if not isinstance(state, dict) or watch is None or state.get("token") != watch.video.token:

@@ -1,4 +1,4 @@
-"""A question and its answer while it comes."""
+"""A question, and its answer as it arrives."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ State = Literal["waiting", "answering", "done", "stopped", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A frame that an answer was given from."""
+    """A frame that an answer is based on.
+
+    Attributes:
+        seconds: its time.
+        score: how well it matches the question.
+        picture: a small JPEG, where there is one.
+    """
 
     seconds: float
     score: float
@@ -24,15 +30,21 @@ class Seen:
 
 
 class Exchange:
-    """Answers one question in a thread of its own, so that it goes on when its page is reloaded.
+    """Answers one question in a thread of its own, so that it continues when its page is reloaded.
 
     Args:
         question: what was asked.
         ask: gives the engine's reply, once it is the question's turn.
-        words: an error as a sentence.
+        words: turns an error into a sentence.
 
-    text: the answer so far. frames: the few that match best, best first. as_of: seconds of the
-    newest frame it may have used. first_token: seconds to the first token. note: what else to know.
+    Attributes:
+        question: what was asked.
+        state: how far it is.
+        text: the answer so far.
+        frames: the few that match best, best first.
+        as_of: seconds of the newest frame it may have used.
+        first_token: seconds to the first token.
+        note: what else to know.
     """
 
     def __init__(
@@ -54,7 +66,7 @@ class Exchange:
         self._thread = threading.Thread(target=self._run, name="mmkv-answer", daemon=True)
 
     def start(self) -> Exchange:
-        """Begin; returns at once."""
+        """Begin; returns the exchange at once."""
         self._thread.start()
         return self
 
@@ -64,7 +76,7 @@ class Exchange:
         return self.state in ("done", "stopped", "failed")
 
     def stop(self) -> None:
-        """End the answer now; what has come so far stays."""
+        """End the answer now; what has arrived so far is kept."""
         with self._changed:
             self._stopping = True
             reply = self._reply
@@ -74,13 +86,17 @@ class Exchange:
             reply.close()
 
     def join(self, timeout: float) -> bool:
-        """Wait until the engine has let go; whether it has."""
+        """Wait up to `timeout` seconds until the engine is done; returns whether it is."""
         if self._thread.ident is not None:
             self._thread.join(timeout)
         return not self._thread.is_alive()
 
     def wait(self, version: int, timeout: float) -> int:
-        """Wait for something newer than `version`; returns the version there is now."""
+        """Wait up to `timeout` seconds for something newer than `version`.
+
+        Returns:
+            the current version.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._version > version or self.over, timeout)
             return self._version
@@ -123,7 +139,7 @@ class Exchange:
     def _set(self, state: State | None = None, **changes: Any) -> None:
         for name, value in changes.items():
             setattr(self, name, value)
-        if state is not None:  # last: whoever sees that it is over reads the whole answer
+        if state is not None:  # last, so that whoever sees that it is over reads the whole answer
             self.state = state
         self._version += 1
         self._changed.notify_all()

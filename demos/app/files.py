@@ -13,7 +13,7 @@ FORMATS = (
     "mpjpeg,mjpeg,h264,hevc,m4v,ivf,mxf,nut,gif,rm,wtv,dv"
 )
 MAX_SIDE = 1280  # pixels; larger frames are scaled down while they are read
-PLAYABLE = {  # by suffix, what the browser is told
+PLAYABLE = {  # by suffix, the media type that is sent to the browser
     ".mp4": "video/mp4",
     ".m4v": "video/mp4",
     ".mov": "video/mp4",
@@ -24,10 +24,15 @@ PLAYABLE = {  # by suffix, what the browser is told
 
 
 def open_file(path: Path, name: str, fps: float | None) -> FrameSource:
-    """A file by the name its owner gave it.
+    """Open a file that a visitor sent.
+
+    Args:
+        path: where it is.
+        name: what its owner calls it.
+        fps: frames per second to choose; None for all.
 
     Raises:
-        VideoError: it is empty, no video, or of a kind that may name other files.
+        VideoError: it is empty, not a video, or of a kind that may name other files.
     """
     from mmkv.video.pyav_file import Job, PyAvFile
 
@@ -39,7 +44,7 @@ def open_file(path: Path, name: str, fps: float | None) -> FrameSource:
 
 
 def plain_name(name: str) -> str:
-    """A file's name for people's eyes: no folders, no control characters, not too long."""
+    """Make a file's name fit to show: no folders, no control characters, not too long."""
     last = name.replace("\\", "/").rpartition("/")[2]
     kept = "".join(c for c in last if c.isprintable()).strip()
     if len(kept) > 80:

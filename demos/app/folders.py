@@ -16,11 +16,14 @@ PREFIX = "mmkv-demo"
 class Folders:
     """A folder of this server alone, readable by its owner only.
 
-    What an earlier server left there when it was killed is deleted: each running server holds a
+    What an earlier server left behind when it was killed is deleted: each running server holds a
     lock on its own folder.
 
     Args:
         parent: where it is made; None for the system's temporary folder.
+
+    Attributes:
+        root: the server's folder.
 
     Raises:
         OSError: it cannot be made there.
@@ -31,7 +34,7 @@ class Folders:
         base.mkdir(mode=0o700, parents=True, exist_ok=True)
         if base.is_symlink() or base.stat().st_uid != os.getuid():
             raise PermissionError(
-                f"{base} belongs to somebody else; choose another with --temp DIR"
+                f"{base} belongs to another user; choose another folder with --temp DIR"
             )
         base.chmod(0o700)
         for left in base.iterdir():
@@ -41,7 +44,7 @@ class Folders:
         self._lock = _locked(self.root)
 
     def new(self) -> Path:
-        """A folder for one session, under a name nobody can guess."""
+        """Make a folder for one session, under a name that nobody can guess."""
         folder = self.root / secrets.token_hex(16)
         folder.mkdir(mode=0o700)
         return folder
@@ -55,7 +58,7 @@ class Folders:
 
 
 def delete(folder: Path) -> None:
-    """Remove a folder with all that is in it, if it is there."""
+    """Remove a folder with everything in it, if it exists."""
     shutil.rmtree(folder, ignore_errors=True)
 
 

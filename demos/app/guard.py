@@ -1,8 +1,8 @@
 """What reaches Gradio at all, and from whom.
 
 Gradio serves far more than this page needs: files by their path, addresses that it fetches for
-whoever asks, named functions, a reader of other people's event streams. Here everything is closed
-but what the page uses, and a page's hash belongs to the browser that used it first.
+whoever asks, named functions, other people's event streams. Here everything is closed except what
+the page uses, and a page's hash belongs to the browser that used it first.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ OPEN = {
     ),
 }
 OPEN["HEAD"] = OPEN["GET"]
-LARGE = ("/mmkv/upload", "/mmkv/picture")  # these count for themselves
+LARGE = ("/mmkv/upload", "/mmkv/picture")  # these limit their size themselves
 MAX_BODY = 64_000
 MAX_PAGES = 20_000
 _VISITOR = re.compile(r"[A-Za-z0-9_-]{43}")
@@ -49,7 +49,8 @@ class Guard:
     """ASGI middleware; `visitor_of` then knows the browser of every request that passes.
 
     Args:
-        here: told of each page that opens its connection, or opens it again.
+        app: what is guarded.
+        here: called with the hash of each page that opens its connection, or reopens it.
     """
 
     def __init__(self, app: ASGIApp, here: Callable[[str], None] = lambda page: None) -> None:
@@ -79,7 +80,7 @@ class Guard:
         await self._app(scope, receive, _with_headers(scope, send, fresh))
 
     async def _checked(self, scope: Scope, receive: Receive, visitor: str) -> Receive:
-        """Let a request pass that speaks of the visitor's own page only."""
+        """Let a request pass only if it is about the visitor's own page."""
         path = scope["path"]
         if path.startswith("/gradio_api/heartbeat/"):
             page = path.rpartition("/")[2]
@@ -105,11 +106,16 @@ class Guard:
         if len(self._owners) > MAX_PAGES:
             self._owners.popitem(last=False)
         if not secrets.compare_digest(owner, visitor):
-            raise Refused(403, "this page belongs to somebody else")
+            raise Refused(403, "this page belongs to another visitor")
 
 
 class Refused(Exception):
-    """A request that goes no further."""
+    """A request that is refused.
+
+    Args:
+        status: of the response.
+        text: of the response.
+    """
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -117,7 +123,7 @@ class Refused(Exception):
 
 
 def visitor_of(cookies: str) -> str | None:
-    """The browser's own secret, from a Cookie header; None if it has none yet."""
+    """Read the browser's own secret from a Cookie header; None if it has none yet."""
     try:
         morsel = SimpleCookie(cookies).get(COOKIE)
     except CookieError:

@@ -16,14 +16,19 @@ Resolve = Callable[[str, int], Sequence[str]]
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A listed host. port: the only one allowed, None for any."""
+    """A listed host.
+
+    Attributes:
+        name: in lower case.
+        port: the only one allowed; None for any.
+    """
 
     name: str
     port: int | None
 
     @classmethod
     def parse(cls, text: str) -> Host:
-        """From `camera.local`, `10.0.0.7:8554` or `[fd00::7]:554`.
+        """Read a host such as `camera.local`, `10.0.0.7:8554` or `[fd00::7]:554`.
 
         Raises:
             ValueError: it is none of these.
@@ -44,14 +49,19 @@ class Host:
 
 
 def resolved(name: str, port: int) -> Sequence[str]:
-    """The host's addresses as the system resolves them."""
+    """Resolve a host's addresses as the system does."""
     found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
     return [str(entry[4][0]) for entry in found]
 
 
 @dataclass(frozen=True, slots=True)
 class AllowedHosts:
-    """The operator's list; empty, and no address is opened at all."""
+    """The operator's list; if it is empty, no address is opened at all.
+
+    Attributes:
+        hosts: those that are allowed.
+        resolve: returns a host's addresses.
+    """
 
     hosts: tuple[Host, ...] = ()
     resolve: Resolve = resolved
@@ -63,10 +73,10 @@ class AllowedHosts:
         return ", ".join(map(str, self.hosts))
 
     def check(self, text: str) -> SplitResult:
-        """The parts of an address that may be opened.
+        """Check that an address may be opened, and split it into its parts.
 
         Raises:
-            VideoError: it is no address, or its host is not listed.
+            VideoError: it is not an address, or its host is not listed.
         """
         text = text.strip()
         try:
@@ -82,7 +92,7 @@ class AllowedHosts:
         return parts
 
     def pin(self, text: str) -> Pinned:
-        """An address with its host resolved once; nothing looks the name up again.
+        """Resolve an address's host, once; nothing looks up the name again.
 
         Raises:
             VideoError: it may not be opened, or its host has no address.

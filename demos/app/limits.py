@@ -11,13 +11,20 @@ from mmkv.config.units import parse_bytes, parse_seconds
 class Limits:
     """Limits of a server, checked once.
 
-    sessions: visitors with a video at the same time; others wait in line.
-    stream_seconds: how much of a video, or of a camera, is watched.
-    upload_bytes: largest file. disk_bytes: file and stored stream of one session together.
-    ram_bytes: host memory for one session's earlier frames.
-    idle_seconds: without a sign of the visitor, until a session ends and is deleted.
-    leave_seconds: after a page was closed; a reload within them finds everything again.
-    question_chars: longest question. answer_tokens: longest answer.
+    Attributes:
+        sessions: visitors with a video at the same time; others wait in a queue.
+        stream_seconds: how much of a video, or of a camera, is watched.
+        upload_bytes: largest file.
+        disk_bytes: file and stored stream of one session together.
+        ram_bytes: host memory for one session's earlier frames.
+        idle_seconds: without a sign of the visitor, until a session ends and is deleted.
+        leave_seconds: after a page was closed, until its session ends; a reload before that finds
+            everything again.
+        question_chars: longest question.
+        answer_tokens: longest answer.
+
+    Raises:
+        ValueError: a field is out of range.
     """
 
     sessions: int = 4
@@ -34,7 +41,9 @@ class Limits:
         for name in ("sessions", "question_chars", "answer_tokens"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}={value!r} is not allowed; use a whole number from 1 on")
+                raise ValueError(
+                    f"{name}={value!r} is not allowed; use a whole number of 1 or more"
+                )
         for name in ("upload_bytes", "disk_bytes", "ram_bytes"):
             object.__setattr__(self, name, parse_bytes(name, getattr(self, name)))
         for name in ("stream_seconds", "idle_seconds", "leave_seconds"):

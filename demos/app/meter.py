@@ -1,4 +1,4 @@
-"""What a stream costs, measured again and again in memory of a fixed size."""
+"""What a stream costs, measured repeatedly in memory of a fixed size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,15 @@ SPAN = 5.0  # seconds that a rate is taken over
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Bytes at a moment of the stream. everything: if all frames had stayed in the window."""
+    """Bytes at a moment of the stream.
+
+    Attributes:
+        seconds: of the stream.
+        window: on the device.
+        host: in host memory.
+        disk: in the store.
+        everything: what the window would take if every frame had stayed in it.
+    """
 
     seconds: float
     window: int
@@ -27,7 +35,15 @@ class Point:
 
 
 class Meter:
-    """Frames per second, and memory over the stream's time; thinned out when it has many points."""
+    """Frames per second, and memory over the stream's time; thinned out when there are many points.
+
+    Args:
+        on_gpu: whether the device has memory of its own.
+        clock: seconds that only rise.
+
+    Attributes:
+        points: memory so far, oldest first.
+    """
 
     def __init__(self, *, on_gpu: bool, clock: Callable[[], float] = time.monotonic) -> None:
         self._on_gpu = on_gpu
@@ -52,7 +68,7 @@ class Meter:
             self._gap = (self.points[-1].seconds - self.points[0].seconds) / len(self.points)
 
     def point(self, stats: Stats) -> Point:
-        """Where the stream's memory is; the index is on the device, which may be the host."""
+        """Say where the stream's memory is; the index is on the device, which may be the host."""
         index = stats.index_bytes
         return Point(
             stats.seconds or 0.0,

@@ -11,13 +11,19 @@ LEAD = 0.5  # seconds that encoding may be ahead of the player
 
 
 class PacedSource(FrameSource):
-    """Frames of another source, each handed out once the player has come near it.
+    """Frames of another source, each handed out once the player is near it.
 
-    A jump forward in the player lets everything before it through at once. Where frames are not
-    held back any more (`rush`) they come as fast as they can be read.
+    A jump forward in the player lets everything before it through at once. Once frames are not
+    held back any more (`rush`), they arrive as fast as they can be read.
 
-    limit: seconds after which the source ends here; `cut` then says that there was more.
-    newest: the time and frame handed out last.
+    Args:
+        source: the other source; closing this one closes it.
+        limit: seconds after which the source ends here.
+        rush: do not hold frames back; live sources never are.
+
+    Attributes:
+        cut: whether there was more after `limit`.
+        newest: the time and frame handed out last.
     """
 
     def __init__(self, source: FrameSource, limit: float, *, rush: bool = False) -> None:
@@ -48,7 +54,7 @@ class PacedSource(FrameSource):
         return int(self._source.dropped)
 
     def reach(self, seconds: float) -> None:
-        """The player has come this far."""
+        """Let frames through up to here: the player has come this far, in seconds."""
         with self._changed:
             self._reached = max(self._reached, seconds)
             self._changed.notify_all()
@@ -60,6 +66,7 @@ class PacedSource(FrameSource):
             self._changed.notify_all()
 
     def close(self) -> None:
+        """Stop, and close the other source."""
         super().close()
         self._source.close()
         with self._changed:

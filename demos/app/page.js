@@ -75,7 +75,7 @@
     const failed = () => {
       if (v !== video()) return;
       broken = true;
-      say("This browser cannot play the file; it is watched all the same.");
+      say("This browser cannot play the file; the model watches it all the same.");
     };
     v.addEventListener("error", failed);
     v.querySelector("source")?.addEventListener("error", failed);
@@ -87,10 +87,10 @@
   async function place() {
     for (;;) {
       const answer = await post("place");
-      if (!answer.ok) throw new Error("The page is out of date; load it again.");
+      if (!answer.ok) throw new Error("The page is out of date; reload it.");
       const { position } = await answer.json();
       if (!position) { say(""); return; }
-      say(`Busy, position ${position}. Keep this page open; it goes on by itself.`);
+      say(`Busy, position ${position}. Keep this page open; it continues by itself.`);
       await sleep(1500);
     }
   }
@@ -149,7 +149,7 @@
 
   async function open() {
     if (!navigator.mediaDevices?.getUserMedia) {
-      say("Browsers give the camera only to pages over https, or on localhost.");
+      say("Browsers allow the camera only on pages over https, or on localhost.");
       return false;
     }
     try {

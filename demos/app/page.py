@@ -1,4 +1,4 @@
-"""The page: Gradio blocks around what `events` does."""
+"""The page: Gradio blocks that call `events`."""
 
 from __future__ import annotations
 
@@ -27,8 +27,14 @@ ONLY_HERE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidd
 
 
 def in_browser(arguments: str, body: str) -> str:
-    """A function in JavaScript that calls `page.js`, which Gradio only adds once it runs itself,
-    so that it may come after the first event.
+    """Write a JavaScript function that calls `page.js`.
+
+    It waits for `page.js`, which Gradio adds only once it is running itself, so that it may arrive
+    after the first event.
+
+    Args:
+        arguments: the function's parameters.
+        body: its statements.
     """
     wait = "while (!window.mmkv) await new Promise((again) => setTimeout(again, 20));"
     return f"async ({arguments}) => {{ {wait} {body} }}"
@@ -39,7 +45,7 @@ TAB = in_browser("", "return [window.mmkv.tab()];")
 
 
 def theme() -> gr.themes.Base:
-    """Quiet colours, and fonts that every system has: nothing is fetched from elsewhere."""
+    """Make a theme of quiet colours, and fonts that every system has: nothing is fetched."""
     return gr.themes.Base(
         primary_hue="teal",
         neutral_hue="slate",
@@ -58,7 +64,7 @@ def theme() -> gr.themes.Base:
 
 
 def page(registry: Registry) -> gr.Blocks:
-    """The whole page."""
+    """Build the whole page."""
     events, limits = Events(registry), registry.limits
     with gr.Blocks(title="mmkv", analytics_enabled=False, fill_width=True) as blocks:
         tab = gr.Textbox(visible=False)
@@ -184,8 +190,8 @@ def _header(registry: Registry) -> str:
 def _follow_ups(registry: Registry) -> str:
     """What to know before questions refer to others."""
     if registry.settings.follow_ups:
-        return "“And after it?” is answered with the questions and answers before it in mind."
-    return f"Off with {registry.vlm.name}, which was not taught to follow a conversation."
+        return "“And after it?” is answered with the earlier questions and answers in mind."
+    return f"Off with {registry.vlm.name}, which was not trained to follow a conversation."
 
 
 def _notes(upload_bytes: int) -> str:
@@ -193,7 +199,7 @@ def _notes(upload_bytes: int) -> str:
         f'<input type="file" id="mm-file" accept="video/*,.mkv,.avi,.ts" hidden '
         f'data-most="{upload_bytes}" aria-label="Video file, up to {size(upload_bytes)}">'
         '<p id="mm-note" role="status" hidden></p>'
-        '<p id="mm-no-camera" hidden>The camera needs https or localhost: browsers give it to no '
-        "other page.</p>"
+        '<p id="mm-no-camera" hidden>The camera needs https or localhost: browsers do not allow '
+        "it on other pages.</p>"
         '<dialog id="mm-large" onclick="this.close()"><img alt="The frame, enlarged"></dialog>'
     )

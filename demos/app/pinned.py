@@ -26,7 +26,10 @@ PROTOCOLS = "http,https,httpproxy,tcp,tls,rtsp,rtp,udp"
 class Pinned:
     """An address whose host was looked up.
 
-    number: of the host, then. port: to connect to.
+    Attributes:
+        parts: of the address as it was typed.
+        number: the host's IP address at that time.
+        port: to connect to.
     """
 
     parts: SplitResult
@@ -38,7 +41,7 @@ class Pinned:
 
     @property
     def address(self) -> Address:
-        """What to connect to: the number for a name, but where TLS needs the name."""
+        """What to connect to: the number in place of the name, except where TLS needs the name."""
         if self._by_name:
             return Address(urlunsplit(self.parts))
         user, at, _ = self.parts.netloc.rpartition("@")
@@ -47,22 +50,26 @@ class Pinned:
 
     @property
     def options(self) -> dict[str, str]:
-        """What FFmpeg is told: to follow nothing to another place."""
+        """Options of FFmpeg that keep it from following anything to another place."""
         if self.parts.scheme == "rtsp":
             return {"format_whitelist": "rtsp", "rtsp_transport": "tcp"}
         host = self.parts.netloc.rpartition("@")[2]
-        told = {
+        given = {
             "format_whitelist": FORMATS,
             "max_redirects": "0",
             "headers": f"Host: {host}\r\n",
         }
         if self.parts.scheme == "https":
-            told["verifyhost"] = str(self.parts.hostname)
-        return told
+            given["verifyhost"] = str(self.parts.hostname)
+        return given
 
     @contextmanager
     def reached(self) -> Iterator[dict[str, str]]:
-        """The same, while a relay leads an https name to its number."""
+        """Run a relay that leads an https name to its number, where one is needed.
+
+        Yields:
+            `options`, with the relay where there is one.
+        """
         if not self._by_name:
             yield self.options
             return
@@ -72,16 +79,24 @@ class Pinned:
 
     @property
     def _by_name(self) -> bool:
-        """Whether a relay is asked for the name, so that TLS says it: servers of several names
-        need that (SNI). Where no_proxy is set, FFmpeg might pass the relay by: then the number is
-        connected to.
+        """Whether a relay is asked for the name, so that TLS sends it: servers with several names
+        need that (SNI). Where no_proxy is set, FFmpeg might bypass the relay: then the number is
+        used.
         """
         named = ":" not in str(self.parts.hostname) and self.parts.hostname != self.number
         return self.parts.scheme == "https" and named and not os.environ.get("no_proxy")
 
 
 class Recording(PyAvFile):
-    """A recording on a web server."""
+    """A recording on a web server.
+
+    Args:
+        pinned: where it is.
+        fps: frames per second to choose.
+
+    Raises:
+        VideoError: it cannot be opened.
+    """
 
     def __init__(self, pinned: Pinned, fps: float) -> None:
         self._way = ExitStack()
@@ -92,12 +107,17 @@ class Recording(PyAvFile):
         )
 
     def close(self) -> None:
+        """Stop reading, and end the relay."""
         super().close()
         self._way.close()
 
 
 def open_address(pinned: Pinned, fps: float) -> FrameSource:
-    """A camera, or a recording on a web server.
+    """Open a camera, or a recording on a web server.
+
+    Args:
+        pinned: where it is.
+        fps: frames per second to choose.
 
     Raises:
         VideoError: it cannot be opened, or leads elsewhere.
@@ -127,10 +147,10 @@ def open_address(pinned: Pinned, fps: float) -> FrameSource:
 
 
 def refuse_redirect(pinned: Pinned) -> None:
-    """Ask an RTSP server for the stream once, since FFmpeg would follow it to any other.
+    """Ask an RTSP server for the stream once, because FFmpeg would follow it to any other server.
 
     Raises:
-        VideoError: it cannot be reached, or sends its visitors elsewhere.
+        VideoError: it cannot be reached, or redirects elsewhere.
     """
     path = urlunsplit(pinned.parts._replace(netloc=pinned.parts.netloc.rpartition("@")[2]))
     asked = f"DESCRIBE {path} RTSP/1.0\r\nCSeq: 1\r\nAccept: application/sdp\r\n\r\n"

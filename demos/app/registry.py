@@ -1,4 +1,4 @@
-"""All sessions of a server: who has a place, who waits for one, and who has left."""
+"""All sessions of a server: who has a place, who is waiting for one, and who has left."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mmkv.demo")
 
-PERIOD = 0.5  # seconds between two rounds of measuring and reaping
+PERIOD = 0.5  # seconds between two rounds of measuring and ending sessions
 UNSEEN = 180.0  # seconds without any sign of a page; hidden tabs send one a minute
 PAGES = 20  # open pages that one browser may have
 
@@ -29,11 +29,15 @@ class Registry:
     """Sessions by the secrets of those who made them.
 
     A visitor gets a place when the first video is chosen and gives it back by leaving, by deleting
-    everything, or by `Limits.idle_seconds` without a sign. Places are given in the order in which
-    they were asked for.
+    everything, or after `Limits.idle_seconds` without a sign. Places are given in the order in
+    which they were asked for.
 
     Args:
-        vlm: the model of all sessions. settings: what a new visitor finds chosen.
+        vlm: the model of all sessions.
+        folders: where sessions keep their files.
+        limits: None for the defaults.
+        hosts: network addresses that visitors may watch; None for none.
+        settings: a new visitor's choices.
         clock: seconds that only rise.
     """
 
@@ -60,7 +64,7 @@ class Registry:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Measure and reap in the background until `close`."""
+        """Measure streams and end sessions in the background until `close`."""
         self._thread = threading.Thread(target=self._run, name="mmkv-demo", daemon=True)
         self._thread.start()
 
@@ -77,7 +81,15 @@ class Registry:
         self._folders.close()
 
     def enter(self, key: Key, page: str) -> Visit:
-        """A page was opened, or loaded again: its session, new or as it was left."""
+        """Open or reload a page.
+
+        Args:
+            key: whose session it shows.
+            page: the page's hash.
+
+        Returns:
+            the visit, new or as it was left.
+        """
         with self._lock:
             visit = self._visits.get(key)
             if visit is None:
@@ -98,19 +110,19 @@ class Registry:
             return visit
 
     def of_page(self, page: str, visitor: str) -> Visit | None:
-        """The visit that a page shows, if this visitor opened it."""
+        """Find the visit that a page shows, if this visitor opened it."""
         with self._lock:
             visit = self._pages.get(page)
             return visit if visit is not None and visit.key.visitor == visitor else None
 
     def of_tab(self, visitor: str, tab: str) -> Visit | None:
-        """The visit of a tab."""
+        """Find the visit of a visitor's tab."""
         with self._lock:
             found = [v for k, v in self._visits.items() if (k.visitor, k.tab) == (visitor, tab)]
             return found[0] if found else None
 
     def of_video(self, visitor: str, token: str) -> Visit | None:
-        """The visit whose video has this token, if it is this visitor's."""
+        """Find the visit whose video has this token, if it is this visitor's."""
         with self._lock:
             for key, visit in self._visits.items():
                 watch = visit.session.watch
@@ -119,7 +131,7 @@ class Registry:
             return None
 
     def leave(self, page: str) -> None:
-        """A page was closed, is about to be loaded again, or lost its connection for a moment."""
+        """Note that a page was closed, is being reloaded, or lost its connection for a moment."""
         with self._lock:
             visit = self._pages.get(page)
             if visit is not None:
@@ -128,7 +140,7 @@ class Registry:
                     visit.left = self._clock()
 
     def here(self, page: str) -> None:
-        """A page has its connection, for the first time or again."""
+        """Note that a page has its connection, for the first time or again."""
         with self._lock:
             visit = self._pages.get(page)
             if visit is not None:
@@ -136,13 +148,14 @@ class Registry:
                 visit.left = None
 
     def place(self, visit: Visit, wanted: Callable[[], None] | None = None) -> None:
-        """Have a place.
+        """Give a visit a place, or put it in the queue.
 
         Args:
+            visit: who wants a place.
             wanted: what to begin, once, when the visit gets a place later.
 
         Raises:
-            Busy: none is free; the visit now stands in line.
+            Busy: none is free; the visit is now in the queue.
         """
         with self._lock:
             visit.session.touch()
@@ -158,7 +171,11 @@ class Registry:
                 raise Busy(self._line.index(visit) + 1)
 
     def begin(self, visit: Visit, start: Callable[[], None]) -> None:
-        """Start a video for a visit that has a place, and still has it when that is done.
+        """Start a video for a visit that has a place, and still has it once that is done.
+
+        Args:
+            visit: whose video it is.
+            start: starts it.
 
         Raises:
             ValueError: it cannot be started, or the place was given back meanwhile.
@@ -168,15 +185,20 @@ class Registry:
             if visit.placed and not visit.leaving:
                 return
         visit.session.forget()
-        raise ValueError("Everything was deleted meanwhile; choose a video again.")
+        raise ValueError("Everything was deleted in the meantime; choose a video again.")
 
     def position(self, visit: Visit) -> int:
-        """Of a visit in the line, from 1 on; 0 if it does not wait."""
+        """Return a visit's position in the queue, counted from 1; 0 if it is not waiting."""
         with self._lock:
             return self._line.index(visit) + 1 if visit in self._line else 0
 
     def release(self, visit: Visit, why: str = "") -> None:
-        """Give a place back, or leave the line, and delete what the session holds."""
+        """Give a place back, or leave the queue, and delete what the session holds.
+
+        Args:
+            visit: whose place it is.
+            why: "idle" where the visitor did not ask for it.
+        """
         with self._lock:
             if visit in self._line:
                 self._line.remove(visit)
@@ -197,7 +219,7 @@ class Registry:
             return sum(visit.placed for visit in self._visits.values())
 
     def round(self) -> None:
-        """Measure every stream once, and end what has been left."""
+        """Measure every stream once, and end sessions that were left."""
         now = self._clock()
         with self._lock:
             visits = list(self._visits.values())
@@ -236,7 +258,7 @@ class Registry:
             self._give()
 
     def _give(self) -> None:
-        """Free places to those who have waited longest."""
+        """Give free places to those who have waited longest."""
         while self._line and self.placed < self.limits.sessions:
             visit = self._line.pop(0)
             visit.placed = True

@@ -1,8 +1,8 @@
 """A proxy on this machine that leads to one place only.
 
-FFmpeg looks up the names of https hosts itself, and needs the name for TLS, so that a number in
-its place would not do. A proxy it asks for the name instead: this one connects to the number that
-the name had when it was checked, whatever the name means by then.
+FFmpeg looks up the names of https hosts itself, and needs the name for TLS, so that it cannot be
+given a number instead. A proxy is asked for the name: this one connects to the number that the name
+had when it was checked, whatever it stands for by then.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ _HEAD = 8192  # bytes, at most, of what a connection begins with
 
 
 class Relay:
-    """Open from the start until `close`.
+    """A running proxy, from the start until `close`.
 
     Args:
-        place: `name:port` that may be asked for. number, port: where that leads.
+        place: `name:port` that may be asked for.
+        number: IP address that it leads to.
+        port: port that it leads to.
         timeout: seconds for connecting.
     """
 
@@ -46,7 +48,7 @@ class Relay:
             held = list(self._open)
         for one in held:
             _end(one)
-        with suppress(OSError):  # `accept` wakes; of a socket that is closed it does not everywhere
+        with suppress(OSError):  # wakes `accept`, which closing its socket does not do everywhere
             socket.create_connection(self._listening.getsockname(), 1.0).close()
         self._thread.join(1.0)
         self._listening.close()
@@ -82,7 +84,7 @@ class Relay:
                 return
             with self._held(there):
                 for one in (asking, there):
-                    one.settimeout(None)  # who reads at either end knows how long to wait
+                    one.settimeout(None)  # the readers at both ends know how long to wait
                 asking.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
                 back = threading.Thread(target=_pass_on, args=(there, asking), daemon=True)
                 back.start()
@@ -91,7 +93,7 @@ class Relay:
 
     @contextmanager
     def _held(self, connection: socket.socket) -> Iterator[None]:
-        """Closed at the end, or by `close`."""
+        """A connection that is closed at the end, or by `close`."""
         with connection:
             with self._lock:
                 if self._closed:
@@ -116,7 +118,7 @@ class Relay:
 
 
 def _pass_on(source: socket.socket, target: socket.socket) -> None:
-    """All bytes from one to the other, and the end too."""
+    """Pass all bytes from one to the other, and the end too."""
     with suppress(OSError):
         while data := source.recv(65536):
             target.sendall(data)
@@ -124,6 +126,6 @@ def _pass_on(source: socket.socket, target: socket.socket) -> None:
 
 
 def _end(connection: socket.socket) -> None:
-    """Wake whoever waits for it."""
+    """Wake whoever is waiting for it."""
     with suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)

@@ -1,7 +1,7 @@
-"""What the page's script asks for beside Gradio: the visitor's own file, camera and video.
+"""What the page's script requests besides Gradio: the visitor's own file, camera and video.
 
 Each request has to come from a browser, and name a tab, whose page was opened before (and logged
-in, where the server asks for that); all others get "not here".
+in, where the server requires it); all others get "not here".
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SPARE = 200_000_000  # bytes of disk that no upload may take
 
 
 def routes(registry: Registry) -> list[Route]:
-    """All of them."""
+    """List all routes of a server."""
     own = Own(registry)
     return [
         Route("/mmkv/page.js", script),
@@ -47,12 +47,16 @@ def routes(registry: Registry) -> list[Route]:
 
 
 async def script(request: Request) -> Response:
-    """The page's script."""
+    """Send the page's script."""
     return FileResponse(SCRIPT, media_type="text/javascript", headers={"Cache-Control": "no-cache"})
 
 
 class Own:
-    """Requests about what is the visitor's own."""
+    """Handlers of requests about a visitor's own things.
+
+    Args:
+        registry: the server's sessions.
+    """
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -60,7 +64,7 @@ class Own:
         self._sending: set[Path] = set()  # folders that a file is being sent to
 
     async def video(self, request: Request) -> Response:
-        """The visitor's video, for the player."""
+        """Send the visitor's video to the player."""
         visitor = visitor_of(request.headers.get("cookie", ""))
         visit = self._registry.of_video(visitor or "", request.path_params["token"])
         watch = None if visit is None else visit.session.watch
@@ -72,7 +76,7 @@ class Own:
         return FileResponse(path, media_type=kind, headers=headers)
 
     async def place(self, request: Request) -> Response:
-        """Ask for a place, and go on asking while waiting in line."""
+        """Give the visitor a place, or say how long the queue is; called repeatedly meanwhile."""
         visit = self._visit(request)
         if visit is None:
             return _error(404, "not here")
@@ -83,7 +87,7 @@ class Own:
         return JSONResponse({"position": 0})
 
     async def upload(self, request: Request) -> Response:
-        """A video file as the whole body."""
+        """Receive a video file as the whole body, and watch it."""
         visit = self._visit(request)
         if visit is None:
             return _error(404, "not here")
@@ -91,7 +95,7 @@ class Own:
             return _error(503, "busy")
         folder = visit.session.folder
         if folder in self._sending:
-            return _error(409, "Another file is on its way already.")
+            return _error(409, "Another file is already being sent.")
         self._sending.add(folder)
         try:
             return await self._take(request, visit)
@@ -135,7 +139,7 @@ class Own:
         return JSONResponse({"name": name})
 
     async def camera(self, request: Request) -> Response:
-        """Begin to watch the pictures that follow."""
+        """Begin watching the pictures that follow."""
         visit = self._visit(request)
         if visit is None or not visit.placed:
             return _error(404, "not here")
@@ -146,7 +150,7 @@ class Own:
         return JSONResponse({})
 
     async def picture(self, request: Request) -> Response:
-        """A picture of the camera."""
+        """Receive a picture from the camera."""
         visit = self._visit(request)
         if visit is None:
             return _error(404, "not here")

@@ -13,15 +13,19 @@ from pathlib import Path
 
 from mmkv.demos.app.registry import Registry
 
-THREADS = 40  # that handlers run in, beside four for each session
+THREADS = 40  # for handlers, besides four for each session
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
     """Where and how the page is served.
 
-    host, port: what is listened on; 0 takes any free port. users: names and passwords that may
-    log in; empty, and everybody may. certificate, key: files for https.
+    Attributes:
+        host: address to listen on.
+        port: port to listen on; 0 takes any free one.
+        users: names and passwords that may log in; if empty, everybody may use the page.
+        certificate: file for https; None: http.
+        key: its key file.
     """
 
     host: str = "127.0.0.1"
@@ -31,7 +35,7 @@ class Serving:
     key: Path | None = None
 
     def listen(self) -> socket.socket:
-        """The listening socket.
+        """Open the listening socket.
 
         Raises:
             ValueError: the port is taken, or the host is not one of this machine.
@@ -48,11 +52,15 @@ class Serving:
         return listening
 
     def check_certificate(self) -> None:
-        """Raises ValueError if the certificate and key are missing or do not belong together."""
+        """Check the certificate and key, where any are given.
+
+        Raises:
+            ValueError: one is missing, or they do not belong together.
+        """
         if self.certificate is None and self.key is None:
             return
         if self.certificate is None or self.key is None:
-            raise ValueError("--ssl-certfile and --ssl-keyfile go together: give both")
+            raise ValueError("--ssl-certfile and --ssl-keyfile belong together: give both")
         for path in (self.certificate, self.key):
             if not path.is_file():
                 raise ValueError(f"{path}: there is no such file; it is needed for https")
@@ -65,7 +73,7 @@ class Serving:
             ) from None
 
     def address(self, listening: socket.socket) -> str:
-        """What to type into a browser on this machine."""
+        """Return what to type into a browser on this machine."""
         scheme = "http" if self.certificate is None else "https"
         host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)
         host = f"[{host}]" if ":" in host and not host.startswith("[") else host
@@ -81,24 +89,29 @@ class Serving:
                 "or --port 0 for any that is free"
             )
         if number == errno.EACCES:
-            return f"port {self.port} needs more rights; choose one from 1024 on with --port"
+            return f"port {self.port} needs more rights; choose one of 1024 or above with --port"
         return f"cannot listen on {self.host}, port {self.port}: {error}; see --host and --port"
 
 
 def quiet_gradio(folder: Path) -> None:
-    """Before Gradio is imported: no telemetry, and its files among those that are deleted."""
+    """Configure Gradio before it is imported: no telemetry, and its files in `folder`."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     os.environ["GRADIO_RUN_HISTORY"] = "False"
     os.environ["GRADIO_SSR_MODE"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    # else the times of the last 10,000 events are summed up again after each of them
+    # otherwise the times of the last 10,000 events are summed up again after each event
     os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**12)
     os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "1"
 
 
 def application(registry: Registry, serving: Serving, folder: Path) -> object:
-    """The ASGI application. Its sessions end, and their files go, when it is shut down.
+    """Make the ASGI application; shutting it down ends its sessions and deletes their files.
+
+    Args:
+        registry: the server's sessions.
+        serving: for the users who may log in.
+        folder: Gradio's temporary folder.
 
     Raises:
         ImportError: Gradio is not installed.
@@ -148,17 +161,24 @@ def application(registry: Registry, serving: Serving, folder: Path) -> object:
 
 
 def serve(registry: Registry, serving: Serving, folder: Path, listening: socket.socket) -> None:
-    """Serve until the process is told to end; then everything of the visitors is deleted."""
+    """Serve until the process is asked to end; then everything of the visitors' is deleted.
+
+    Args:
+        registry: the server's sessions.
+        serving: where and how.
+        folder: Gradio's temporary folder.
+        listening: from `Serving.listen`.
+    """
     server(registry, serving, folder).run(sockets=[listening])
 
 
 def server(registry: Registry, serving: Serving, folder: Path):  # type: ignore[no-untyped-def]
-    """The uvicorn server, not running yet."""
+    """Make the uvicorn server, not running yet; the arguments are those of `serve`."""
     import uvicorn
 
     class Server(uvicorn.Server):
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            # open pages are cut off, which is no error worth a traceback each
+            # open pages are cut off, which is not worth a traceback for each
             logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
             await super().shutdown(sockets)
 

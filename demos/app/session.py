@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("mmkv.demo")
 
 Scope = Literal["watched", "position", "encoded"]
-EXCHANGES = 50  # the page shows so many of the newest
+EXCHANGES = 50  # the newest, which the page shows
 CATCH_UP = 10.0  # seconds that a question waits for frames the player has shown already
 
 
@@ -37,8 +37,21 @@ class Session:
     """What one visitor's page controls. Every method may be called from any thread.
 
     Args:
-        vlm: the model, shared with the other sessions; its turns are fair.
+        vlm: the model, shared with the other sessions, which take turns fairly.
         folder: an empty folder of this session alone, deleted by `end`.
+        limits: what the visitor may take.
+        hosts: network addresses that may be watched; None for none.
+        settings: the visitor's choices at first.
+        clock: seconds that only rise.
+
+    Attributes:
+        settings: the visitor's choices.
+        watch: the video on its way through the model, if any.
+        exchanges: questions and answers, oldest first.
+        message: what went wrong last, for the page to show.
+        ended: whether `end` was called.
+        active: when the visitor last did something, by `clock`.
+        seen: when the page last gave a sign, by `clock`.
     """
 
     def __init__(
@@ -65,11 +78,11 @@ class Session:
         self.active = self.seen = clock()
 
     def touch(self) -> None:
-        """The visitor did something, or watches."""
+        """Note that the visitor did something, or is watching."""
         self.active = self.seen = self._clock()
 
     def beat(self) -> None:
-        """The visitor's page is still there."""
+        """Note that the visitor's page is still open."""
         self.seen = self._clock()
 
     def sample(self) -> None:
@@ -78,7 +91,15 @@ class Session:
         self._begin(video, lambda: open_file(SAMPLE_VIDEO, video.name, self.settings.fps))
 
     def file(self, path: Path, name: str) -> None:
-        """Watch a file that was sent; it lies in this session's folder and is deleted with it."""
+        """Watch a file that was sent; it is in this session's folder and is deleted with it.
+
+        Args:
+            path: the file; deleted if it cannot be watched.
+            name: what its owner calls it.
+
+        Raises:
+            ValueError: it cannot be opened, or the session has ended.
+        """
         video = Video("file", name, path, mine=True)
         try:
             self._begin(video, lambda: open_file(path, name, self.settings.fps))
@@ -92,7 +113,11 @@ class Session:
         self._begin(Video("camera", "camera"), lambda: CameraSource(fps, seconds, self._clock))
 
     def address(self, text: str) -> None:
-        """Watch a network address, on a listed host only."""
+        """Watch a network address.
+
+        Raises:
+            ValueError: it cannot be opened, or its host is not listed.
+        """
         pinned = self.hosts.pin(text)
         video = Video("address", str(pinned))
         self._begin(video, lambda: open_address(pinned, self.settings.fps))
@@ -108,7 +133,11 @@ class Session:
         self._begin(video, lambda: open_file(path, name, self.settings.fps))
 
     def picture(self, data: bytes) -> bool:
-        """A camera's picture; whether it was taken."""
+        """Take a camera's picture; returns whether it was taken.
+
+        Raises:
+            VideoError: it is not a picture, damaged, or too large.
+        """
         watch = self.watch
         if watch is None or watch.camera is None:
             return False
@@ -118,7 +147,14 @@ class Session:
         return taken
 
     def play(self, position: float, furthest: float, *, playing: bool, rush: bool) -> None:
-        """Where the player is."""
+        """Note where the player is.
+
+        Args:
+            position: seconds of the video.
+            furthest: seconds that it has reached so far.
+            playing: whether it is playing now.
+            rush: whether it is at the end, or cannot play the video.
+        """
         self.seen = self._clock()
         if playing:
             self.active = self.seen
@@ -131,8 +167,17 @@ class Session:
     def ask(self, question: str, scope: Scope = "watched") -> Exchange:
         """Ask about the video.
 
+        Args:
+            question: any text.
+            scope: what may be used: up to where the visitor has "watched", up to the player's
+                "position", or all that is "encoded".
+
+        Returns:
+            the exchange, already started.
+
         Raises:
-            ValueError: there is no video or question, it is too long, or another one is answered.
+            ValueError: there is no video or question, it is too long, or another question is
+                being answered.
         """
         self.touch()
         question = question.strip()
@@ -161,7 +206,7 @@ class Session:
         return None if last is None or last.over else last
 
     def stop(self) -> None:
-        """End the answer under way."""
+        """End the answer in progress."""
         self.touch()
         exchange = self.answering
         if exchange is not None:
@@ -173,7 +218,7 @@ class Session:
             self._forget()
 
     def end(self) -> None:
-        """Like `forget`, for good, with the folder."""
+        """Like `forget`, but for good, and the folder is deleted too."""
         self.ended = True
         try:
             self.forget()
@@ -194,7 +239,7 @@ class Session:
         self.touch()
         with self._opening:
             if self.ended:
-                raise ValueError("This session has ended; load the page again.")
+                raise ValueError("This session has ended; reload the page.")
             self._forget(keep=video.path)
             try:
                 watch = Watch(self.vlm, video, open_source, self.settings, self.limits, self.folder)
@@ -226,13 +271,13 @@ class Session:
 
 
 def sentence(error: Exception) -> str:
-    """An error in words for a visitor, without anything of the server in it."""
+    """Put an error into words for a visitor, without revealing anything about the server."""
     if isinstance(error, ValueError):
         text = str(error)
         if text.startswith(("no frames", "the stream has no frames")):
-            return "Nothing of the video has been seen yet; let it play for a moment."
+            return "No part of the video has been seen yet; let it play for a moment."
         if not isinstance(error, VideoError):  # that one begins with a file's name
             text = text[:1].upper() + text[1:]
         return text if text.endswith((".", "!", "?")) else f"{text}."
-    log.error("not expected: %s", in_words(error))
+    log.error("unexpected: %s", in_words(error))
     return "Something went wrong on the server; try again."

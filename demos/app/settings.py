@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """A step between detail and memory. bits: of keys and values, None for unpacked."""
+    """A step between detail and memory.
+
+    Attributes:
+        name: what the page calls it.
+        bits: of keys and values; None: unpacked.
+        words: what it means for the visitor.
+    """
 
     name: str
     bits: tuple[float, float] | None
@@ -37,11 +43,17 @@ MOMENTS = (2, 48)  # retrieved per question, least and most
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """They hold for the next video; `follow_ups` at once.
+    """A visitor's choices. They apply to the next video; `follow_ups` at once.
 
-    level: a name in `LEVELS`. fps: frames per second of video. moments: earlier frames looked up
-    per question, None for the engine's own choice. rush: encode as fast as possible instead of
-    while it plays. follow_ups: whether a question may refer to those before it.
+    Attributes:
+        level: a name in `LEVELS`.
+        fps: frames per second of video.
+        moments: earlier frames looked up per question; None for the engine's own choice.
+        rush: encode as fast as possible instead of while the video plays.
+        follow_ups: whether a question may refer to those before it.
+
+    Raises:
+        ValueError: a field is out of range.
     """
 
     level: str = "Full detail"
@@ -60,13 +72,18 @@ class Settings:
             raise ValueError(f"moments={self.moments!r} is not between {least} and {most}")
 
     def config(self, limits: Limits, disk_bytes: int) -> CacheConfig:
-        """The engine's configuration; disk_bytes: what is left for the stream's store."""
+        """Make the engine's configuration.
+
+        Args:
+            limits: of the server.
+            disk_bytes: what is left for the stream's store.
+        """
         return CacheConfig(
             **self._choices(), thumbnails=True, max_ram=limits.ram_bytes, max_disk=disk_bytes
         )
 
     def snippet(self, model: str) -> str:
-        """Python that does the same without this page."""
+        """Write Python code that does the same without this page; `model` is a name to load."""
         choices = ", ".join(f"{name}={value}" for name, value in self._choices().items())
         asking = (
             "chat = stream.chat()\n    print(chat.ask" if self.follow_ups else "print(stream.ask"
@@ -81,7 +98,7 @@ class Settings:
         )
 
     def in_words(self, vlm: VideoLM) -> str:
-        """What an hour of video takes with these settings, and what that means."""
+        """Say what an hour of video takes with these settings, and what that means."""
         level = LEVELS[self.level]
         full = vlm.gb_per_hour(self.fps) * 1e9
         unpacked = vlm.dtype.itemsize * 8

@@ -16,7 +16,7 @@ TRIED = (
 
 
 def suggestions() -> list[str]:
-    """Those of the bundled video's questions that the page offers."""
+    """List the questions about the bundled video that the page offers."""
     known = {
         note["question"]
         for note in json.loads(SAMPLE_NOTES.read_text(encoding="utf-8"))["questions"]

@@ -1,4 +1,4 @@
-"""One visitor's stay: whose it is, which pages show it, and what it waits for."""
+"""One visitor's stay: whose it is, which pages show it, and what it is waiting for."""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ log = logging.getLogger("mmkv.demo")
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """Whose session it is. visitor: the browser's secret cookie. tab: the tab's own secret.
-    user: the name that was logged in with, if any.
+    """Whose session it is.
+
+    Attributes:
+        visitor: the browser's secret cookie.
+        tab: the tab's own secret.
+        user: the name that was used to log in, if any.
     """
 
     visitor: str = field(repr=False)
@@ -24,9 +28,18 @@ class Key:
 
 @dataclass(slots=True)
 class Visit:
-    """A session. pages: that show it, and what each was last told. gone: those that were closed.
-    left: when the last one was. leaving: its place is being given back. wanted: what it starts when
-    it gets a place. why: it lost it.
+    """A session and its pages.
+
+    Attributes:
+        key: whose it is.
+        session: the session.
+        pages: pages that show it, and what each was sent last.
+        gone: those that were closed.
+        placed: whether it has a place.
+        leaving: whether its place is being given back.
+        left: when the last page was closed; None while one is open.
+        wanted: what to start when it gets a place.
+        why: why it lost its place.
     """
 
     key: Key
@@ -41,7 +54,11 @@ class Visit:
 
 
 class Busy(Exception):
-    """All places are taken. position: in the line, from 1 on."""
+    """All places are taken.
+
+    Attributes:
+        position: in the queue, counted from 1.
+    """
 
     def __init__(self, position: int) -> None:
         super().__init__(f"busy, position {position}")
@@ -57,7 +74,7 @@ def end(session: Session) -> None:
 
 
 def quietly(begin: Callable[[], None]) -> None:
-    """Start a video; the session keeps what went wrong for its page to say."""
+    """Start a video; what goes wrong is logged, and the session keeps it for its page to show."""
     try:
         begin()
     except Exception as error:

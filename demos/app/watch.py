@@ -26,8 +26,14 @@ Kind = Literal["sample", "file", "camera", "address"]
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """What a visitor chose. path: of a file. mine: whether it was sent and is deleted with the
-    session. token: what the page shows it by, which nobody can guess.
+    """What a visitor chose.
+
+    Attributes:
+        kind: of source.
+        name: what the page calls it.
+        path: of a file.
+        mine: whether the visitor sent the file, so that it is deleted with the session.
+        token: what the page refers to it by, which nobody can guess.
     """
 
     kind: Kind
@@ -41,8 +47,20 @@ class Watch:
     """A stream that takes in a video in the background, at the player's pace or faster.
 
     Args:
-        open_source: gives the video's frames at the settings' rate.
+        vlm: the model.
+        video: what was chosen.
+        open_source: opens the video's frames at the settings' rate.
+        settings: the visitor's choices.
+        limits: what the visitor may take.
         folder: where the stream is stored until `close`.
+
+    Attributes:
+        stream: what takes the video in.
+        chat: a conversation about it.
+        meter: measurements for the gauges.
+        furthest: seconds that the player has reached so far.
+        position: seconds where the player is.
+        feed: the encoding in the background.
 
     Raises:
         ValueError: the video cannot be opened.
@@ -84,7 +102,7 @@ class Watch:
 
     @property
     def live(self) -> bool:
-        """Whether it goes on in real time, and cannot be sought in."""
+        """Whether it runs in real time, so that one cannot seek in it."""
         return self._source.live
 
     @property
@@ -99,7 +117,7 @@ class Watch:
         return self.video.token if newest is None else f"{self.video.token} {newest[0]}"
 
     def picture(self) -> bytes | None:
-        """A JPEG of the newest frame, where only the server sees the video."""
+        """Encode the newest frame as JPEG, where only the server sees the video; else None."""
         newest = self._newest
         return None if newest is None else jpeg(newest[1])
 
@@ -135,11 +153,11 @@ class Watch:
 
     @property
     def dropped(self) -> int:
-        """Frames that were not looked at, since the model was busy."""
+        """Frames that were not looked at because the model was busy."""
         return self.feed.dropped
 
     def play(self, position: float, furthest: float) -> None:
-        """The player is at `position`, and has been at `furthest`."""
+        """Note that the player is at `position` and has been at `furthest`, in seconds."""
         self.position = position
         self.furthest = max(self.furthest, furthest, position)
         if isinstance(self._source, PacedSource):
@@ -151,7 +169,7 @@ class Watch:
             self._source.rush()
 
     def note(self) -> str:
-        """What to say about how the watching went, or nothing."""
+        """Say how the watching went, where there is something to say; else ""."""
         if self.feed.error is not None:
             return f"{self.feed.error}."
         if self._source.cut:
@@ -166,7 +184,11 @@ class Watch:
         self.meter.sample(self.stream.stats())
 
     def close(self, keep: Path | None = None) -> None:
-        """Stop, and delete what was stored and, unless it is to be kept, the visitor's file."""
+        """Stop, and delete what was stored and the visitor's file.
+
+        Args:
+            keep: a file that is not deleted.
+        """
         if not self._closed.acquire(blocking=False):
             return
         try:

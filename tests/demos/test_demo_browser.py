@@ -263,7 +263,7 @@ def test_the_page_says_that_the_camera_needs_https(context: Any, running: Runnin
     page = Page(context, running, f"http://demo.test:{running.port}").ready()
     page.raw.get_by_text("The camera needs https or localhost").wait_for(state="visible")
     page.raw.click("#mm-camera")
-    page.see("Browsers give the camera only to pages over https, or on localhost.")
+    page.see("Browsers allow the camera only on pages over https, or on localhost.")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -47,7 +47,7 @@ def taken() -> Iterator[int]:
         (["--idle", "soon"], "--idle='soon' is not a duration"),
         (["--max-upload", "5GB"], "has to be more than upload_bytes"),
         (["--allow-host", "rtsp://cam/live"], "--allow-host 'rtsp://cam/live' is not a host"),
-        (["--ssl-certfile", "cert.pem"], "--ssl-certfile and --ssl-keyfile go together"),
+        (["--ssl-certfile", "cert.pem"], "--ssl-certfile and --ssl-keyfile belong together"),
         (["--ssl-certfile", "a.pem", "--ssl-keyfile", "b.pem"], "a.pem: there is no such file"),
         (["--host", "203.0.113.7", "--port", "0"], "cannot listen on 203.0.113.7"),
         (["--port", "99999"], "--port"),

@@ -219,7 +219,7 @@ def test_a_camera_is_watched_picture_by_picture(tmp_path: Path) -> None:
     assert "click a picture to enlarge it" in shown
     assert "go there" not in shown
     clock.now = 1.0
-    with pytest.raises(ValueError, match="damaged or none at all"):
+    with pytest.raises(ValueError, match="damaged or not a picture at all"):
         session.picture(b"no picture")
     session.end()
 

@@ -106,7 +106,7 @@ def test_the_page_loads_nothing_from_elsewhere(web: Web) -> None:
 def test_the_switch_for_follow_ups_says_why_it_is_off(web: Web) -> None:
     parts = web.browser().get("/config").json()["components"]
     (info,) = [p["props"]["info"] for p in parts if p["props"].get("elem_id") == "mm-follow-ups"]
-    assert info == "Off with mmkv-tiny, which was not taught to follow a conversation."
+    assert info == "Off with mmkv-tiny, which was not trained to follow a conversation."
 
 
 def test_the_visitors_secret_is_not_for_scripts(web: Web) -> None:

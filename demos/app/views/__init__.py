@@ -1,1 +1,1 @@
-"""HTML of what a session holds. Functions of their arguments alone; all text is escaped."""
+"""HTML of what a session holds, by functions of their arguments alone; all text is escaped."""

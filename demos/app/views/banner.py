@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from mmkv.demos.app.registry import Registry
     from mmkv.demos.app.visit import Visit
 
-GONE = "This page's session has ended. Load the page again to begin anew."
+GONE = "This page's session has ended. Reload the page to start again."
 
 
 def banner(registry: Registry, visit: Visit | None) -> str:
-    """An error, a place in the line, or nothing."""
+    """Show an error, a position in the queue, or nothing."""
     if visit is None:
         return _line(GONE, "warn")
     limits = registry.limits
@@ -23,14 +23,14 @@ def banner(registry: Registry, visit: Visit | None) -> str:
     if position:
         places = "one place is" if limits.sessions == 1 else f"all {limits.sessions} places are"
         return _line(
-            f"Busy, position {position}: {places} taken. Your video starts by itself as soon as "
-            "it is your turn; keep this page open.",
+            f"Busy, position {position}: {places} taken. Your video starts by itself when it is "
+            "your turn; keep this page open.",
             "wait",
         )
     if visit.why == "idle":
         return _line(
             f"Your video and conversation were deleted after {took(limits.idle_seconds)} without "
-            "a sign of you. Choose a video to begin again.",
+            "activity. Choose a video to start again.",
             "warn",
         )
     session = visit.session

@@ -14,7 +14,13 @@ if TYPE_CHECKING:
 
 
 def gauges(watch: Watch | None, stats: Stats | None, last: Exchange | None) -> str:
-    """Eight gauges with their units; dashes where there is nothing to measure yet."""
+    """Show eight gauges with their units; dashes where there is nothing to measure yet.
+
+    Args:
+        watch: the video, if any.
+        stats: its stream's counters.
+        last: the newest question, if any.
+    """
     tiles = [_tile(*row) for row in (_rows(watch, stats, last))]
     return f'<div class="mm-gauges" role="group" aria-label="Gauges">{"".join(tiles)}</div>'
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def player(watch: Watch | None, limits: Limits) -> str:
-    """The visitor's video. The page's script starts it, follows it, and seeks in it."""
+    """Show the visitor's video; the page's script starts it, follows it, and seeks in it."""
     if watch is None:
         return (
             '<div class="mm-player mm-drop" id="mm-drop"><p><b>Choose a video to begin</b></p>'

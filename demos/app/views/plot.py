@@ -17,7 +17,7 @@ LINES: tuple[tuple[str, str, Callable[[Point], int]], ...] = (
 
 
 def plot(points: Sequence[Point]) -> str:
-    """A line for each kind of memory, from 0 to the largest, over the stream's time."""
+    """Draw a line for each kind of memory, from 0 to the largest, over the stream's time."""
     if len(points) < 2:
         return (
             '<div class="mm-plot mm-empty"><p>Memory over time appears here: '

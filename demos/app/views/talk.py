@@ -15,7 +15,15 @@ WAITING = {"waiting": "…", "answering": "…"}
 
 
 def talk(exchanges: Sequence[Exchange], gap: float) -> list[dict[str, str]]:
-    """A message for each question and each answer, with what it is based on in small print."""
+    """Make a message of each question and each answer, with small print below the answers.
+
+    Args:
+        exchanges: questions and answers, oldest first.
+        gap: frames at most this many seconds apart are one moment.
+
+    Returns:
+        messages of Gradio's chatbot.
+    """
     messages = []
     for exchange in exchanges:
         messages.append({"role": "user", "content": exchange.question})
@@ -24,7 +32,7 @@ def talk(exchanges: Sequence[Exchange], gap: float) -> list[dict[str, str]]:
 
 
 def answer(exchange: Exchange, gap: float) -> str:
-    """The answer so far, and below it where it was found, how fast it came, and any remark."""
+    """Format the answer so far, and below it where it was found, how fast, and any remark."""
     text = exchange.text or WAITING.get(exchange.state, "")
     small = []
     moments = found(exchange.frames, gap)

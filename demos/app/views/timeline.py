@@ -19,7 +19,15 @@ SHOWN = 6  # thumbnails side by side
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Frames next to each other that an answer was given from. seconds, picture: of the best."""
+    """Frames next to each other that an answer is based on.
+
+    Attributes:
+        start: seconds of the first.
+        end: seconds of the last.
+        seconds: of the one that matches best.
+        picture: of the same one, a small JPEG.
+        rank: 0 for the best moment, and so on.
+    """
 
     start: float
     end: float
@@ -33,7 +41,15 @@ class Found:
 
 
 def found(frames: Sequence[Seen], gap: float) -> list[Found]:
-    """The moments that frames, best first, are in; those at most `gap` seconds apart are one."""
+    """Gather frames, best first, into moments.
+
+    Args:
+        frames: best first.
+        gap: frames at most this many seconds apart are in one moment.
+
+    Returns:
+        moments, best first.
+    """
     rank = {frame: place for place, frame in enumerate(frames)}
     runs: list[list[Seen]] = []
     for frame in sorted(frames, key=lambda f: f.seconds):
@@ -53,9 +69,14 @@ def found(frames: Sequence[Seen], gap: float) -> list[Found]:
 
 
 def spread(places: Sequence[float], width: float) -> list[float]:
-    """Left edges for things of `width` (the whole is 1), each near its place, none overlapping.
+    """Place things side by side, each near its place, none overlapping.
 
-    places: rising, between 0 and 1.
+    Args:
+        places: rising, between 0 and 1.
+        width: of each thing; the whole is 1.
+
+    Returns:
+        their left edges.
     """
     edges: list[float] = []
     for place in places:
@@ -69,8 +90,14 @@ def spread(places: Sequence[float], width: float) -> list[float]:
 
 
 def timeline(watch: Watch | None, exchange: Exchange | None) -> str:
-    """The line, with thumbnails above it; what is clicked says where to seek (`data-seek`). Where
-    no player shows the video, a thumbnail is enlarged instead.
+    """Show the line, with thumbnails above it.
+
+    What can be clicked says where to seek (`data-seek`). Where no player shows the video, a
+    thumbnail is enlarged instead.
+
+    Args:
+        watch: the video, if any.
+        exchange: the question whose moments are marked, if any.
     """
     if watch is None:
         return '<div class="mm-timeline mm-empty"></div>'
@@ -101,7 +128,7 @@ def timeline(watch: Watch | None, exchange: Exchange | None) -> str:
         )
     above = ""
     if moments and exchange is not None:
-        how = "" if player else ". Nothing is recorded to go back to: click a picture to enlarge it"
+        how = "" if player else ". The video is not recorded: click a picture to enlarge it"
         above = (
             f'<p class="mm-caption">Where “{escape(exchange.question)}” was found{how}</p>'
             f'<div class="mm-thumbs">{"".join(pictures)}</div>'
