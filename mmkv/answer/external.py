@@ -41,19 +41,20 @@ class External(Retriever):
     ) -> None:
         super().__init__(candidates, recent, count, neighbours=neighbours, chunk=chunk)
         self._past = past
-        self._text = encoder.text(text)
+        self._encoder, self._text = encoder, text
         self._known = known
         self._blocks = [*candidates, *recent]
         self._scores: Tensor | None = None
 
     def scores(self, layer: int, words: Tensor) -> Tensor:
         if self._scores is None:
-            vectors = torch.stack([self._vector(block) for block in self._blocks]).float()
+            text = self._encoder.text(self._text)
+            vectors = torch.stack([self._vector(b, len(text)) for b in self._blocks]).float()
             lengths = vectors.norm(dim=1).clamp_min(1e-6)
-            self._scores = vectors @ self._text / lengths
+            self._scores = vectors @ text / lengths
         return self._scores.to(words.device)
 
-    def _vector(self, block: CachedBlock) -> Tensor:
+    def _vector(self, block: CachedBlock, size: int) -> Tensor:
         if block.index not in self._known:
             data = self._past.side(SIDE, block)
             if data is None:
@@ -62,10 +63,10 @@ class External(Retriever):
                     "a text-image model; ask with score='attention'"
                 )
             vector = torch.from_numpy(np.frombuffer(data, dtype="<f2").astype(np.float16))
-            if len(vector) != len(self._text):
+            if len(vector) != size:
                 raise ValueError(
                     f"the stream's frames have vectors of {len(vector)} numbers, encoder= gives "
-                    f"{len(self._text)}; use the text-image model that they were encoded with"
+                    f"{size}; use the text-image model that they were encoded with"
                 )
             self._known[block.index] = vector
         return self._known[block.index]

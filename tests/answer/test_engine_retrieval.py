@@ -227,8 +227,8 @@ def test_a_stream_that_forgot_answers_like_one_asked_since_then(family: str) -> 
             assert 0 < stats.archive_bytes <= limit
             assert stats.forgotten_frames + stats.archived_frames == 40
             since = forgetful._state.archive.oldest.seconds[0]
-            logits.append(forgetful.ask_iter("Which?", max_new_tokens=1)._logits)
-        logits.append(whole.ask_iter("Which?", since=since, max_new_tokens=1)._logits)
+            logits.append(forgetful.ask_iter("Which?", max_new_tokens=1)._generation.logits)
+        logits.append(whole.ask_iter("Which?", since=since, max_new_tokens=1)._generation.logits)
     assert torch.allclose(*logits, atol=1e-4)
 
 

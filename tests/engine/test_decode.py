@@ -271,9 +271,9 @@ def test_slots_follow_a_model_that_moves() -> None:
     here, there = torch.device("cpu"), torch.device("meta")
     where = [here]
     slots = BufferPool(vlm.adapter, lambda: where * vlm.adapter.shape.layers)
-    assert slots.take().layers[0].key.device == here
+    assert slots.acquire().layers[0].key.device == here
     where[0] = there
-    assert slots.take().layers[0].key.device == there
+    assert slots.acquire().layers[0].key.device == there
 
 
 def test_stats_tell_the_memory_of_answers(

@@ -23,7 +23,7 @@ def kept_places(stream: mmkv.Stream, layer: int, blocks: Any) -> torch.Tensor:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_answer_sees_every_kept_token_where_the_whole_stream_has_it(family: str) -> None:
     with opened(family) as thin, opened(family, keep_ratio=1.0) as whole:
-        blocks = thin._state.archive.snapshot().blocks[: -2 // thin._vlm.adapter.temporal_patch]
+        blocks = thin._state.archive.snapshot().blocks[: -2 // thin._runtime.adapter.temporal_patch]
         old = sum(block.tokens for block in blocks)
         sinks = len(thin._state.prefill.prefix)
         for layer, (got, want) in enumerate(zip(buffers(thin), buffers(whole), strict=True)):
@@ -55,7 +55,7 @@ def test_window_and_recent_frames_stay_whole(family: str) -> None:
             assert torch.equal(a.key, b.key)
             assert torch.equal(a.value, b.value)
         recent = sum(b.tokens for b in thin._state.archive.snapshot().blocks[-2:])
-        recent = recent if thin._vlm.adapter.temporal_patch == 1 else recent // 2
+        recent = recent if thin._runtime.adapter.temporal_patch == 1 else recent // 2
         for a, b in zip(buffers(thin), buffers(whole), strict=True):
             assert torch.equal(a[0][:, :, -recent:], b[0][:, :, -recent:])
 
@@ -63,7 +63,7 @@ def test_window_and_recent_frames_stay_whole(family: str) -> None:
 def test_frames_are_found_by_summaries_of_all_their_tokens() -> None:
     with opened(eviction="random") as thin, opened(keep_ratio=1.0) as whole:
         past, other = (s._state.archive.snapshot() for s in (thin, whole))
-        for layer in range(thin._vlm.adapter.shape.layers):
+        for layer in range(thin._runtime.adapter.shape.layers):
             assert torch.equal(past.summaries(layer, 0, FRAMES), other.summaries(layer, 0, FRAMES))
 
 
@@ -152,7 +152,7 @@ def test_the_question_thins_what_it_retrieved_before_it_is_answered() -> None:
     with opened(keep_ratio=1.0, answer_keep_ratio=0.25) as thin, opened(keep_ratio=1.0) as whole:
         replies = [s.ask_iter(QUESTION, max_new_tokens=2) for s in (thin, whole)]
         # the prompt saw everything: the first token is the same
-        assert torch.equal(replies[0]._logits, replies[1]._logits)
+        assert torch.equal(replies[0]._generation.logits, replies[1]._generation.logits)
         blocks = whole._state.archive.snapshot().blocks[:-2]
         visual = sum(block.tokens for block in blocks)
         sizes = [reply._generation.engine_pass.before for reply in replies]

@@ -33,5 +33,5 @@ def test_an_answer_does_not_depend_on_when_a_stream_began(family: str, start: fl
     for first in (0.0, start):
         with small_vlm(family).stream(mmkv.CacheConfig(window_frames=6)) as stream:
             stream.feed(clip(16, seed=3), [first + 0.5 * i for i in range(16)])
-            rows.append(stream.ask_iter(QUESTION, max_new_tokens=1)._logits)
+            rows.append(stream.ask_iter(QUESTION, max_new_tokens=1)._generation.logits)
     assert torch.equal(*rows)

@@ -28,7 +28,7 @@ def watched(moved: float = 0.0) -> mmkv.Stream:
 
 
 def logits(stream: mmkv.Stream, **options: Any) -> torch.Tensor:
-    return stream.ask_iter("When was it?", max_new_tokens=1, **options)._logits
+    return stream.ask_iter("When was it?", max_new_tokens=1, **options)._generation.logits
 
 
 def test_a_block_opens_with_the_time_between_its_frames() -> None:

@@ -1,6 +1,6 @@
 """Takes the screenshot of the demo page that the README shows.
 
-    python tests/support/make_screenshot.py
+python tests/support/make_screenshot.py
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from demo_browser import Page, Running, chromium  # noqa: E402
-from demo_visitors import tiny  # noqa: E402
-from waiting import until  # noqa: E402
+from demo_browser import Page, Running, chromium
+from demo_visitors import tiny
+from waiting import until
 
 PICTURE = Path(__file__).parents[2] / "docs" / "img" / "demo.png"
 
