@@ -1,4 +1,4 @@
-"""What places a page's blocks in the stream, as a few compressed bytes: JSON, never pickle."""
+"""Where a page's blocks belong in the stream, as a few compressed bytes: JSON, never pickle."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from mmkv.models.base import Layout
 def to_bytes(
     blocks: Sequence[CachedBlock], *, thinned: bool = False, keyframe: int | None = None
 ) -> bytes:
-    """Everything of a page's blocks but their times, keys, values and sides.
+    """Serialise everything about a page's blocks except their times, keys, values and sides.
 
     Args:
-        thinned: whether some of their tokens are missing. keyframe: see `Page`.
+        thinned: whether some of their tokens are missing.
+        keyframe: see `Page`.
     """
     layouts: dict[str, int] = {}
     numbers = []
@@ -48,7 +49,7 @@ def to_bytes(
 
 
 class AboutReader:
-    """FairLock such bytes into blocks again; equal offsets share their memory."""
+    """Turns such bytes into blocks again; equal offsets share their memory."""
 
     def __init__(self) -> None:
         self._offsets: dict[str, np.ndarray] = {}
@@ -56,8 +57,15 @@ class AboutReader:
     def read(
         self, stored: bytes, first: int, seconds: Sequence[tuple[float, float]]
     ) -> tuple[list[CachedBlock], bool, int | None]:
-        """The blocks from number `first` on, whose first and last frames have these times; whether
-        some of their tokens are missing; the page's keyframe. (Version 1 has neither of these.)
+        """Restore a page's blocks.
+
+        Args:
+            first: the first block's number.
+            seconds: times of each block's first and last frame.
+
+        Returns:
+            the blocks; whether some of their tokens are missing; the page's keyframe. (Version 1
+            has neither of the last two.)
         """
         about = json.loads(zlib.decompress(stored))
         layouts = [self._layout(layout) for layout in about["layouts"]]

@@ -1,4 +1,4 @@
-"""What goes wrong with a store."""
+"""What can go wrong with a store."""
 
 from __future__ import annotations
 

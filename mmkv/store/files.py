@@ -1,4 +1,4 @@
-"""Writing so that what is on disk is whole: folders, small files, headers, and plain reads."""
+"""Writing so that files on disk are always whole: folders, small files, headers, plain reads."""
 
 from __future__ import annotations
 
@@ -28,18 +28,24 @@ def path_of(folder: Path, number: int, kind: str) -> Path:
 
 
 def make_header(kind: str, layers: int, number: int, first: int, store: bytes) -> bytes:
-    """The first bytes of a segment's file. first: number of its first block."""
+    """The first bytes of a segment's file.
+
+    Args:
+        kind: "data" or "index".
+        number, first: of the segment, and of its first block.
+        store: the store's id, 16 bytes.
+    """
     body = _HEADER.pack(_MAGIC[kind], VERSION, layers, number, first, store)
     body = body.ljust(HEADER - 4, b"\0")
     return body + struct.pack("<I", zlib.crc32(body))
 
 
 def read_header(raw: bytes, kind: str, path: Path, store: bytes) -> tuple[int, int]:
-    """Layers and number of the first block.
+    """Number of layers, and number of the first block.
 
     Raises:
-        DamageError: these are not the first bytes of such a file; ForeignFileError: not of this
-        store.
+        DamageError: these are not the first bytes of such a file.
+        ForeignFileError: they are another store's.
     """
     sound = len(raw) == HEADER and raw[-4:] == struct.pack("<I", zlib.crc32(raw[:-4]))
     if not sound:
@@ -51,7 +57,7 @@ def read_header(raw: bytes, kind: str, path: Path, store: bytes) -> tuple[int, i
 
 
 def sync_folder(folder: Path) -> None:
-    """Names of new files reach the disk."""
+    """Return when the names of new files have reached the disk."""
     number = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(number)
@@ -81,7 +87,11 @@ def replace_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def write_all(number: int, pieces: Sequence[bytes | np.ndarray], offset: int) -> int:
-    """Write pieces one after the other from `offset` on; returns where they end."""
+    """Write pieces one after the other from `offset` on.
+
+    Returns:
+        the offset where they end.
+    """
     views = [piece.data if isinstance(piece, np.ndarray) else memoryview(piece) for piece in pieces]
     waiting = [view.cast("B") for view in views if len(view)]
     while waiting:
@@ -102,12 +112,16 @@ class NoFile:
     size: int = 0
 
     def bytes(self, offset: int, length: int) -> bytes:
-        """None."""
+        """Empty, whatever is asked for."""
         return b""
 
 
 class DataFile:
-    """A file open for reading, also after its name is gone."""
+    """A file open for reading, which stays readable after its name is gone.
+
+    Raises:
+        StoreError: there is no such file.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path

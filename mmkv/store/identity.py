@@ -1,4 +1,4 @@
-"""What has to be the same for keys and values of a store to mean the same again."""
+"""What has to match for a store's keys and values to mean the same again."""
 
 from __future__ import annotations
 
@@ -41,8 +41,10 @@ def identity(adapter: VideoModel) -> dict[str, Any]:
 
 
 def fingerprint(adapter: VideoModel) -> str:
-    """SHA-256 over samples of weights that every fine-tuning changes, independent of their dtype
-    where it is at least 16 bits wide. Not of all weights: that would take seconds.
+    """SHA-256 over samples of weights that every fine-tuning changes.
+
+    It does not depend on their dtype where that is at least 16 bits wide, and does not cover all
+    weights, which would take seconds.
     """
     layers = adapter.language_model.layers
     places = sorted({round(i * (len(layers) - 1) / (_LAYERS - 1)) for i in range(_LAYERS)})
@@ -57,10 +59,10 @@ def fingerprint(adapter: VideoModel) -> str:
 
 
 def refuse_other(stored: Mapping[str, Any], now: Mapping[str, Any], store: str) -> None:
-    """Compare what a store was made by with what is to read it.
+    """Compare the model that made a store with the one that is to read it.
 
     Raises:
-        StoreMismatchError: they differ; the message says in what.
+        StoreMismatchError: they differ; the message says how.
     """
     for part in ("family", "architecture", "config", "rope", "preprocess", "weights"):
         differing = _differences(part, stored.get(part), now[part])
@@ -80,7 +82,7 @@ def _differences(part: str, stored: Any, now: Any) -> list[str]:
     if not isinstance(now, Mapping):
         return [] if stored == now else [f"{part} is {stored!r} in the store, here {now!r}"]
     stored = stored if isinstance(stored, Mapping) else {}
-    # what only one has is a setting that another version of transformers brought or dropped
+    # what only one of them has is a setting that another version of transformers added or dropped
     return [
         f"{part} {name} is {stored.get(name)!r} in the store, here {now.get(name)!r}"
         for name in sorted({*stored} & {*now})
@@ -89,7 +91,7 @@ def _differences(part: str, stored: Any, now: Any) -> list[str]:
 
 
 def _flat(nested: Mapping[str, Any], under: str = "") -> Iterator[tuple[str, Any]]:
-    """`a.b: value`, without what says nothing about keys and values."""
+    """Pairs of `a.b` and value, without what does not affect keys and values."""
     for key, value in nested.items():
         name = str(key)
         if name in _IGNORED or name.startswith("_"):

@@ -1,4 +1,4 @@
-"""One writer per store: a lock that ends with the process that holds it, however it ends."""
+"""One writer per store: a lock that ends with the process holding it, however that ends."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from mmkv.store.errors import StoreError
 
 NAME = "lock"
 
-_LOOKING = 60.0  # seconds in which somebody who only looks is done with it
+_LOOKING = 60.0  # seconds after which a process that only looks is done with the lock
 
 
 def written_by(folder: Path) -> str | None:
-    """The number of the process that writes the store, as far as it wrote it down; None if none."""
+    """The id of the process writing the store, "unknown" if it left none; None if none writes."""
     try:
         file = os.open(folder / NAME, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
     try:
-        # a shared lock, and only for a moment: a writer that begins just then tries again
+        # a shared lock, and only for a moment: a writer that starts just then tries again
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
         return os.pread(file, 32, 0).decode(errors="replace").strip() or "unknown"
@@ -35,7 +35,7 @@ class Lock:
     """The right to write to a store, until `release` or the end of the process.
 
     Raises:
-        StoreError: another one has it.
+        StoreError: another process has it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -55,7 +55,7 @@ class Lock:
         os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
-        """Let others write."""
+        """Let other processes write."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -67,10 +67,10 @@ def _take(file: int) -> None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # which a writer does not allow
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # a writer does not allow this
             fcntl.flock(file, fcntl.LOCK_UN)
             if time.monotonic() > end:
                 raise
-            time.sleep(0.02)  # somebody is only looking
+            time.sleep(0.02)  # another process is only looking
         else:
             return

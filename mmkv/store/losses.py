@@ -9,10 +9,14 @@ from mmkv.archive.blocks import CachedBlock
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Frames first to stop - 1, after the one at `since` seconds and before the one at `until`.
+    """Frames `first` to `stop - 1`, which are lost.
 
-    first: None where it is not known. stop, until: None where nothing readable follows. since: None
-    where nothing comes before. why: what is wrong with which file.
+    Attributes:
+        first: the first of them; None where it is not known.
+        stop: the one after the last; None where nothing readable follows.
+        since: seconds of the frame before them; None where nothing comes before.
+        until: seconds of the frame after them; None where nothing readable follows.
+        why: what is wrong with which file.
     """
 
     first: int | None
@@ -37,7 +41,7 @@ class Loss:
 
 
 class Ledger:
-    """Follows pages as they are read, and notes what is missing between them."""
+    """Follows pages as they are read, and records what is missing between them."""
 
     def __init__(self) -> None:
         self.losses: list[Loss] = []
@@ -46,18 +50,20 @@ class Ledger:
         self._why: list[str] = []
 
     def damage(self, why: str) -> None:
-        """Something cannot be read where the next page would be."""
+        """Record that something cannot be read where the next page would be."""
         if why not in self._why:
             self._why.append(why)
 
     def skip_to(self, first: int | None) -> None:
-        """Blocks before this one have left the store on purpose; None: it is not known which."""
+        """Record that blocks before this one were dropped on purpose; None: not known which."""
         if self._last is None:
             self._block = first
 
     def read(self, blocks: list[CachedBlock], why: str) -> None:
-        """A page was read. why: what to say if pages before it are missing and nothing else is
-        known of them.
+        """Record that a page was read.
+
+        Args:
+            why: the reason to give if pages before it are missing and nothing else is known.
         """
         begin, expected = blocks[0], self._block
         if expected is None or begin.index > expected:

@@ -1,4 +1,4 @@
-"""Putting back what a segment lost and its other file still tells."""
+"""Restoring what one file of a segment lost from what the other still holds."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from mmkv.store.segment import Group, Segment
 
 
 def mend(segment: Segment, lost: Iterable[tuple[Segment, Group]], meta: Mapping[str, Any]) -> None:
-    """Write headers that are damaged, and records that the index had lost, into their places.
+    """Write damaged headers, and records that the index had lost, back into their places.
 
     Args:
-        lost: such records, of any segment. meta: the store's.
+        lost: records that an index had lost, of any segment.
+        meta: what the store's meta.json says.
 
     Raises:
         StoreError: they cannot be written.

@@ -27,17 +27,20 @@ def is_store(folder: Path) -> bool:
 def create(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
     """Make the folder, readable by its owner alone, with a meta.json of these facts.
 
+    Returns:
+        what meta.json says.
+
     Raises:
-        StoreError: there is something at that place already, or it cannot be made.
+        StoreError: something is there already, or the folder cannot be made.
     """
     if is_store(folder):
         raise StoreError(
-            f"there is a store at {folder} already; go on with it through "
+            f"there is a store at {folder} already; append to it with "
             f"open({str(folder)!r}, mode='a'), or remove it with `mmkv rm {folder}`"
         )
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        begun = ("lock", NAME + ".new")  # of a process that was killed just then
+        begun = ("lock", NAME + ".new")  # left by a process that was killed at this point
         if any(entry.name not in begun for entry in folder.iterdir()):
             raise StoreError(f"{folder} is not empty and holds no store; name another folder")
         os.chmod(folder, 0o700)
@@ -67,7 +70,9 @@ def load(folder: Path) -> dict[str, Any]:
     """What meta.json says.
 
     Raises:
-        StoreError: there is no store. StoreMismatchError: it is of another version.
+        StoreError: there is no store, or it cannot be read.
+        DamageError: meta.json is damaged.
+        StoreMismatchError: the store is of another version.
     """
     try:
         text = (folder / NAME).read_text(encoding="utf-8")
@@ -83,7 +88,7 @@ def load(folder: Path) -> dict[str, Any]:
         known = meta["format"] == FORMAT
     except (ValueError, KeyError, TypeError):
         raise DamageError(
-            f"{folder / NAME} is damaged or no store's; restore it from a copy"
+            f"{folder / NAME} is damaged, or not a store's; restore it from a copy"
         ) from None
     if not known:
         raise StoreError(f"{folder} holds no mmkv store")

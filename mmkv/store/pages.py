@@ -1,4 +1,4 @@
-"""A page as it goes into a segment and comes out of it."""
+"""A page as it is written to a segment and read back from it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from mmkv.store.segment import Group, Segment, around
 
 Buffer = bytes | np.ndarray
 
-_SIDE = ["name", "block", "offset", "length", "count"]  # what is kept of a SIDE record
+_SIDE = ["name", "block", "offset", "length", "count"]  # fields of a SIDE record that are kept
 
 
 class DiskPage:
     """A page's bytes in a segment's data file; one per page stays in memory, so it is small.
 
     Args:
-        sizes: of its slices, where they are in memory already: kept once.
+        group: the page's index records.
+        sizes: bytes of its slices, where they are in memory already, so that they are kept once.
     """
 
     __slots__ = ("_checks", "_data", "_payload", "_sides", "_sizes")
@@ -45,14 +46,22 @@ class DiskPage:
         return self._sizes
 
     def read(self, row: int, layer: int) -> np.ndarray:
-        """One slice, uint8, its checksum compared."""
+        """One slice, uint8.
+
+        Raises:
+            DamageError: its checksum does not match.
+        """
         before = int(self._sizes[:row].sum(dtype=np.int64)) + int(self._sizes[row, :layer].sum())
         return self._data.array(
             self._payload + before, int(self._sizes[row, layer]), int(self._checks[row, layer])
         )
 
     def side(self, name: str, block: int) -> bytes | None:
-        """What was kept under this name beside this block, or None."""
+        """What was kept under this name beside this block, or None.
+
+        Raises:
+            DamageError: its checksum does not match.
+        """
         if self._sides is None:
             return None
         for side in self._sides[self._sides["block"] == block]:
@@ -70,7 +79,11 @@ def compose(
     summaries: bytes,
     start: int,
 ) -> tuple[list[Buffer], np.ndarray]:
-    """A page that will begin at `start` in the data file.
+    """Lay out a page that will begin at `start` in the data file.
+
+    Args:
+        payload: its slices one after the other, uint8.
+        sides: per block, the bytes kept beside it, by name.
 
     Returns:
         what to write there, and its index records, sealed.
@@ -117,10 +130,10 @@ def compose(
 
 
 def restore(segment: Segment, group: Group, reader: about.AboutReader) -> StoredPage:
-    """The page that a group of records stands for; its keys and values stay on disk.
+    """The page that a group of records describes; its keys and values stay on disk.
 
     Raises:
-        DamageError: what places its blocks, or their summaries, is damaged.
+        DamageError: where its blocks belong, or their summaries, is damaged.
     """
     stored = DiskPage(segment.data, group)
     count = group.blocks

@@ -1,4 +1,4 @@
-"""Reading a store, also one that another process is writing."""
+"""Reading a store, even while another process is writing it."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ from mmkv.store.segment import Group, Segment
 
 class Reader:
     """Gives a store's pages in order, each once.
+
+    Attributes:
+        meta: what meta.json says.
+        held: the segments read so far, oldest first.
+        lost: records found in data files that their index had lost.
 
     Raises:
         StoreError: there is no store, or it cannot be read.
@@ -50,12 +55,11 @@ class Reader:
         return self._ledger.tail
 
     def pages(self, *, verify: bool = False) -> Iterator[StoredPage]:
-        """Pages written since the last call, as far as they can be read; `losses` tells what is
-        missing between them.
+        """Pages written since the last call that can be read; `losses` lists what is missing.
 
         Args:
-            verify: also read what no SYNC vouches for, and end where nothing more is as it was
-                written.
+            verify: also check pages at the end that no SYNC vouches for, and stop before those that
+                are not as they were written.
 
         Raises:
             StoreError: the store is gone.
@@ -91,7 +95,7 @@ class Reader:
             except DamageError as error:
                 self._ledger.damage(str(error))
                 continue
-            self._ledger.read(stored.blocks, f"{segment.index.path} does not tell of them")
+            self._ledger.read(stored.blocks, f"{segment.index.path} does not list them")
             held.newest = stored.blocks[-1].seconds[1]
             if stored.page.first == held.first:
                 held.oldest = stored.blocks[0].seconds[0]

@@ -13,21 +13,26 @@ from functools import cache
 import numpy as np
 
 VERSION = 2
-READ = (1, 2)  # versions that are read; 2: pages may lack evicted tokens
+READ = (1, 2)  # versions that can be read; since 2, pages may lack evicted tokens
 PAGE, BLOCK, SIDE, SYNC = 1, 2, 3, 4
 NAME_BYTES = 16
 
 
 @cache
 def record_type(layers: int) -> np.dtype:
-    """One record.
+    """The dtype of one record.
 
-    crc: of the bytes after it. kind: one of the above. block: its number (PAGE: the first's;
-    SYNC: how many are stored). count: PAGE: blocks; BLOCK: tokens that are stored; SIDE: CRC-32 of
-    its bytes. sides: PAGE: SIDE records that follow. offset, length: its bytes in the data file; of
-    a PAGE all of the page's. first, last: times of its first and last frame. extra: PAGE: length
-    and CRC-32 of what places the blocks, and of their summaries, which follow the blocks in this
-    order. name: of a SIDE.
+    crc      CRC-32 of the bytes after it.
+    kind     PAGE, BLOCK, SIDE or SYNC.
+    block    the block's number; PAGE: the first one's; SYNC: the number of blocks stored.
+    count    PAGE: number of blocks; BLOCK: number of stored tokens; SIDE: CRC-32 of its bytes.
+    sides    PAGE: number of SIDE records that follow.
+    offset, length   its bytes in the data file; PAGE: all of the page's.
+    first, last      times of its first and last frame, in seconds.
+    extra    PAGE: length and CRC-32 of what says where the blocks belong, then of their summaries;
+             both follow the blocks, in this order.
+    name     SIDE: its name.
+    parts    length and CRC-32 of a slice, per layer.
     """
     return np.dtype(
         [

@@ -1,4 +1,4 @@
-"""How large and how old a store may become: whole segments leave it, the oldest first."""
+"""How large and how old a store may become: whole segments are dropped, the oldest first."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from mmkv.store.segment import Segment
 
 _SEGMENT_BYTES = 1 << 30
-_PARTS = 16  # segments that a limit is made of, so that it is kept to within one of them
+_PARTS = 16  # segments per limit, so that a store exceeds it by at most one of them
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """max_disk: bytes that the store may take. max_age: seconds of the stream that it reaches
-    back. None: no limit.
+    """Limits of a store; None: no limit.
+
+    Attributes:
+        max_disk: bytes that the store may take.
+        max_age: how far it may reach back, in seconds of the stream.
     """
 
     max_disk: int | None = None
@@ -35,8 +38,12 @@ class Limits:
 
 @dataclass(slots=True)
 class Held:
-    """A segment of the store. first, stop: its blocks. oldest, newest: times of its first and
-    last frame. nbytes: of its files.
+    """A segment of the store.
+
+    Attributes:
+        first, stop: numbers of its first block and of the one after its last.
+        oldest, newest: times of its first and last frame, in seconds.
+        nbytes: size of its files.
     """
 
     segment: Segment
@@ -48,7 +55,7 @@ class Held:
 
 
 def expendable(held: Sequence[Held], limits: Limits, keep: int) -> int:
-    """How many of the oldest segments have to go; none that hold blocks from `keep` on."""
+    """How many of the oldest segments must go; those with blocks from number `keep` on stay."""
     count, now = 0, held[-1].newest if held else 0.0
     size = sum(one.nbytes for one in held)
     for one in held[:-1]:

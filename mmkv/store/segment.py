@@ -1,7 +1,7 @@
 """Reading a segment: a data file, and the index of what it holds.
 
-In the data file each page is followed by a compressed copy of its index records, so that what an
-index lost is found again.
+In the data file each page is followed by a compressed copy of its index records, from which a
+damaged index can be restored.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MAGIC = b"page"
 
 
 def around(payload: int, records: bytes) -> tuple[bytes, bytes]:
-    """What stands in the data file before and after a payload of so many bytes."""
+    """What precedes and follows a payload of `payload` bytes in the data file."""
     copy = zlib.compress(records, 6)
     lead = LEAD.pack(_MAGIC, len(copy), zlib.crc32(copy), payload, 0)[:-4]
     return lead + struct.pack("<I", zlib.crc32(lead)), copy
@@ -31,9 +31,14 @@ def around(payload: int, records: bytes) -> tuple[bytes, bytes]:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A page in a segment. at: of its first record in the index file. records: PAGE, BLOCKs,
-    SIDEs. start, stop: its bytes in the data file. found: whether the index had lost it. before:
-    what is wrong with pages between it and the one before it.
+    """A page in a segment.
+
+    Attributes:
+        at: offset of its first record in the index file.
+        records: PAGE, BLOCKs, SIDEs.
+        start, stop: where its bytes begin and end in the data file.
+        found: whether the index had lost it.
+        before: what is wrong with pages between the previous one and this one.
     """
 
     at: int
@@ -60,15 +65,20 @@ class Group:
 
 
 class Segment:
-    """A segment that is read, and may still be written by another process. It can do without its
-    index, and either file without its header.
+    """A segment that is read, and may still be written by another process.
 
-    first: number of its first block. headless: files that lack their header, "index" or "data".
-    damage: what is wrong with pages behind the last one given, of which the index still tells.
+    It can be read without its index, and without one of the two headers.
+
+    Attributes:
+        number, first: its number, and that of its first block.
+        headless: files that lack their header, "index" or "data".
+        damage: what is wrong with pages after the last one given that the index still lists.
+        position, end: offsets after the last whole page in the index and in the data file.
+        synced: offset in the index file after the last SYNC.
 
     Raises:
-        StoreError: the data file is missing. DamageError: both headers are damaged, or a file is
-        another store's.
+        StoreError: the data file is missing.
+        DamageError: both headers are damaged, or a file is another store's.
     """
 
     def __init__(self, folder: Path, number: int, layers: int, store: bytes) -> None:
@@ -97,13 +107,15 @@ class Segment:
             )
         self.first = firsts[0]
         self._type = record_type(layers)
-        self.position = HEADER  # in the index, after the last whole page
-        self.end = HEADER  # in the data file, after the last whole page
-        self.synced = HEADER  # in the index, after the last SYNC
+        self.position = HEADER
+        self.end = HEADER
+        self.synced = HEADER
 
     def groups(self) -> Iterator[Group]:
-        """Pages not given before, up to the end or to what is cut short. Pages whose records are
-        damaged both in the index and in the data file are passed over where more was written.
+        """Pages not given before, up to the end or to where a file is cut short.
+
+        Pages whose records are damaged both in the index and in the data file are skipped if more
+        pages follow.
         """
         raw = self.index.bytes(self.position, max(0, self.index.size - self.position))
         base, size = self.position, self._type.itemsize
@@ -137,7 +149,7 @@ class Segment:
             yield group
 
     def appended(self, records: np.ndarray) -> Group:
-        """Move past a page that was just written behind all others; these are its records."""
+        """Move past a page that was just written after all others, whose records these are."""
         start = int(records["offset"][0])
         stop = start + int(records["length"][0])
         group = Group(self.position, records, start, stop, found=False)
@@ -146,7 +158,7 @@ class Segment:
         return group
 
     def marked(self) -> None:
-        """Move past a SYNC that was just written behind all else."""
+        """Move past a SYNC that was just written after everything else."""
         self.position += self._type.itemsize
         self.synced = self.position
 
@@ -191,7 +203,7 @@ class Segment:
         return np.frombuffer(seal(records), self._type)
 
     def _pass_over(self, raw: bytes) -> bool:
-        """Go to the next page, or mark, that the index tells of, if it does."""
+        """Skip to the next PAGE or SYNC record in the index; whether there is one."""
         size = self._type.itemsize
         for at in range(size, len(raw), size):
             later = self._records(raw[at : at + size], 1)
@@ -205,7 +217,7 @@ class Segment:
 
 
 def parts(records: np.ndarray) -> Iterator[tuple[int, int, int]]:
-    """Offset in the payload, length and CRC-32 of everything in a page that is read alone."""
+    """Offset in the payload, length and CRC-32 of each part of a page that is read on its own."""
     count = int(records["count"][0])
     at = 0
     for row in records["parts"][: 1 + count]:

@@ -1,4 +1,4 @@
-"""A stream's store: made, gone on with, or followed while another process writes it."""
+"""A stream's store: created, continued, or followed while another process writes it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ from mmkv.store.writer import Writer
 class Store:
     """A store that a stream uses; made by `create`, `resume` or `follow`.
 
-    meta: what meta.json says. writer: None where the store is only read.
+    Attributes:
+        meta: what meta.json says.
+        writer: None where the store is only read.
     """
 
     def __init__(self, folder: Path, reader: Reader | None, writer: Writer | None) -> None:
@@ -38,10 +40,14 @@ class Store:
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], facts: dict[str, Any], limits: Limits) -> Store:
-        """A new store, to be written.
+        """A new store, open for writing.
+
+        Args:
+            path: a folder that does not exist, or is empty.
+            facts: what meta.json is to say about the stream and its model.
 
         Raises:
-            StoreError: there is something at that place already, or it cannot be written.
+            StoreError: something is there already, or it cannot be written.
         """
         folder = Path(path).expanduser().absolute()
         meta = metafile.create(folder, facts)
@@ -49,7 +55,7 @@ class Store:
 
     @classmethod
     def follow(cls, path: str | os.PathLike[str]) -> Store:
-        """A store, to be read.
+        """An existing store, open for reading.
 
         Raises:
             StoreError: there is none, or it cannot be read.
@@ -59,7 +65,7 @@ class Store:
 
     @classmethod
     def resume(cls, path: str | os.PathLike[str]) -> Store:
-        """A store, to go on writing; read its pages, then call `go_on`.
+        """An existing store, to be continued; read its pages, then call `start_writing`.
 
         Raises:
             StoreError: there is none, another process is writing it, or it cannot be written.
@@ -121,7 +127,7 @@ class Store:
         return self._losses if self._reader is None else self._reader.losses
 
     def damage_of(self, stored: StoredPage) -> list[str]:
-        """Where a page is not as it was written, in words; reads all of it."""
+        """Describe where a page is not as it was written; reads all of it."""
         page = stored.page
         found: list[str] = []
         assert page.stored is not None
@@ -135,36 +141,40 @@ class Store:
         return found
 
     def start_writing(self, limits: Limits) -> Writer:
-        """Begin to write where the pages end; what was not whole after them is cut off.
+        """Begin writing where the pages end; anything incomplete after them is cut off.
 
         Raises:
-            StoreError: the store cannot be written, or its newest frames are lost: where they were,
-            and what they showed, the next ones cannot be told.
+            StoreError: the store cannot be written, or its newest frames are lost: new ones would
+                not know their places in the stream, nor what came before them.
         """
         reader, lock = self._reader, self._lock
         assert reader is not None
         assert lock is not None
         if reader.tail is not None:
             raise StoreError(
-                f"the store {self.folder} cannot be gone on with, for its newest frames are lost: "
-                f"{reader.tail}; mend that, or open it with mode='r'"
+                f"the store {self.folder} cannot be continued: its newest frames are lost: "
+                f"{reader.tail}; repair it, or open it with mode='r'"
             )
         for held in reader.held:
             mend(held.segment, reader.lost, reader.meta)
         self.writer = Writer(self.folder, reader.meta, lock, reader.held, limits)
-        self.writer.note(version=VERSION)  # what follows may be what an earlier one cannot read
+        self.writer.note(version=VERSION)  # earlier versions may not be able to read what follows
         self._losses = reader.losses
         self._reader = self._lock = None
         return self.writer
 
     def release(self) -> None:
-        """Let others write, where writing never began."""
+        """Let other processes write, where writing never began."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None
 
     def keep_waiting(self, after: int, frames: list[tuple[float, np.ndarray]]) -> None:
-        """Keep frames that make no block yet.
+        """Keep frames that do not make up a block yet.
+
+        Args:
+            after: number of blocks before them.
+            frames: times in seconds, and frames uint8 `[H, W, 3]`.
 
         Raises:
             StoreError: they cannot be written.
@@ -180,21 +190,21 @@ class Store:
 
 
 def remove(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Remove a store; files in its folder that are not a store's stay.
+    """Remove a store; files in its folder that are not part of it stay.
 
     Returns:
-        bytes that were freed; how many files were left.
+        bytes that were freed, and how many files are left.
 
     Raises:
         StoreError: there is no store, or a process is writing it.
     """
     folder = Path(path).expanduser().absolute()
     if not metafile.is_store(folder):
-        raise StoreError(f"{folder} is no store of mmkv, so nothing of it is removed")
+        raise StoreError(f"{folder} is not an mmkv store, so nothing was removed")
     lock = Lock(folder)
     freed = 0
     try:
-        names = [metafile.NAME, waiting.NAME]  # first, so that what is half removed is no store
+        names = [metafile.NAME, waiting.NAME]  # first, so that a half-removed store is none
         files = [folder / name for name in names]
         files += sorted([*folder.glob("[0-9]*.data"), *folder.glob("[0-9]*.index")])
         files += folder.glob("*.new")

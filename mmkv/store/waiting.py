@@ -1,4 +1,4 @@
-"""Frames that wait for their partner, beside the pages: a pair is one block, half of it is none."""
+"""Frames that wait for their partner, beside the pages: only a pair of them makes a block."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ NAME = "waiting"
 
 
 def save(folder: Path, after: int, frames: Sequence[tuple[float, np.ndarray]]) -> None:
-    """Keep frames that come after block number `after - 1`; uint8 `[H, W, 3]` with their times.
+    """Keep frames that come after block number `after - 1`.
+
+    Args:
+        after: number of blocks before them.
+        frames: times in seconds, and frames uint8 `[H, W, 3]`.
 
     Raises:
         OSError: they cannot be written.
@@ -35,8 +39,9 @@ def save(folder: Path, after: int, frames: Sequence[tuple[float, np.ndarray]]) -
 
 
 def load(folder: Path, after: int) -> list[tuple[float, np.ndarray]]:
-    """The frames that were kept after this block; none if the stream has gone on since, or if
-    they are damaged.
+    """The frames that were kept after this many blocks.
+
+    None if the stream has continued since, or if they are damaged.
     """
     try:
         line, _, body = (folder / NAME).read_bytes().partition(b"\n")

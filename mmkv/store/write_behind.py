@@ -1,4 +1,4 @@
-"""Pages on their way to the disk: written by a thread of their own, at most so many at a time."""
+"""Pages on their way to the disk: written by a thread of their own, within a limited backlog."""
 
 from __future__ import annotations
 
@@ -18,12 +18,16 @@ from mmkv.store.writer import Writer
 
 log = logging.getLogger("mmkv.store")
 
-BACKLOG_BYTES = 1 << 28  # closed pages that wait; beyond it encoding waits
+BACKLOG_BYTES = 1 << 28  # of closed pages that wait to be written; beyond it, encoding waits
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A page to be written. keep: blocks from this number on stay in the store."""
+    """A page to be written.
+
+    Attributes:
+        keep: blocks from this number on stay in the store.
+    """
 
     page: Page
     blocks: Sequence[CachedBlock]
@@ -50,18 +54,19 @@ class WriteBehind:
 
     Args:
         written: called after every page, in the writing thread.
+        room: bytes that may wait to be written.
     """
 
     def __init__(self, writer: Writer, written: Callable[[], None], room: int) -> None:
         self._state = _State(writer, written, room)
         self._thread = threading.Thread(target=self._state.run, name="mmkv-store", daemon=True)
         self._thread.start()
-        # a stream that is let go, or the end of the process, still writes what waits
+        # what waits is still written when the stream is dropped or the process ends
         self._stop = weakref.finalize(self, _stop, self._state, self._thread)
 
     @property
     def writer(self) -> Writer:
-        """What writes."""
+        """The store's writer."""
         return self._state.writer
 
     @property
@@ -98,7 +103,7 @@ class WriteBehind:
         """Wait until another page may be handed over.
 
         Raises:
-            StoreError: writing failed. It is tried again at the next call, and at every flush.
+            StoreError: writing failed; it is retried at the next call, and at every flush.
         """
         state = self._state
         with state.changed:
@@ -123,11 +128,11 @@ class WriteBehind:
                 self._check()
 
     def close(self) -> None:
-        """End the thread and let others write; what waits is not waited for."""
+        """Write what waits, for 60 s at most, end the thread, and let other processes write."""
         self._stop()
 
     def _check(self) -> None:
-        """Tell what went wrong, and let the writing thread try again."""
+        """Raise what went wrong, and let the writing thread try again."""
         state = self._state
         error = state.error
         if error is not None:
@@ -135,8 +140,8 @@ class WriteBehind:
             state.changed.notify_all()
             raise StoreError(
                 f"the store {state.writer.folder} cannot be written: {error}; frames up to "
-                f"{state.stored_seconds()} are stored, later ones wait in memory; mend that and "
-                "go on, or close the stream and lose them"
+                f"{state.stored_seconds()} are stored, later ones wait in memory; fix the cause "
+                "and continue, or close the stream and lose them"
             ) from error
 
 

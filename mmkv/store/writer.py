@@ -31,7 +31,9 @@ class Writer:
     """The one writer of a store.
 
     Args:
-        meta: what meta.json says. lock: held. segments: what is there already, oldest first.
+        meta: what meta.json says.
+        lock: the store's, held.
+        segments: those that exist already, oldest first.
         limits: when segments are begun and dropped.
     """
 
@@ -88,9 +90,10 @@ class Writer:
         summaries: bytes,
         keep: int,
     ) -> None:
-        """Append a page; what failed half-way is as if it had not been tried.
+        """Append a page; a failed attempt leaves nothing behind.
 
         Args:
+            page: the page, its payload in memory.
             keep: blocks from this number on are not dropped, however large the store is.
 
         Raises:
@@ -124,7 +127,11 @@ class Writer:
         self._drop(expendable(self._held, self._limits, keep))
 
     def sync(self) -> None:
-        """Return when everything written is on the disk."""
+        """Return when everything written is on the disk.
+
+        Raises:
+            OSError: it could not be made durable.
+        """
         self._since = time.monotonic()
         if not self._unsynced or self._segment is None:
             return
@@ -137,7 +144,7 @@ class Writer:
         self._unsynced = 0
 
     def close(self) -> None:
-        """Make everything durable and let others write.
+        """Make everything durable and let other processes write.
 
         Raises:
             OSError: it could not be made durable.
@@ -191,7 +198,7 @@ class Writer:
         return segment
 
     def _open(self, segment: Segment) -> None:
-        """Go on in a segment: cut what is not whole, and give the index what it lost."""
+        """Continue a segment: cut off what is not whole."""
         paths = (segment.data.path, segment.index.path)
         try:
             self._data, self._index = (os.open(p, os.O_RDWR | os.O_CLOEXEC) for p in paths)
@@ -205,10 +212,10 @@ class Writer:
             return
         spans = self.meta["segments"]
         gone = range(int(spans["first"]), self._held[count].segment.number)
-        # before the files: what is missing is then missing on purpose
+        # before the files, so that what is missing is known to be missing on purpose
         self.note(segments={**spans, "first": gone.stop})
         del self._held[:count]
-        for number in gone:  # those too that could not be read
+        for number in gone:  # including those that could not be read
             for kind in ("index", "data"):
                 path_of(self.folder, number, kind).unlink(missing_ok=True)
 
