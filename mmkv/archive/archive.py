@@ -28,12 +28,16 @@ log = logging.getLogger("mmkv.archive")
 
 
 class Archive:
-    """Blocks in time order. Beyond `limit` bytes the oldest are forgotten, or, with a store, those
-    least recently used are on disk alone.
+    """Blocks in time order.
+
+    Beyond `limit` bytes the oldest are forgotten or, with a store, the least recently used are on
+    disk alone.
 
     Args:
-        codec: how pages are packed. shape, dtype: of the model. limit: bytes of keys and values
-            kept in host memory, None for all. page: when pages are closed.
+        codec: how pages are packed.
+        shape, dtype: of the model.
+        limit: bytes of keys and values kept in host memory, None for all.
+        page: when pages are closed.
         index_bytes: bytes of summaries on the devices, None for all.
         on_disk: whether pages are in a store, which `extend` or `write_to` then names.
         devices: of the layers, where pages are packed; none: in host memory.
@@ -55,7 +59,7 @@ class Archive:
         self.codec = codec
         self._thinning = thinning
         self.sink: PageSink | None = None
-        self.window_tokens = 0  # of the newest tokens, that a store has to keep
+        self.window_tokens = 0  # how many of the newest tokens a store has to keep
         self.limit = limit
         self._page_size = page or PageSize()
         self._devices = devices
@@ -68,12 +72,12 @@ class Archive:
         self._shape = shape
         self._handed = 0  # the first block that was not handed over to be written
         self._to_write: dict[int, Tensor] = {}  # summaries [L, m, H_kv, D] of blocks from there on
-        self._centre_noted = False  # in the store, of the summaries
+        self._centre_noted = False  # whether the store has the summaries' centre
         self._packed = Packed(codec, shape, dtype, self._memory)
         self._bytes = 0  # of packed blocks not forgotten
 
     def __len__(self) -> int:
-        """Blocks so far, those forgotten or lost too: the next one's number."""
+        """Blocks so far, including those forgotten or lost: the next one's number."""
         return self._blocks.stop
 
     @property
@@ -99,14 +103,15 @@ class Archive:
 
     @property
     def bits_per_element(self) -> float | None:
-        """Bits that an element of packed keys and values takes, with all that decoding needs, over
-        all pages so far; None before the first.
+        """Bits per element of packed keys and values, over all pages so far.
+
+        Everything that decoding needs is included. None before the first page.
         """
         return self._pages.bits_per_element
 
     @property
     def kept(self) -> float | None:
-        """Share of the tokens of all pages so far that was not evicted; None before the first."""
+        """Share of all pages' tokens so far that was not evicted; None before the first page."""
         return self._pages.kept
 
     @property
@@ -129,8 +134,8 @@ class Archive:
 
         Args:
             summaries: per layer `[len(blocks), H_kv, D]` or `[len(blocks), m, H_kv, D]`.
-            on_host: the same in host memory, where `summaries` are not; what is stored is taken
-                from there.
+            on_host: the same in host memory, if `summaries` are not there; stored summaries are
+                taken from these.
         """
         rows = [layer if layer.ndim == 4 else layer[:, None] for layer in summaries]
         kept = self._summaries.append(len(self), rows)
@@ -150,8 +155,13 @@ class Archive:
         self._forget()
 
     def extend(self, store: PageSource, devices: Sequence[torch.device]) -> None:
-        """Add the new pages of a store, and forget what has left it; summaries go to the layers'
-        devices. Blocks that the store lost are not there: numbers then have a gap.
+        """Add the new pages of a store, and forget what has left it.
+
+        Blocks that the store lost are missing, which leaves a gap in the numbers.
+
+        Args:
+            store: where the pages come from.
+            devices: of the layers; summaries are moved there.
 
         Raises:
             StoreError: the store cannot be read.
@@ -173,13 +183,14 @@ class Archive:
         self.leave(store.first)
 
     def write_to(self, sink: PageSink) -> None:
-        """Hand pages over from now on; before the first block is appended."""
+        """Hand pages over from now on; to be called before the first block is appended."""
         self.sink = sink
 
     @property
     def trim(self) -> Callable[[], None]:
-        """Lets go of pages in host memory that were written, where there are too many; holds
-        nothing of the archive, so that whoever keeps it does not keep the archive alive.
+        """Drops pages from host memory that are on disk, where there are too many.
+
+        It holds no reference to the archive, so keeping it does not keep the archive alive.
         """
         return self._memory.trim
 
@@ -217,7 +228,7 @@ class Archive:
             self.leave(self.sink.first)
 
     def close(self) -> None:
-        """Let go of the store; what was not flushed may be lost."""
+        """Close the store; what was not flushed may be lost."""
         self._memory.close()
         if self.sink is not None:
             self.sink.close()
@@ -235,7 +246,7 @@ class Archive:
     def _close_page(self) -> None:
         blocks = self._open()
         page = pack(blocks, self.codec, self._payloads, self._devices, self._thinning)
-        # from here on the blocks are the page's, also where an interrupt comes in between
+        # from here on the blocks belong to the page, even if an interrupt comes in between
         self._pages.add(page)
         self._blocks.replace([stripped(block) for block in blocks])
         self._bytes += sum(page.bytes_of(block.index) for block in blocks)

@@ -1,4 +1,4 @@
-"""A block of the past: what names it and places it, without its keys and values once packed."""
+"""A block of the past: its number and place, without its keys and values once it is packed."""
 
 from __future__ import annotations
 
@@ -15,15 +15,22 @@ from mmkv.models.base import Layout
 class CachedBlock:
     """One block of the past.
 
-    index: its number in the stream. start: its first token's number. frame: its first frame's.
-    frames: how many it shows. seconds: times of its first and last frame.
-    origin: int64 `[A]`. kv: host tensor `[L, 2, H_kv, T, D]`, keys before RoPE; None once its page
-    is packed, and from then on `Snapshot.load` reads it.
-    sides: bytes kept beside it under a name of at most 16 ASCII letters, such as a thumbnail;
-    empty once its page is packed, and from then on `Snapshot.side` reads them.
-    mass: host tensor float32 `[L, H_kv, T]`, attention that its tokens got when they were encoded;
-    None where nothing observed them, or once its page is packed.
-    salience: host tensor float32 `[T]`, how much its tokens matter to a codec that asks; or None.
+    Attributes:
+        index: its number in the stream.
+        start: its first token's number.
+        frame: its first frame's number.
+        frames: how many frames it shows.
+        seconds: times of its first and last frame.
+        layout: where its tokens are placed.
+        origin: int64 `[A]`, its position on each RoPE axis.
+        kv: host tensor `[L, 2, H_kv, T, D]`, keys before RoPE, and values; None once its page is
+            packed, when `Snapshot.load` reads them.
+        sides: bytes kept beside it under a name of at most 16 ASCII letters, such as a thumbnail;
+            empty once its page is packed, when `Snapshot.side` reads them.
+        mass: host tensor float32 `[L, H_kv, T]`, the attention that its tokens got when they were
+            encoded; None where nothing observed them, or once its page is packed.
+        salience: host tensor float32 `[T]`, how much its tokens matter, for codecs that use it;
+            or None.
     """
 
     index: int

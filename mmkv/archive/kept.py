@@ -1,7 +1,7 @@
 """Which tokens of a page are left, as bits: per layer one for every token of every key head.
 
-Heads and layers may keep different tokens. In this version each keeps equally many of a block; a
-later one may not, and the bits can say so.
+Heads and layers may keep different tokens. In this version each keeps equally many of a block; the
+format does not require it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def places(kept: np.ndarray, whole: Sequence[int], blocks: Sequence[int]) -> np.
     """Where the tokens that are left stand among all tokens of some blocks, int64 `[H_kv, n]`.
 
     Args:
-        kept: bool `[H_kv, T]`, of a page. whole: tokens of each of its blocks.
+        kept: bool `[H_kv, T]`, of a page.
+        whole: tokens of each of its blocks.
         blocks: which of them, counted from its first.
 
     Raises:
@@ -50,8 +51,10 @@ def places(kept: np.ndarray, whole: Sequence[int], blocks: Sequence[int]) -> np.
 
 
 def nearest(kept: np.ndarray) -> np.ndarray:
-    """For every token of a block the kept one nearest to it, int64 `[H, T]`, of bool `[H, T]` in
-    which every row has one.
+    """The kept token nearest to each token of a block, int64 `[H, T]`.
+
+    Args:
+        kept: bool `[H, T]`, at least one set in each row.
     """
     size = kept.shape[1]
     at = np.arange(size)

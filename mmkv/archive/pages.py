@@ -23,8 +23,9 @@ class Stored(Protocol):
     """A page's bytes on disk."""
 
     def read(self, row: int, layer: int) -> np.ndarray:
-        """One slice, uint8, its checksum compared. Row 0 is what the blocks share, row i + 1 is
-        the page's block i.
+        """One slice, uint8, its checksum compared.
+
+        Row 0 is what the blocks share, row i + 1 is the page's block i.
         """
 
     def side(self, name: str, block: int) -> bytes | None:
@@ -38,15 +39,18 @@ _NOTHING: Mapping[str, bytes] = MappingProxyType({})  # one for all blocks of a 
 class Page:
     """Consecutive blocks, packed.
 
-    first, stop: numbers of its first block and of the one after its last. lengths: tokens of each
-    that are packed. whole: tokens of each as it was encoded, where some were evicted; each layer's
-    shared slice then begins with a bit for every token of every head (`kept.py`).
-    keyframe: number of the block that the page's others are retrieved with, if there is one.
-    sizes: bytes of each slice, uint32 `[1 + blocks, L]`; row 0 is what the blocks share.
-    payload: the slices one after the other, uint8, row by row; None where only the disk has them.
-    stored: the same on disk; None before it is written, or without a store.
-    sides: per block the bytes kept beside it; empty where only the disk has them.
-    slab: what the payload is part of.
+    Attributes:
+        first, stop: numbers of its first block and of the one after its last.
+        lengths: packed tokens of each block.
+        sizes: bytes of each slice, uint32 `[1 + blocks, L]`; row 0 is what the blocks share.
+        payload: the slices one after the other, uint8, row by row; None where only the disk has
+            them.
+        stored: the same on disk; None before it is written, or without a store.
+        sides: per block the bytes kept beside it; empty where only the disk has them.
+        slab: what the payload is part of.
+        whole: tokens of each block as it was encoded, where some were evicted; each layer's shared
+            slice then begins with a bit for every token of every head (`kept.py`).
+        keyframe: number of the block that the page's others are retrieved with, if there is one.
     """
 
     first: int
@@ -82,7 +86,7 @@ class Page:
 
     def side(self, name: str, block: int) -> bytes | None:
         """What was kept under this name beside this block, or None."""
-        sides = self.sides  # once: another thread may let go of them
+        sides = self.sides  # read once: another thread may release them
         if sides:
             return sides[block - self.first].get(name)
         return None if self.stored is None else self.stored.side(name, block)
@@ -90,7 +94,13 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class StoredPage:
-    """What a store holds of a page. summaries: as they were written, all blocks'."""
+    """What a store holds of a page.
+
+    Attributes:
+        page: its bytes, on disk.
+        blocks: its blocks.
+        summaries: of all its blocks, as they were written.
+    """
 
     page: Page
     blocks: list[CachedBlock]
@@ -104,8 +114,9 @@ def pack(
     devices: Sequence[torch.device] = (),
     thinning: Thinning | None = None,
 ) -> Page:
-    """Thin blocks that still have their keys and values and pack them into one page in `memory`;
-    where that is work for a GPU, on the layers' devices.
+    """Thin blocks that still have their keys and values, and pack them into one page in `memory`.
+
+    Where that is work for a GPU, it is done on the layers' devices.
     """
     lengths = tuple(block.tokens for block in blocks)
     held = [block.kv for block in blocks if block.kv is not None]
@@ -152,7 +163,7 @@ def pack(
 
 
 def _on_devices(states: Tensor, devices: Sequence[torch.device]) -> list[Tensor]:
-    """Layers `[L, ...]` where they belong, those in a row on one device in one piece."""
+    """Layers `[L, ...]` on their devices; consecutive ones on one device are one piece."""
     counts = [len(list(run)) for _, run in groupby(devices)]
     wheres = [where for where, _ in groupby(devices)]
     parts = zip(states.split(counts), wheres, strict=True)
@@ -165,8 +176,11 @@ def stripped(block: CachedBlock) -> CachedBlock:
 
 
 def salience_left(salience: Tensor, kept: np.ndarray) -> Tensor:
-    """How much the tokens that are left matter, `[K]`: the mean over heads, which may keep
-    different ones. salience: `[T]`. kept: bool `[H_kv, T]`, equally many in every head.
+    """How much the remaining tokens matter, `[K]`: the mean over heads, which may keep others.
+
+    Args:
+        salience: `[T]`.
+        kept: bool `[H_kv, T]`, equally many in every head.
     """
     places = torch.from_numpy(np.nonzero(kept)[1].reshape(len(kept), -1))
     return salience[places].mean(dim=0)

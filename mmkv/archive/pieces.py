@@ -1,4 +1,4 @@
-"""Chosen blocks in pieces: as many neighbours as can be brought over at once."""
+"""Chosen blocks in pieces: as many neighbours as can be loaded at once."""
 
 from __future__ import annotations
 
@@ -18,8 +18,12 @@ from mmkv.codecs import Part
 class Piece:
     """Blocks next to each other: in full precision, or stored in pages.
 
-    tokens: as they were encoded. count: of these, how many are left in a head.
-    left: which ones, int64 `[H_kv, count]`; None: all.
+    Attributes:
+        tokens: number of tokens as they were encoded.
+        count: how many of these are left in a head.
+        raw: the blocks in full precision.
+        parts: what decoding the stored ones takes.
+        left: the tokens that are left, int64 `[H_kv, count]`; None: all.
     """
 
     tokens: int = 0
@@ -35,7 +39,9 @@ def pieces(
     layer: int,
     heads: int,
 ) -> Iterator[Piece]:
-    """The pieces of one layer: whole pages of any number, or a run of what is not packed, or of a
+    """The pieces of one layer.
+
+    A piece is any number of whole pages, or a run of blocks that are not packed, or a run from a
     page that was thinned.
 
     Args:

@@ -1,7 +1,7 @@
-"""Packed pages between disk and host memory: which stay, which are read, and which ahead.
+"""Packed pages between disk and host memory: which stay, which are read, and which are prefetched.
 
 Slabs of pages that are on disk leave host memory least recently used first. A slice that was read
-back, or was asked for ahead of its use, stays for a while in a small cache of its own.
+back or prefetched stays for a while in a small cache of its own.
 """
 
 from __future__ import annotations
@@ -23,8 +23,12 @@ _CACHE_BYTES = 1 << 28  # where max_ram has no limit
 
 @dataclass(slots=True)
 class ReadCounts:
-    """Slices that questions needed. memory: in a page in memory. ahead: prefetched, or kept since
-    an earlier read. disk: read when they were needed.
+    """How many slices questions needed.
+
+    Attributes:
+        memory: those of pages in memory.
+        ahead: those prefetched, or kept since an earlier read.
+        disk: those read when they were needed.
     """
 
     memory: int = 0
@@ -71,7 +75,7 @@ class PageMemory:
                 self._held += page.nbytes
 
     def trim(self) -> None:
-        """Let go of slabs, least recently used first, whose pages are all on disk."""
+        """Release slabs whose pages are all on disk, least recently used first."""
         with self._lock:
             for slab, pages in list(self._slabs.items())[:-1]:
                 if self._room is None or self._held <= self._room:
@@ -83,7 +87,7 @@ class PageMemory:
                         page.payload, page.sides = None, ()
 
     def forget(self, pages: Sequence[Page]) -> None:
-        """Pages that left the archive: their memory goes with whoever still uses them."""
+        """Forget pages that left the archive; their memory is freed with their last user."""
         gone = set(map(id, pages))
         with self._lock:
             for slab in {page.slab for page in pages if page.payload is not None}:
@@ -97,7 +101,7 @@ class PageMemory:
     def slices(self, page: Page, layer: int, blocks: Sequence[int]) -> list[np.ndarray]:
         """The slice that the page's blocks share and each block's, from memory or from disk."""
         rows = [0, *(block - page.first + 1 for block in blocks)]
-        payload = page.payload  # once: another thread may let go of it
+        payload = page.payload  # read once: another thread may release it
         if payload is None:
             waiting = [self._ask(page, row, layer, ahead=False) for row in rows]
             return [future.result() for future in waiting]
@@ -108,13 +112,13 @@ class PageMemory:
         return [payload[slice(*page.slice(row, layer))] for row in rows]
 
     def prefetch(self, page: Page, layer: int, blocks: Sequence[int]) -> None:
-        """Begin to read slices that will be asked for; returns at once."""
+        """Begin reading slices that will be needed; returns at once."""
         if page.payload is None:
             for row in [0, *(block - page.first + 1 for block in blocks)]:
                 self._ask(page, row, layer, ahead=True)
 
     def close(self) -> None:
-        """No more reading ahead."""
+        """Stop reading ahead."""
         with self._lock:
             self._closed = True
             pool, self._pool = self._pool, None

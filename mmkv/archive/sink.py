@@ -1,4 +1,4 @@
-"""Where the archive's pages go to and come from: a store, of which it knows nothing else."""
+"""Where the archive's pages go and come from: all that it knows of a store."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mmkv.archive.pages import Page, StoredPage
 
 
 class PageSink(Protocol):
-    """Takes pages to be kept. What goes wrong is an OSError of the next call that waits."""
+    """Takes pages to be kept; an error is raised as an OSError by the next call that waits."""
 
     @property
     def first(self) -> int:
@@ -24,7 +24,10 @@ class PageSink(Protocol):
         """Hand a page over, once; never waits.
 
         Args:
-            summaries: of its blocks. keep: blocks from this number on must stay.
+            page: the page.
+            blocks: its blocks.
+            summaries: of its blocks.
+            keep: blocks from this number on must stay.
         """
 
     def note(self, **facts: Any) -> None:
@@ -37,7 +40,7 @@ class PageSink(Protocol):
         """Return when every page that was handed over is safe."""
 
     def close(self) -> None:
-        """Take no more pages; what waits is not waited for."""
+        """Take no more pages; those that cannot be written are lost."""
 
 
 class PageSource(Protocol):

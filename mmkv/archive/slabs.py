@@ -1,7 +1,7 @@
 """Host memory for the archive in large pieces.
 
-Allocated chunk by chunk, keys and values lie between short-lived tensors and fragment the heap:
-11 KB per frame were lost so on the bundled model. A slab is freed when the last block in it is.
+Keys and values allocated chunk by chunk lie between short-lived tensors and fragment the heap,
+which cost 11 KB per frame on the bundled model. A slab is freed with the last block in it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ class Slabs:
     """Hands out parts of large host tensors.
 
     Args:
-        dtype: of the elements. pinned: page-locked memory, for fast copies to a GPU.
+        dtype: of the elements.
+        pinned: use page-locked memory, for fast copies to a GPU.
         limit: bytes the archive may hold; slabs are at most a sixteenth of it.
     """
 

@@ -1,4 +1,4 @@
-"""The past at one moment, which stays as it is while the stream goes on."""
+"""The past at one moment, which does not change while the stream continues."""
 
 from __future__ import annotations
 
@@ -25,7 +25,14 @@ Table = tuple[Tensor, Tensor]  # cosines and sines
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """What reading pages takes. dtype: of the keys and values handed out."""
+    """What reading pages takes.
+
+    Attributes:
+        codec: how the pages are packed.
+        shape: of the model.
+        dtype: of the keys and values returned.
+        memory: which pages are in host memory.
+    """
 
     codec: Codec
     shape: Shape
@@ -35,7 +42,11 @@ class Packed:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The past at one moment. blocks: in time order, without those that a store lost."""
+    """The past at one moment.
+
+    Attributes:
+        blocks: in time order, without those that a store lost.
+    """
 
     blocks: list[CachedBlock]
     _pages: list[Page]
@@ -49,8 +60,9 @@ class Snapshot:
         device: torch.device,
         spent: dict[str, float] | None = None,
     ) -> Tensor:
-        """Keys before RoPE and values `[2, H_kv, n, D]` of these blocks, on a device; what was
-        evicted is missing. See `read`.
+        """Keys before RoPE and values `[2, H_kv, n, D]` of these blocks, without evicted tokens.
+
+        See `read`.
         """
         return self.read(layer, chosen, device, spent)[0]
 
@@ -67,8 +79,8 @@ class Snapshot:
             spent: seconds that decoding takes are added to its "unpack".
 
         Returns:
-            keys before RoPE and values `[2, H_kv, n, D]`; where each head's tokens stand among all
-            tokens of these blocks, int64 `[H_kv, n]`, or None where all are there.
+            keys before RoPE and values `[2, H_kv, n, D]`; and each head's tokens as places among
+            all tokens of these blocks, int64 `[H_kv, n]`, or None if none is missing.
 
         Raises:
             StoreError: what the disk holds is damaged, or cannot be read.
@@ -95,17 +107,17 @@ class Snapshot:
         rotation: Table | None,
         spent: dict[str, float] | None = None,
     ) -> Tensor | None:
-        """Bring keys and values of some blocks to where they are wanted.
+        """Write keys and values of some blocks into given tensors.
 
         Args:
             key, value: `[H_kv, n, D]` on a device, to be filled; n as `tokens` says.
             rotation: cosines and sines `[tokens, R]` of all tokens of these blocks, for the keys;
-                None: they come before RoPE.
+                None: keys before RoPE.
             spent: seconds that decoding takes are added to its "unpack".
 
         Returns:
-            where each head's tokens stand among all tokens of these blocks, int64 `[H_kv, n]`, or
-            None where all are there.
+            each head's tokens as places among all tokens of these blocks, int64 `[H_kv, n]`, or
+            None if none is missing.
 
         Raises:
             StoreError: what the disk holds is damaged, or cannot be read.
@@ -151,7 +163,7 @@ class Snapshot:
     def with_keyframes(
         self, chosen: Sequence[CachedBlock], among: Sequence[CachedBlock]
     ) -> list[CachedBlock]:
-        """Blocks with those beside which their tokens are understood, in time order.
+        """Blocks together with their keyframes, if they have any, in time order.
 
         Args:
             among: blocks that may be shown, in time order.
@@ -189,7 +201,7 @@ class Snapshot:
         return part_of(page, numbers, slices, self._packed.shape.kv_heads)
 
     def prefetch(self, layer: int, blocks: Sequence[CachedBlock]) -> None:
-        """Begin to read what `load` will need; returns at once."""
+        """Begin reading what `load` will need; returns at once."""
         for page, run in self._runs(blocks):
             if page is not None:
                 self._packed.memory.prefetch(page, layer, [block.index for block in run])
@@ -208,14 +220,15 @@ class Snapshot:
         return self._summaries.get(layer, first, last, device)
 
     def summary_parts(self, layer: int, first: int, last: int) -> Iterator[Tensor]:
-        """The same less the centre in pieces, float16 `[n, m, H_kv, D]`, in order, each where it
-        lies: the newest on the layer's device, those beyond `index_bytes` in host memory. Nothing
-        is copied.
+        """The same less the centre, in pieces float16 `[n, m, H_kv, D]`, in order, none copied.
+
+        Each is where it lies: the newest on the layer's device, those beyond `index_bytes` in host
+        memory.
         """
         return self._summaries.parts(layer, first, last)
 
     def summary_centre(self, layer: int) -> Tensor:
-        """What the pieces of `summary_parts` are less: float32 `[H_kv, D]`."""
+        """What was subtracted from the pieces of `summary_parts`, float32 `[H_kv, D]`."""
         return self._summaries.centre[layer]
 
     def side(self, name: str, block: CachedBlock) -> bytes | None:
@@ -232,7 +245,7 @@ class Snapshot:
     def _runs(
         self, chosen: Sequence[CachedBlock]
     ) -> Iterator[tuple[Page | None, list[CachedBlock]]]:
-        """Neighbours in `chosen` that lie in one page, or outside of any."""
+        """Runs of neighbours in `chosen` that lie in one page, or outside any."""
         page: Page | None = None
         run: list[CachedBlock] = []
         for block in chosen:

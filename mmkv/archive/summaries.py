@@ -22,7 +22,8 @@ class SummaryIndex:
     """The summaries of one stream.
 
     Args:
-        layers: number of layers. limit: bytes kept on the devices, None for all.
+        layers: number of layers.
+        limit: bytes kept on the devices, None for all.
     """
 
     def __init__(self, layers: int, limit: int | None = None) -> None:
@@ -74,7 +75,7 @@ class SummaryIndex:
         self._to_host()
 
     def forget(self, first: int) -> None:
-        """Let go of chunks that hold nothing from block `first` on."""
+        """Drop chunks that hold nothing from block `first` on."""
         for chunks in self.chunks:
             for number in [n for n in chunks if (n + 1) * ROWS <= first]:
                 del chunks[number]
@@ -111,14 +112,19 @@ def rounded(rows: Tensor, centre: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Summaries:
-    """The summaries at one moment. centre: per layer float32 `[H_kv, D]`."""
+    """The summaries at one moment.
+
+    Attributes:
+        centre: per layer float32 `[H_kv, D]`.
+    """
 
     _chunks: list[dict[int, Tensor]]
     centre: list[Tensor]
 
     def parts(self, layer: int, first: int, last: int) -> Iterator[Tensor]:
-        """Summaries of blocks first…last-1 in order, less the centre, float16 `[n, m, H_kv, D]`
-        each, where they lie: on the layer's device, or in host memory.
+        """Summaries of blocks first…last-1 in order, less the centre, float16 `[n, m, H_kv, D]`.
+
+        Each piece is where it lies: on the layer's device, or in host memory.
         """
         while first < last:
             number, row = divmod(first, ROWS)

@@ -16,7 +16,11 @@ KINDS = ("float16",)
 
 
 def facts(centre: Sequence[Tensor]) -> dict[str, Any]:
-    """What reading needs, as JSON. centre: per layer float32 `[H_kv, D]`, or nothing yet."""
+    """What reading summaries needs, as JSON.
+
+    Args:
+        centre: per layer float32 `[H_kv, D]`; empty if there is none yet.
+    """
     coded = None
     if centre:
         raw = torch.stack([layer.cpu() for layer in centre]).numpy().astype("<f4").tobytes()

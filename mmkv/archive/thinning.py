@@ -22,10 +22,11 @@ from mmkv.models.base import Layout
 class Thinned:
     """What is left of a page.
 
-    states: keys before RoPE and values, `[l, 2, H_kv, K, D]` of the l layers on each device.
-    lengths: tokens of each block that are left, the same in every layer and head.
-    kept: which of the page's tokens these are, bool `[L, H_kv, T]`.
-    keyframe: the block of the page, counted from its first, that the others are retrieved with.
+    Attributes:
+        states: keys before RoPE and values, `[l, 2, H_kv, K, D]` of the l layers on each device.
+        lengths: tokens of each block that are left, the same in every layer and head.
+        kept: which of the page's tokens these are, bool `[L, H_kv, T]`.
+        keyframe: the block of the page, counted from its first, that the others are retrieved with.
     """
 
     states: list[Tensor]
@@ -38,8 +39,9 @@ class Thinning:
     """How the archived copy is thinned.
 
     Args:
-        policy: what is kept. merge: what becomes of the rest. keep_ratio: share of a page's visual
-            tokens that is kept, above 0 and below 1.
+        policy: what is kept.
+        merge: what becomes of the rest.
+        keep_ratio: share of a page's visual tokens that is kept, above 0 and below 1.
     """
 
     def __init__(self, policy: Eviction, merge: Merge, keep_ratio: float) -> None:
@@ -52,15 +54,15 @@ class Thinning:
         return text + total_kept(self.keep_ratio, len(blocks), max(visual, default=0))
 
     def thin(self, blocks: Sequence[CachedBlock], states: Sequence[Tensor]) -> Thinned | None:
-        """What is left of a page; None where nothing can go.
+        """What is left of a page; None where nothing can be evicted.
 
         Args:
             states: keys before RoPE and values of the page's blocks, `[l, 2, H_kv, T, D]` of the l
                 layers on each device, in the layers' order.
 
         Raises:
-            ValueError: a policy of the user's gives no score for every token, or there are keys or
-                values that are no numbers.
+            ValueError: a policy of the user's does not score every token with a number, or keys or
+                values are not finite.
         """
         counts = {visual_tokens(block.layout) for block in blocks}
         tokens = max(counts)
@@ -120,7 +122,7 @@ class Thinning:
         scores = self.policy.scores(page)
         if scores.shape != page.key.shape[:3]:
             raise ValueError(
-                f"eviction={self.policy.name!r} gives scores {list(scores.shape)}; it has to give "
+                f"eviction={self.policy.name!r} gives scores {list(scores.shape)}; it must give "
                 f"one for every token, {list(page.key.shape[:3])}"
             )
         if not torch.isfinite(scores).all():
@@ -130,8 +132,8 @@ class Thinning:
                     "dtype (bfloat16 or float32)"
                 )
             raise ValueError(
-                f"eviction={self.policy.name!r} gives scores that are NaN or infinite; they have "
-                "to be numbers"
+                f"eviction={self.policy.name!r} gives scores that are NaN or infinite; they must "
+                "be finite"
             )
         return scores.float().cpu()
 
@@ -181,5 +183,5 @@ def _heads(group: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _places(mask: Tensor) -> Tensor:
-    """Places int64 `[H, k]` of what is set in `[H, n]`, equally often in every row."""
+    """Places int64 `[H, k]` of what is set in bool `[H, n]`, equally many in every row."""
     return mask.nonzero()[:, 1].view(len(mask), -1)

@@ -13,13 +13,14 @@ from mmkv.archive.blocks import CachedBlock, index_of
 from mmkv.archive.pages import Page
 from mmkv.archive.thinning import Thinning
 
-_LARGE, _SMALL, _MANY = 512, 64, 128  # tokens per page, where a block has many, and where not
+_LARGE, _SMALL, _MANY = 512, 64, 128  # tokens per page if a block has at least _MANY, or fewer
 
 
 class BlockList:
     """What is left of a stream's blocks.
 
-    first: number of the oldest that was not forgotten, there or lost.
+    Attributes:
+        first: number of the oldest that was not forgotten, even if it is lost.
     """
 
     def __init__(self) -> None:
@@ -53,7 +54,7 @@ class BlockList:
         self._held[-len(blocks) :] = blocks
 
     def between(self, first: int, stop: int | None = None) -> list[CachedBlock]:
-        """Blocks from number `first` on, up to `stop`, which is not among them."""
+        """Blocks from number `first` on, up to but not including `stop`."""
         return self._held[self._place(first) : None if stop is None else self._place(stop)]
 
     def at_token(self, token: int) -> int:
@@ -83,10 +84,11 @@ def _end(block: CachedBlock) -> int:
 
 @dataclass(frozen=True, slots=True)
 class PageSize:
-    """When a page is closed: at this many tokens that it keeps, or after this many seconds of the
-    stream.
+    """When a page is closed.
 
-    tokens: None for 512 where a block has 128 or more, else 64.
+    Attributes:
+        tokens: at this many tokens that it keeps; None: 512 if a block has 128 or more, else 64.
+        seconds: after this many seconds of the stream.
     """
 
     tokens: int | None = None
@@ -111,7 +113,7 @@ class PageList:
     def __init__(self, token: int) -> None:
         self._token = token
         self._pages: list[Page] = []
-        self._bytes = 0  # of all pages so far, those that left too
+        self._bytes = 0  # of all pages so far, including those that left
         self._tokens = [0, 0]  # packed, and as they were encoded
 
     @property
@@ -121,15 +123,13 @@ class PageList:
 
     @property
     def bits_per_element(self) -> float | None:
-        """Bits that an element takes, with all that decoding needs, over all pages so far; None
-        before the first.
-        """
+        """Bits per element over all pages so far, all that decoding needs included; or None."""
         elements = self._tokens[0] * self._token
         return 8 * self._bytes / elements if elements else None
 
     @property
     def kept(self) -> float | None:
-        """Share of the tokens of all pages so far that was not evicted; None before the first."""
+        """Share of all pages' tokens so far that was not evicted; None before the first page."""
         left, whole = self._tokens
         return left / whole if whole else None
 
@@ -148,7 +148,7 @@ class PageList:
         return self._pages[place:]
 
     def drop(self, first: int) -> list[Page]:
-        """Let go of pages that hold nothing from block `first` on, and return them."""
+        """Drop pages that hold nothing from block `first` on, and return them."""
         gone = 0
         while gone < len(self._pages) and self._pages[gone].stop <= first:
             gone += 1
