@@ -1,8 +1,8 @@
 """How the past is stored: codecs behind one interface, chosen by name or by bits.
 
 A new codec in five steps: copy the file nearest to it; name the class and give it `name`; write
-`encode_layers`, `decode`, `split` and `spec`; add its line in `registry.py`; run
-`tests/codecs`, which try every codec of the registry.
+`encode_layers`, `decode`, `split` and `spec`; add its line in `registry.py`; run `tests/codecs`,
+which tries every codec of the registry.
 """
 
 from mmkv.codecs.base import Codec, PackedLayer, Part, bits_per_element

@@ -25,8 +25,9 @@ KINDS = ("keys", "values")
 class PackedLayer:
     """One layer of one page.
 
-    shared: uint8 `[S]`, what the page's blocks share. blocks: uint8, the codes of each block's
-    keys, then of its values.
+    Attributes:
+        shared: uint8 `[S]`, what the page's blocks share.
+        blocks: per block uint8, the codes of its keys, then of its values.
     """
 
     shared: np.ndarray
@@ -39,7 +40,7 @@ class PackedLayer:
 
 
 class Part(NamedTuple):
-    """Blocks of one page that are to be decoded; `lengths` are their tokens."""
+    """Blocks of one page that are to be decoded; `lengths` are their numbers of tokens."""
 
     shared: np.ndarray
     blocks: Sequence[np.ndarray]
@@ -49,8 +50,10 @@ class Part(NamedTuple):
 class Codec(ABC):
     """How keys (before RoPE) and values of the past are stored. One codec, one file.
 
-    name: what a configuration calls it. computes: whether packing is work for a GPU, if there is
-    one, rather than copying. judges: whether it asks how much each token matters.
+    Attributes:
+        name: what a configuration calls it.
+        computes: whether packing is computation, which a GPU does if there is one, or only copying.
+        judges: whether it uses how much each token matters.
     """
 
     name: ClassVar[str]
@@ -68,8 +71,8 @@ class Codec(ABC):
         """Pack some layers of a page at once.
 
         Args:
-            layers: their numbers. states: `[len(layers), 2, H_kv, sum(lengths), D]`, keys before
-                RoPE, then values.
+            layers: their numbers.
+            states: `[len(layers), 2, H_kv, sum(lengths), D]`, keys before RoPE, then values.
             lengths: tokens of each block; a block may be empty.
             salience: per layer `[sum(lengths)]`, how much each token matters, infinite for text;
                 None lets a codec that spends more bits on some tokens judge by what it packs.
@@ -86,7 +89,7 @@ class Codec(ABC):
         layer: int,
         salience: Tensor | None = None,
     ) -> PackedLayer:
-        """The same for the keys and values `[H_kv, sum(lengths), D]` of one layer."""
+        """As `encode_layers`, for the keys and values `[H_kv, sum(lengths), D]` of one layer."""
         if key.shape != value.shape:
             raise ValueError(
                 f"keys {list(key.shape)} and values {list(value.shape)} are not of one shape"
@@ -107,7 +110,7 @@ class Codec(ABC):
         """Unpack blocks of one layer, of any number of pages at once.
 
         Args:
-            rotation: cosines and sines `[n, R]`; given these the keys come out rotated.
+            rotation: cosines and sines `[n, R]` to rotate the keys by; None: keys before RoPE.
 
         Returns:
             keys and values `[2, H_kv, n, D]` on `device`, in the order of `parts`.
@@ -122,13 +125,13 @@ class Codec(ABC):
         value: Tensor,
         rotation: tuple[Tensor, Tensor] | None = None,
     ) -> None:
-        """The same into keys and values `[H_kv, n, D]` that are there already, on their device."""
+        """As `decode`, into existing keys and values `[H_kv, n, D]`, on their device."""
         kv = self.decode(parts, layer, shape, key.device, key.dtype)[:, None]
         rotate_write(kv[0], kv[1], rotation, key[None], value[None], 0)
 
     @abstractmethod
     def split(self, packed: PackedLayer, lengths: Sequence[int], layer: int) -> tuple[int, int]:
-        """Bytes that belong to the keys and to the values, counted from what is stored."""
+        """How many of the stored bytes belong to the keys, and how many to the values."""
 
     @abstractmethod
     def spec(self) -> dict[str, Any]:
@@ -149,7 +152,7 @@ def bits_per_element(stored: Iterable[tuple[PackedLayer, int]]) -> float:
     """Stored bytes times eight over elements of keys and values; 0.0 where nothing is stored.
 
     Args:
-        stored: packed layers, each with its elements, `2 * H_kv * tokens * D`.
+        stored: packed layers, each with its number of elements, `2 * H_kv * tokens * D`.
     """
     nbytes = elements = 0
     for packed, count in stored:
@@ -159,7 +162,7 @@ def bits_per_element(stored: Iterable[tuple[PackedLayer, int]]) -> float:
 
 
 def check_input(states: Tensor, lengths: Sequence[int], layers: Sequence[int]) -> Tensor:
-    """Refuse what no codec can store.
+    """Check that keys and values can be stored at all.
 
     Returns:
         the largest magnitude of each layer's keys and values, `[L, 2]` on the CPU.

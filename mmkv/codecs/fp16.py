@@ -1,4 +1,4 @@
-"""Keys and values as they are: no loss, or 16 bits where that is asked for."""
+"""Keys and values as they are: lossless, or in 16 bits if so configured."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ class Fp16(Codec):
     """Raw elements, decoded bit for bit where `dtype` is the model's.
 
     Args:
-        dtype: "float16", "bfloat16" or "float32", what an element is stored as.
+        dtype: what an element is stored as, "float16", "bfloat16" or "float32".
+
+    Raises:
+        ValueError: it is none of these.
     """
 
     name: ClassVar[str] = "fp16"
 
     def __init__(self, dtype: str) -> None:
         if dtype not in DTYPES:
-            raise ValueError(
-                f"dtype={dtype!r} is not one that is stored; use {', '.join(map(repr, DTYPES))}"
-            )
+            raise ValueError(f"dtype={dtype!r} is not allowed; use {', '.join(map(repr, DTYPES))}")
         self._dtype = DTYPES[dtype]
 
     def encode_layers(
@@ -42,7 +43,7 @@ class Fp16(Codec):
         check_input(states, lengths, layers)
         stored = states.to(self._dtype).cpu()
         if self._dtype == torch.float16 and states.dtype != torch.float16:
-            check_input(stored, lengths, layers)  # past 65504 it would be infinite
+            check_input(stored, lengths, layers)  # beyond 65504 they would be infinite
         return [
             PackedLayer(
                 np.empty(0, dtype=np.uint8),

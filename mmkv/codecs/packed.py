@@ -1,7 +1,7 @@
 """What codecs of few bits share: keys and values packed side by side, protected layers.
 
-A page's shared bytes are the keys' part, with its length in front, then the values' part; a block's
-are its keys' bytes, then its values'.
+A page's shared bytes are the keys' part, preceded by its length, then the values' part; a block's
+bytes are its keys', then its values'.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mmkv.codecs.settings import Settings
 from mmkv.kernels.pack import Form
 from mmkv.models.base import Shape
 
-# sums of squares of larger numbers, after a transform too, leave float32
+# sums of squares of larger numbers, also after a transform, can overflow float32
 _LARGEST = 1e16
 _SIZE = np.dtype("<u4")
 
@@ -30,7 +30,8 @@ class PackedCodec(Codec):
     """Keys and values at few bits, in some layers at more.
 
     Args:
-        shape: the model's. settings: checked already; see `registry.py`.
+        shape: the model's.
+        settings: already checked by `registry.py`.
 
     Raises:
         ValueError: the model's heads cannot be packed.
@@ -55,8 +56,10 @@ class PackedCodec(Codec):
 
     @abstractmethod
     def key_packer(self, bits: float) -> ChannelPacker:
-        """What packs keys at this many bits: a block's bytes follow from its tokens alone, so that
-        its values are found behind them.
+        """What packs keys at this many bits.
+
+        The length of a block's bytes must follow from its number of tokens, so that its values are
+        found behind them.
         """
 
     @abstractmethod

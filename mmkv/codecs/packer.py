@@ -1,9 +1,9 @@
-"""Keys or values of one layer as bytes: what packed codecs are put together from.
+"""Keys or values of one layer as bytes: the parts that packed codecs are built from.
 
 Bytes of a page: per group of tokens a row of parameters (per head the largest scale, float32; a bit
 per channel where some are wide; a word per channel), then the list of exact centres. Bytes of a
-block: its codes; where groups are shorter than the page, first its place among the page's tokens,
-uint16. The rest of the layout is in `kernels/pack/form.py`.
+block: its codes, preceded by its place among the page's tokens, uint16, where groups are shorter
+than the page. The rest of the layout is in `kernels/pack/form.py`.
 """
 
 from __future__ import annotations
@@ -40,10 +40,11 @@ class Packer(ABC):
     def pack(
         self, states: Tensor, lengths: Sequence[int], salience: Sequence[Tensor] | None
     ) -> list[Packed]:
-        """Each layer of a page of at least one token.
+        """Pack each layer of a page of at least one token.
 
         Args:
-            states: `[L, H_kv, T, D]`. lengths, salience: see `Codec.encode_layers`.
+            states: `[L, H_kv, T, D]`.
+            lengths, salience: see `Codec.encode_layers`.
         """
 
     @abstractmethod
@@ -114,7 +115,8 @@ class ChannelPacker(Packer):
         """Pages with the same lengths as groups of codes, for attention over them as they are.
 
         Args:
-            tokens: of a group, a multiple of 16; zeros fill it up. values: laid out as values are.
+            tokens: per group, a multiple of 16; it is filled up with zeros.
+            values: lay the codes out as values are, not as keys.
 
         Returns:
             the groups' parameters and codes, page by page; see `widen`.
@@ -138,7 +140,7 @@ class ChannelPacker(Packer):
         return [size] * (count - 1) + [tokens - size * (count - 1)]
 
     def _rows(self, parts: Sequence[Part], firsts: np.ndarray) -> np.ndarray:
-        """The group of each token, int64; `firsts` has each page's first, and their number."""
+        """The group of each token, int64; `firsts`: each page's first group, and their number."""
         if not self.group_size:
             return np.repeat(firsts[:-1], [sum(part.lengths) for part in parts])
         lengths = np.array([n for part in parts for n in part.lengths])
@@ -155,7 +157,7 @@ class ChannelPacker(Packer):
         return _EXACT.itemsize * heads, wide, _WORD.itemsize * heads * head_dim
 
     def _shared(self, fit: Fit, layers: int) -> list[np.ndarray]:
-        """Of each layer the rows of its groups, then its exact centres."""
+        """For each layer, the rows of its groups, then its exact centres."""
         words = fit.words.cpu().numpy()
         wanted = (words >> 6) < _LISTED
         exact = fit.exact.cpu().numpy().astype(_EXACT)
@@ -175,7 +177,7 @@ class ChannelPacker(Packer):
     def _blocks(
         self, codes: np.ndarray, lengths: Sequence[int], states: Tensor
     ) -> list[list[np.ndarray]]:
-        """Of each layer the blocks' bytes, cut from codes `[L, B]`."""
+        """For each layer, the blocks' bytes, cut from codes `[L, B]`."""
         heads, head_dim = states.shape[1], states.shape[3]
         sizes = [sum(self.form.plane_bytes(heads, n, head_dim)) for n in lengths]
         blocks = np.split(codes, np.cumsum(sizes)[:-1], axis=1)
@@ -191,9 +193,7 @@ class ChannelPacker(Packer):
         return [[block[layer] for block in blocks] for layer in range(len(codes))]
 
     def _params(self, shared: Sequence[np.ndarray], shape: Shape) -> tuple[Params, np.ndarray]:
-        """The parameters of all pages' groups in host memory; the first group of each page, and
-        how many there are.
-        """
+        """All pages' groups: their parameters in host memory, each page's first, their number."""
         heads, head_dim = shape.kv_heads, shape.head_dim
         sizes = self._row_bytes(heads, head_dim)
         firsts, rows, exact = [0], [], []
@@ -218,7 +218,7 @@ class ChannelPacker(Packer):
         return params, np.array(firsts)
 
     def _groups_in(self, page: np.ndarray, sizes: tuple[int, int, int]) -> int:
-        """How many groups a page's bytes hold; behind them are exact centres."""
+        """How many groups a page's bytes hold; exact centres follow them."""
         row, groups, listed = sum(sizes), 0, 0
         if not self.group_size:
             return 1

@@ -1,4 +1,4 @@
-"""Which codec a configuration means."""
+"""Codecs by name, and the one that a configuration means."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def make_codec(
     """The codec that a configuration means for a model of this shape.
 
     Args:
-        codec: a name, a codec of your own, or None for what the bits say: without any the keys
-            and values as they are, with a `value_bits` of 1.66 "stp", else "fitted".
+        codec: a name, a codec of your own, or None for what the bits imply: with none, keys and
+            values as they are; with a `value_bits` of 1.66, "stp"; else "fitted".
         dtype: of the model's keys and values.
         others: see `Settings`; None for the codec's own default.
 
@@ -74,7 +74,7 @@ def make_codec(
         for field, setting in others:
             if setting is not None:
                 raise ValueError(
-                    f"{field}={setting!r} means nothing with codec='fp16', which packs nothing; "
+                    f"{field}={setting!r} has no effect with codec='fp16', which packs nothing; "
                     f"leave it out, or use codec={', '.join(map(repr, PACKED))}"
                 )
         names = {kind: known for known, kind in DTYPES.items()}

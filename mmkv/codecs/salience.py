@@ -1,7 +1,7 @@
-"""How much visual tokens have to do with a text, for codecs that spend more bits on those.
+"""How much visual tokens resemble a text, for codecs that spend more bits on those that do.
 
-VidKV's semantic token protection (arXiv 2503.16257) takes the question. A live stream has none when
-it encodes, so the text is the chat template's own, with what `focus` says in the question's place.
+VidKV's semantic token protection (arXiv 2503.16257) uses the question. A live stream has none when
+it encodes, so the text is that of the chat template, with `focus` in place of the question.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ class TextSimilarity:
         self._mean: Tensor | None = None
 
     def __call__(self, embeds: Tensor) -> Tensor:
-        """Cosine similarity of input embeddings `[n, D]` with each of the text's, averaged over
-        the text, float32 `[n]`.
+        """Cosine similarity of input embeddings `[n, D]` with the text's, float32 `[n]`.
+
+        It is averaged over the tokens of the text.
         """
         if self._mean is None:
             text = self._adapter.embed_text(self._ids).float()
@@ -42,7 +43,7 @@ class TextSimilarity:
         return F.normalize(embeds.float(), dim=1) @ self._mean.to(embeds.device)
 
     def judge(self, blocks: Sequence[Block]) -> None:
-        """Set the blocks' salience; their text matters most, whatever it says."""
+        """Set the blocks' salience; text always matters most."""
         lengths = [len(block) for block in blocks]
         alike = self(torch.cat([block.embeds for block in blocks])).cpu()
         for block, own in zip(blocks, alike.split(lengths), strict=True):
@@ -52,7 +53,7 @@ class TextSimilarity:
 def salience_of(
     codec: Codec, adapter: VideoModel, template: Template, focus: str | None
 ) -> TextSimilarity | None:
-    """What judges a stream's tokens; None where the codec treats all alike.
+    """What judges a stream's tokens; None where the codec treats them all alike.
 
     Raises:
         ValueError: `focus` is too long for a prompt.

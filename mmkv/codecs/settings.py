@@ -1,4 +1,4 @@
-"""What packed codecs can be told, checked once."""
+"""The settings of packed codecs, checked once."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ class Settings:
     """How a packed codec stores keys and values.
 
     Attributes:
-        key_bits, value_bits: of an element's code; scales and means come on top.
+        key_bits, value_bits: bits of an element's code; scales and means come on top.
         group_size: tokens that share a scale, None for all of a page's.
         transform: orthonormal, over the channels at 1 bit: "hadamard", "fft" or "none".
-        remove_mean: take the mean of every channel off first; large key biases then cost nothing.
+        remove_mean: subtract the mean of every channel first; large key biases then cost nothing.
         protected_layers: layers, counted from 0, that are stored at `protected_bits` instead.
+        protected_bits: bits of a code in those layers.
     """
 
     key_bits: float
@@ -32,12 +33,12 @@ class Settings:
     protected_bits: float = 4
 
     def __post_init__(self) -> None:
-        # a store's JSON has lists
+        # from a store's JSON it comes as a list
         object.__setattr__(self, "protected_layers", tuple(self.protected_layers))
 
 
 def check_bits(name: str, bits: Any, allowed: Sequence[float], codec: str) -> float:
-    """`bits`, if this codec has them.
+    """`bits`, if this codec allows them.
 
     Raises:
         ValueError: it does not.
@@ -50,7 +51,7 @@ def check_bits(name: str, bits: Any, allowed: Sequence[float], codec: str) -> fl
 
 
 def check_group_size(size: Any) -> int:
-    """`size`, if a group can have so many tokens.
+    """`size`, if a group can have this many tokens.
 
     Raises:
         ValueError: it cannot.
@@ -78,7 +79,7 @@ def check_layers(layers: Any, count: int) -> tuple[int, ...]:
     """Layer numbers of 0…count-1, in order; negative ones count from the last.
 
     Raises:
-        ValueError: one is no layer of the model.
+        ValueError: one is not a layer of the model.
     """
     known = isinstance(layers, Iterable) and not isinstance(layers, (str, bytes))
     listed = list(layers) if known else [layers]

@@ -23,11 +23,11 @@ _SIZE = np.dtype("<u4")
 
 
 class Stp(PackedCodec):
-    """The fitted codec with ternary values, at 2 bits the fifth of the visual tokens that is most
-    like the text (`salience.py`), and all text.
+    """The fitted codec with ternary values, except those of salient tokens, which take 2 bits.
 
-    Where `encode` is not told how salient a token is, it counts by how far its value is from the
-    page's mean, which is what ternary codes would lose.
+    Salient are the fifth of the visual tokens that is most like the text (`salience.py`), and all
+    text. Where `encode` gets no salience, a token is the more salient the farther its value is from
+    the page's mean, which is what ternary codes would lose.
     """
 
     name: ClassVar[str] = "stp"
@@ -47,7 +47,7 @@ class Stp(PackedCodec):
 class SalientPacker(Packer):
     """Salient tokens through one packer, the others through another.
 
-    A page's bytes: the salient part's with its length in front, then the others'. A block's: a bit
+    A page's bytes: the salient part's, preceded by their length, then the others'. A block's: a bit
     for every token, the salient tokens' bytes, the others'.
     """
 
@@ -57,7 +57,7 @@ class SalientPacker(Packer):
     def pack(
         self, states: Tensor, lengths: Sequence[int], salience: Sequence[Tensor] | None
     ) -> list[Packed]:
-        alike: dict[bytes, list[int]] = {}  # layers by the tokens that are salient in them
+        alike: dict[bytes, list[int]] = {}  # layers grouped by which of their tokens are salient
         for layer, own in enumerate(states):
             chosen = _most_salient(own, None if salience is None else salience[layer])
             alike.setdefault(chosen.numpy().tobytes(), []).append(layer)
@@ -68,7 +68,7 @@ class SalientPacker(Packer):
         return [packed[layer] for layer in range(len(states))]
 
     def _pack(self, states: Tensor, lengths: Sequence[int], chosen: np.ndarray) -> Iterator[Packed]:
-        """Layers in which the same tokens are salient."""
+        """Pack layers in which the same tokens are salient."""
         cuts = np.cumsum(lengths)[:-1]
         halves: list[list[Packed]] = []
         for packer, mask in zip(self._packers, (chosen, ~chosen), strict=True):
@@ -119,9 +119,7 @@ class SalientPacker(Packer):
 
 
 def _most_salient(states: Tensor, salience: Tensor | None) -> Tensor:
-    """The fifth of the tokens that matters most, and beside it those that matter infinitely, bool
-    `[T]` on the CPU.
-    """
+    """The fifth of the tokens that matters most and all that matter infinitely, bool `[T]`, CPU."""
     if salience is None:
         x = states.float()
         salience = (x - x.mean(dim=1, keepdim=True)).square().sum(dim=(0, 2))

@@ -1,7 +1,7 @@
-"""VidKV (arXiv 2503.16257) by the paper's formulas, as a measure for the fitted default.
+"""VidKV (arXiv 2503.16257) by the paper's formulas, as a baseline for the fitted default.
 
-Scales are applied and 1-bit codes decoded to plus and minus the scale, which the released code does
-not do; and the transform is real, so that one number stays one code.
+Unlike in the released code, scales are applied and 1-bit codes decoded to plus and minus the scale;
+and the transform is real, so that one number stays one code.
 """
 
 from __future__ import annotations
