@@ -11,14 +11,14 @@ from mmkv.retrieval.base import Score, standard
 
 
 class Attention(Score):
-    """Attention of the words on the best summary of each block, shared out by one softmax.
+    """Attention of the words on the best summary of each block, distributed by one softmax.
 
-    Every word and head shares out the same amount, so that a word that fits one block only counts
-    for more than many that fit every block a little; the mean query of ReKV drowns it. Standardised
-    in each layer and added up over the layers so far: a block that an earlier layer found stays
-    found, though the question's later states have moved on to what was read there. The first layer
-    stands alone, and looks at the blocks' mean keys only: its queries are single words that know
-    nothing of each other, and landmarks do not help them.
+    Every word and head distributes the same amount, so that a word that fits only one block counts
+    for more than many that fit every block a little; in ReKV's mean query it is lost. Scores are
+    standardised in each layer and summed over the layers so far: a block that an earlier layer
+    found stays found, though the question's later states have moved on to what was read there. The
+    first layer is left out of the sum, and sees the blocks' mean keys only: its queries are single
+    words without context, which landmarks do not help.
     """
 
     name = "attention"

@@ -15,17 +15,20 @@ class Score(ABC):
 
     `rows` sees some blocks at a time, so that a long past need not be on the device at once;
     `combine` then sees all of them.
+
+    Attributes:
+        name: what a configuration calls it.
     """
 
     name: ClassVar[str]
 
     @abstractmethod
     def rows(self, words: Tensor, parts: Sequence[Tensor], centre: Tensor) -> Tensor:
-        """What can be said of each block by itself.
+        """What can be computed for each block by itself.
 
         Args:
-            words: float32 `[w, H, D]`, the words' queries before RoPE, times the attention's scale.
-            parts: summaries `[n_i, m, H_kv, D]` of consecutive blocks, keys before RoPE less the
+            words: float32 `[w, H, D]`, queries of the words before RoPE, times the attention scale.
+            parts: summaries `[n_i, m, H_kv, D]` of consecutive blocks, keys before RoPE minus the
                 centre: each block's mean, then its landmarks if there are any.
             centre: float32 `[H_kv, D]`; it adds the same to a word's products with all blocks.
 
@@ -47,8 +50,9 @@ def mean_query(words: Tensor, kv_heads: int) -> Tensor:
 
 
 def standard(scores: Tensor) -> Tensor:
-    """`[n]` less their mean, over their spread: comparable between layers. Zeros where they differ
-    by no more than rounding.
+    """Scores `[n]` minus their mean, over their standard deviation: comparable between layers.
+
+    Zeros where they differ by no more than rounding.
     """
     spread, mean = torch.std_mean(scores, correction=0)
     rounding = 4 * torch.finfo(scores.dtype).eps * mean.abs()

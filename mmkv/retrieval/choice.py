@@ -16,12 +16,15 @@ def choose(
     by the event's own block. Exactly `count` blocks are chosen, or all where there are fewer.
 
     Args:
-        scores: `[n]` of consecutive blocks. neighbours: blocks brought along on each side.
-        chunk: blocks in a run. first: the first block's number in the stream; runs start at
-            multiples of `chunk`, so they stay the same while the stream goes on.
+        scores: `[n]` of consecutive blocks.
+        count: how many blocks to choose.
+        neighbours: blocks brought along on each side.
+        chunk: blocks in a run.
+        first: the first block's number in the stream; runs start at multiples of `chunk`, so they
+            stay the same while the stream continues.
 
     Returns:
-        places among the n, rising.
+        places among the n, ascending.
     """
     n = len(scores)
     count = min(count, n)
@@ -44,7 +47,7 @@ def choose(
 
 
 def new_within(wanted: list[int], chosen: set[int], n: int, room: int) -> list[int]:
-    """The first `room` of what is wanted, exists and is not chosen yet."""
+    """The first `room` of the wanted places that exist and are not chosen yet."""
     return [place for place in wanted if 0 <= place < n and place not in chosen][:room]
 
 

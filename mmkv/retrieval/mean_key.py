@@ -1,5 +1,6 @@
-"""ReKV's scores (arXiv 2503.00540): the question's mean query against a block's mean key, as a dot
-product, which its code takes, or as a cosine, which the paper writes down.
+"""ReKV's scores (arXiv 2503.00540): the question's mean query against a block's mean key.
+
+A dot product, which the released code uses, or a cosine, which the paper describes.
 """
 
 from __future__ import annotations

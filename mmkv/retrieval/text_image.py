@@ -1,4 +1,4 @@
-"""Frames and texts as vectors of one space, by a text-image model (CLIP, SigLIP)."""
+"""Frames and texts as vectors in one space, by a text-image model (CLIP, SigLIP)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mmkv.models.grid import Grid
 from mmkv.models.preprocess import Preprocess, fit_frames, read_preprocess
 
 _AT_ONCE = 32  # frames
-SIDE = "embedding"  # the name that a block keeps its vector under
+SIDE = "embedding"  # the name under which a block keeps its vector
 
 
 class TextImage:
@@ -22,8 +22,10 @@ class TextImage:
 
     Args:
         model: a `CLIPModel`, `SiglipModel`, or another with `get_image_features` and
-            `get_text_features`. tokenizer: its tokenizer. preprocess: its preprocessor
-            configuration, as a dict or `Preprocess`. name: what it was loaded by, if by a name.
+            `get_text_features`.
+        tokenizer: its tokenizer.
+        preprocess: its preprocessor configuration, as a dict or `Preprocess`.
+        name: what it was loaded by, if by a name.
 
     Raises:
         ValueError: the model is of another kind.
@@ -38,8 +40,8 @@ class TextImage:
     ) -> None:
         if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
             raise ValueError(
-                f"{type(model).__name__} is no text-image model; use one with get_image_features "
-                "and get_text_features, such as CLIPModel or SiglipModel"
+                f"{type(model).__name__} is not a text-image model; use one with "
+                "get_image_features and get_text_features, such as CLIPModel or SiglipModel"
             )
         if isinstance(preprocess, dict):
             preprocess = Preprocess.from_dict(preprocess)
@@ -55,10 +57,15 @@ class TextImage:
 
     @classmethod
     def load(cls, name: str, device: torch.device | str = "cpu") -> TextImage:
-        """A Hub id or a local folder.
+        """Load a checkpoint.
+
+        Args:
+            name: a Hub id or a local folder.
+            device: where the model is to run.
 
         Raises:
-            ValueError: it is no text-image model. OSError: there is no such checkpoint.
+            ValueError: it is not a text-image model.
+            OSError: there is no such checkpoint.
         """
         import transformers
 
@@ -68,7 +75,7 @@ class TextImage:
 
     @torch.inference_mode()
     def images(self, frames: Sequence[Tensor]) -> Tensor:
-        """Unit vectors float32 `[n, E]` on the CPU, of frames uint8 RGB `[H, W, 3]`."""
+        """Unit vectors float32 `[n, E]` on the CPU, for frames uint8 RGB `[H, W, 3]`."""
         parameter = next(self._model.parameters())
         rows = []
         for at in range(0, len(frames), _AT_ONCE):
@@ -80,9 +87,9 @@ class TextImage:
 
     @torch.inference_mode()
     def text(self, text: str) -> Tensor:
-        """Unit vector float32 `[E]` on the CPU; of a long text its beginning counts."""
+        """Unit vector float32 `[E]` on the CPU; of a long text, only the beginning is used."""
         config = self._model.config.text_config
-        # SigLIP has only seen texts padded to its full length; CLIP does not mind
+        # SigLIP was trained only on texts padded to its full length; CLIP does not mind
         ids = self._tokenizer(
             text,
             padding="max_length",

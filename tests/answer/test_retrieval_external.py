@@ -120,5 +120,5 @@ def test_an_encoder_is_needed_and_goes_with_its_score() -> None:
 
 
 def test_another_kind_of_model_is_refused() -> None:
-    with pytest.raises(ValueError, match="Linear is no text-image model; use one with"):
+    with pytest.raises(ValueError, match="Linear is not a text-image model; use one with"):
         mmkv.TextImage(torch.nn.Linear(2, 2), None, PREPROCESS)
