@@ -1,4 +1,4 @@
-"""The contract of an eviction policy: how much each visual token of a page is worth resume."""
+"""The contract of an eviction policy: how much each visual token of a page is worth keeping."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ ALL_TEXT = -1  # `observes`: every token of the text behind a chunk
 class Frames:
     """The visual tokens of one page, as a policy sees them.
 
-    key: before RoPE, value: `[H, F, T, D]`; H are the key heads of one or several layers, layer by
-    layer, F the page's blocks in time order, T the visual tokens of each.
-    mass: float32 `[H, F, T]`, the attention that each token got; see `Eviction.observes`.
-    None where nothing was observed.
-    first: number of the page's first block in the stream.
+    Attributes:
+        key: before RoPE, `[H, F, T, D]`; H are the key heads of one or several layers, layer by
+            layer, F the page's blocks in time order, T the visual tokens of each.
+        value: `[H, F, T, D]`.
+        mass: float32 `[H, F, T]`, the attention that each token got; see `Eviction.observes`.
+            None where nothing was observed.
+        first: number of the page's first block in the stream.
     """
 
     key: Tensor
@@ -31,17 +33,16 @@ class Eviction(ABC):
     """Says which visual tokens of a page are kept. One policy, one file.
 
     The budget is the page's: `keep_ratio` of its visual tokens, at least one per block and head.
-    How many of them a block keeps is the same for all heads and layers, which ones is not. Text is
-    no policy's business: all of it is kept.
+    How many of them a block keeps is the same for all heads and layers, which ones is not. Policies
+    do not see text: all of it is kept.
 
     Attributes:
         name: what a configuration calls it.
-        observes: which queries a chunk's tokens are observed by, whose attention is `Frames.mass`:
-            0 for none, a number n for the last n of the chunk and the text behind it, `ALL_TEXT`
-            for that text's.
-        across: whether scores of different blocks compare, so that a block with many high ones
-            keeps more; else all blocks keep equally many.
-        keyframe: whether a block's tokens are understood beside those of the page's first block,
+        observes: the queries whose attention to a chunk's tokens is `Frames.mass`: 0 for none, a
+            number n for the last n of the chunk and the text behind it, `ALL_TEXT` for that text's.
+        across: whether scores of different blocks are comparable, so that a block with many high
+            ones keeps more; else all blocks keep equally many.
+        keyframe: whether a block's tokens only make sense beside those of the page's first block,
             which is then retrieved with it.
     """
 

@@ -1,4 +1,4 @@
-"""A page's budget: how many visual tokens it keeps, how many of them each block."""
+"""A page's budget: how many visual tokens it keeps, and how many each of its blocks."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from torch import Tensor
 
 
 def total_kept(keep_ratio: float, blocks: int, tokens: int) -> int:
-    """Visual tokens per head that a page of `blocks` blocks of `tokens` each keeps: the ratio's
-    share, rounded, and at least one of every block.
+    """Visual tokens per head that a page of `blocks` blocks of `tokens` each keeps.
+
+    The ratio's share, rounded, and at least one of every block.
     """
     share = int(keep_ratio * blocks * tokens + 0.5)
     return min(blocks * tokens, max(blocks, share))
@@ -19,8 +20,10 @@ def allocate(scores: Tensor, total: int, *, across: bool) -> Tensor:
     """How many tokens each block keeps, int64 `[F]`, at least one each, `total` in all.
 
     Args:
-        scores: `[H, F, T]`. across: by where the heads' `total` best tokens are, on average over
-            the heads; else equally many.
+        scores: `[H, F, T]`.
+        total: tokens per head that the page keeps.
+        across: divide them by where each head's `total` best tokens are, averaged over the heads;
+            else equally.
     """
     heads, frames, _ = scores.shape
     if across:
@@ -34,8 +37,9 @@ def allocate(scores: Tensor, total: int, *, across: bool) -> Tensor:
 
 
 def keep(scores: Tensor, counts: Tensor) -> Tensor:
-    """Which tokens are kept, bool `[H, F, T]`: of each block the `counts` best; of equals the
-    earlier.
+    """Which tokens are kept, bool `[H, F, T]`: the `counts` best of each block.
+
+    Of equal scores the earlier ones are kept.
     """
     order = scores.argsort(dim=2, descending=True, stable=True)
     ranks = torch.empty_like(order)

@@ -1,8 +1,8 @@
 """Tokens of a frame that are unlike each other: every evicted one has a kept one near it.
 
-Farthest point sampling, as DivPrune (arXiv 2503.02175) chooses visual tokens by max-min distance.
-Here within each block, since that is what a question retrieves, while the budget is the page's: a
-block in which much differs keeps more.
+Farthest point sampling, as in DivPrune (arXiv 2503.02175), which chooses visual tokens by max-min
+distance. Here it runs within each block, since blocks are what a question retrieves, while the
+budget is the page's: a block whose tokens differ more keeps more of them.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from mmkv.kernels.farthest import farthest
 
 
 class Diverse(Eviction):
-    """What a token is worth is how far it is, by key and value together, from the page's mean and
-    from the tokens of its block that are worth more.
+    """Scores a token by its distance, in key and value together, from what is already covered.
+
+    That is the page's mean and the tokens of its block with higher scores.
     """
 
     name = "diverse"
@@ -26,8 +27,10 @@ class Diverse(Eviction):
 
 
 def points(frames: Frames) -> Tensor:
-    """Keys and values side by side, float32 `[H, F, T, 2 D]`: every channel's mean over the page
-    taken off, then keys and values each of mean square 1, so that neither outweighs the other.
+    """Keys and values side by side, float32 `[H, F, T, 2 D]`.
+
+    Every channel's mean over the page is subtracted, and keys and values are each scaled to mean
+    square 1, so that neither outweighs the other.
     """
     parts = []
     for states in (frames.key.float(), frames.value.float()):

@@ -19,8 +19,9 @@ _FIRST = Temporal.name + "+"  # what another policy may follow
 
 
 def make_eviction(eviction: object) -> Eviction:
-    """The policy that a configuration means; "temporal+NAME" evicts what is redundant, then as NAME
-    says.
+    """The policy that a configuration means.
+
+    "temporal+NAME" evicts redundant tokens first, then as NAME does.
 
     Raises:
         ValueError: there is no such policy.

@@ -11,8 +11,10 @@ _POOL = 5  # tokens, as in the paper's experiments
 
 
 class SnapKV(Eviction):
-    """Attention from the last 32 tokens of a chunk and the text behind it, the largest of each
-    token and its neighbours in the block, so that details stay together with what is around them.
+    """Attention from the last 32 tokens of a chunk and the text behind it.
+
+    A token's score is the largest among itself and its neighbours in the block, so that details
+    stay together with their surroundings.
     """
 
     name = "snapkv"

@@ -1,4 +1,4 @@
-"""What is as it was in the page's first block goes first; only then what is new."""
+"""What has not changed since the page's first block is evicted first; only then what is new."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from torch import Tensor
 
 from mmkv.eviction.base import Eviction, Frames
 
-_SAME = 0.25  # change below which a token counts as the keyframe's again
+_SAME = 0.25  # change below which a token counts as the same as the keyframe's
 
 
 class Temporal(Eviction):
-    """Tokens whose keys and values hardly differ from the keyframe's at the same place are
-    redundant, and go before any other, the most redundant first. The keyframe, the page's first
-    block, is never redundant, and comes along when one of the others is retrieved.
+    """Evicts tokens first whose keys and values hardly differ from the keyframe's at their place.
+
+    Such redundant tokens go before any other, the most redundant first. The keyframe, the page's
+    first block, is never redundant, and comes along when one of the others is retrieved.
 
     Args:
         then: how tokens that are not redundant rank among each other; None: by their change.
@@ -40,9 +41,10 @@ class Temporal(Eviction):
 
 
 def change(frames: Frames) -> Tensor:
-    """How far a token is from the keyframe's at its place, float32 `[H, F, T]`: the squared
-    distance of keys, and of values, each over what two tokens of the page are apart on average;
-    the mean of the two. 0 is the same, 1 as far as any.
+    """How far a token is from the keyframe's at its place, float32 `[H, F, T]`.
+
+    The mean over keys and values of their squared distance, each relative to the average between
+    two tokens of the page: 0 is the same, 1 as far as any two.
     """
     far = []
     for states in (frames.key.float(), frames.value.float()):
@@ -56,9 +58,7 @@ def change(frames: Frames) -> Tensor:
 
 
 def unlike_mean(frames: Frames) -> Tensor:
-    """How far a token's key and value are from the page's means, float32 `[H, F, T]`, on the same
-    scale.
-    """
+    """How far a token's key and value are from the page's means, on the scale of `change`."""
     far = []
     for states in (frames.key.float(), frames.value.float()):
         apart = (states - states.mean(dim=(1, 2), keepdim=True)).square().sum(dim=3)

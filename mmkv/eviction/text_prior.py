@@ -10,8 +10,8 @@ from mmkv.eviction.base import ALL_TEXT, Eviction, Frames, observed
 class TextPrior(Eviction):
     """Attention that a token gets from the text behind its chunk, as a share of its block's.
 
-    A live stream has no question when it encodes: the text is the chat template's own, and what
-    `focus` says.
+    A live stream has no question when it encodes: the text is that of the chat template and
+    `focus`.
     """
 
     name = "text-prior"
