@@ -2,7 +2,7 @@
 
 A new policy in three steps: a file here with one subclass of `Merge` (`mmkv/merging/base.py` is the
 contract) and its `name`; a line in `registry.py`; its formula in float64 in
-`tests/merging/test_merging_reference.py`. `benchmarks/eviction.py` then measures it with the
+`tests/merging/test_merging_reference.py`. `benchmarks/eviction.py` then measures it along with the
 others.
 """
 

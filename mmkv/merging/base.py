@@ -12,7 +12,8 @@ class Merge(ABC):
 
     A kept token keeps its place, whatever is folded into it. Text takes no part.
 
-    name: what a configuration calls it.
+    Attributes:
+        name: what a configuration calls it.
     """
 
     name: str
@@ -24,7 +25,7 @@ class Merge(ABC):
         """Kept tokens with the evicted ones folded in.
 
         Args:
-            key: before RoPE, value: `[H, n, D]`, the page's visual tokens.
+            key, value: `[H, n, D]`, the page's visual tokens, keys before RoPE.
             kept, evicted: int64 `[H, k]` and `[H, e]`, tokens per head, k > 0.
 
         Returns:

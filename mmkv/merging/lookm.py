@@ -11,8 +11,11 @@ from mmkv.merging.base import Merge
 
 
 class LookM(Merge):
-    """Every evicted token goes to the kept one whose key is most similar; how it is folded in has a
-    name each."""
+    """Folds every evicted token into the kept one whose key is most similar.
+
+    Attributes:
+        mode: how it is folded in; see `kernels/merge/naive.py`.
+    """
 
     mode: ClassVar[Literal["average", "pivot", "weighted"]]
 
@@ -29,14 +32,12 @@ class Average(LookM):
 
 
 class Pivot(LookM):
-    """As `average`, each evicted token first averaged with the kept one it goes to."""
+    """As `average`, but each evicted token is first averaged with the kept one it goes to."""
 
     name = mode = "pivot"
 
 
 class Weighted(LookM):
-    """A mean in which evicted tokens weigh as much as they are similar, and those of less than
-    average similarity nothing.
-    """
+    """A mean that weighs evicted tokens by their similarity; those below average by nothing."""
 
     name = mode = "weighted"

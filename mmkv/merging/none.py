@@ -1,4 +1,4 @@
-"""Evicted tokens are gone."""
+"""Evicted tokens are dropped."""
 
 from __future__ import annotations
 
