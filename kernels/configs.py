@@ -14,7 +14,13 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class Tiles:
-    """rows: of queries (or tokens) in a program. cols: keys at a time. warps, stages: Triton's."""
+    """The tile of a program.
+
+    Attributes:
+        rows: queries, or tokens.
+        cols: keys at a time.
+        warps, stages: Triton's.
+    """
 
     rows: int
     cols: int
@@ -86,13 +92,14 @@ def merge_tile(head_dim: int, element: int) -> int:
 
 
 def most_turned(arch: int) -> int:
-    """Channels of a head over which a transform fits into shared memory beside what it turns."""
+    """The most channels over which a transform fits into shared memory along with its operand."""
     return 128 if large_shared(arch) else 64
 
 
 def fit_tiles(arch: int, channels: int, *, ordered: bool, turned: bool) -> Tiles:
-    """For fitting so many channels of a group; ordered: gathered from among others; turned: after
-    a transform over them.
+    """For fitting so many channels of a group.
+
+    ordered: they are gathered from among others; turned: after a transform over them.
     """
     if turned:
         return Tiles(64 if arch == 90 and channels <= 64 else 32, 0, 8, 1)

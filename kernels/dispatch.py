@@ -31,7 +31,7 @@ def has_triton(tensor: Tensor) -> bool:
 
 
 def on_device(tensor: Tensor) -> AbstractContextManager[None]:
-    """Launches inside go to this tensor's GPU; Triton takes the thread's current one."""
+    """Launches inside go to this tensor's GPU; Triton would use the thread's current one."""
     return torch.cuda.device_of(tensor)
 
 

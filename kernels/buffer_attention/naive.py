@@ -1,7 +1,7 @@
 """Attention over a buffer of fixed capacity in torch: the executable specification.
 
-Where the tokens stand may be told by a tensor, so that a recorded step can be replayed: on a GPU
-its number is not read by the host, and all of the buffer is attended to under a mask.
+Where the tokens stand may be given by a tensor, so that a recorded step can be replayed: on a GPU
+the host does not read its value, and all of the buffer is attended to under a mask.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def buffer_attention_lse(
     rotation: Table | None = None,
     beside: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The same, to be joined with attention over other tokens.
+    """As `buffer_attention`, to be joined with attention over other tokens.
 
     Args:
         beside: what this, or `packed_attention`, returned for the same queries over other tokens;
@@ -101,5 +101,5 @@ def _visible(
 
 
 def _host_knows(at: Tensor) -> bool:
-    """Whether its number can be read without waiting for a device."""
+    """Whether its value can be read without waiting for a device."""
     return at.device.type == "cpu"

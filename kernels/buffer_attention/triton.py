@@ -1,4 +1,4 @@
-"""Attention over a buffer on a GPU: the filled slots alone are read, in parts side by side.
+"""Attention over a buffer on a GPU: only the filled slots are read, in parts side by side.
 
 A program takes some tokens' queries of one key head, rotates them, and walks a part of the slots;
 the parts are joined by their log-sum-exp. One token's queries are too few rows to keep a GPU busy

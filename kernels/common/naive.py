@@ -32,14 +32,14 @@ def join(near: Tensor, near_lse: Tensor, far: Tensor, far_lse: Tensor) -> tuple[
 
 
 def places(lengths: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Of every token its block and its place there, int64 `[sum(lengths)]` each."""
+    """Every token's block and its place in that block, int64 `[sum(lengths)]` each."""
     count = np.array(lengths, dtype=np.int64)
     block = np.repeat(np.arange(len(count)), count)
     return block, np.arange(len(block)) - (np.cumsum(count) - count)[block]
 
 
 def staged(arrays: Sequence[np.ndarray], device: torch.device) -> list[Tensor]:
-    """The arrays on a device, parts of one piece of memory; nothing waits for a GPU."""
+    """The arrays on a device, as parts of one piece of memory; the host does not wait for a GPU."""
     stops = np.cumsum([-(-array.nbytes // _ALIGNED) * _ALIGNED for array in arrays]).tolist()
     pinned = device.type == "cuda"
     buffer = torch.empty(stops[-1], dtype=torch.uint8, pin_memory=pinned)

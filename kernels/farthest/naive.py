@@ -1,6 +1,6 @@
 """Farthest point sampling in torch: the executable specification.
 
-As DivPrune (arXiv 2503.02175) chooses visual tokens: always the one farthest from those chosen.
+As in DivPrune (arXiv 2503.02175): always the visual token farthest from those already chosen.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from torch import Tensor
 
 
 def farthest(points: Tensor) -> Tensor:
-    """Squared distances at which points are taken, each time the one of its set that is farthest
-    from the origin and from those that are taken.
+    """Squared distances at which points are taken.
+
+    Each time it is the point of its set that is farthest from the origin and those already taken.
 
     Args:
         points: float32 `[N, T, C]`, N sets.

@@ -32,7 +32,7 @@ def _farthest(products, out, count, BLOCK: tl.constexpr):
     scores = tl.zeros([BLOCK], tl.float32)
     for _ in range(count):
         far = tl.max(left, 0)
-        # among points that are no numbers none is the farthest, and padding is no point
+        # no point is the farthest among NaNs, and padding never is
         chosen = tl.minimum(tl.min(tl.where(left == far, place, BLOCK), 0), count - 1)
         here = place == chosen
         scores = tl.where(here, tl.maximum(far, 0.0), scores)

@@ -25,8 +25,8 @@ def merge(
     Args:
         key, value: `[H, n, D]`. kept, evicted: int64 `[H, k]`, `[H, e]`, tokens per head, k > 0.
         mode: "average": the mean of a kept token and all that go to it. "pivot": the same, each
-            of them first averaged with the kept token. "weighted": a mean in which they weigh as
-            much as they are similar, those of less than average similarity nothing.
+            of them first averaged with the kept token. "weighted": a mean weighted by their
+            similarity, in which those of less than average similarity count for nothing.
 
     Returns:
         keys and values `[H, k, D]`.
@@ -45,7 +45,7 @@ def merge(
 
 
 def check(kept: Tensor, mode: str) -> None:
-    """Raises ValueError for a mode that is not known, or nothing to merge into."""
+    """Raise ValueError if the mode is not known, or there is nothing to merge into."""
     if mode not in get_args(Mode):
         raise ValueError(f"mode={mode!r} is not known; use {', '.join(map(repr, get_args(Mode)))}")
     if kept.shape[1] == 0:

@@ -32,7 +32,7 @@ def quantize(
     page = _page(tuple(lengths), tuple(groups), form, heads, dim, tiles.rows, states.device)
     out = states.new_empty((layers, page.nbytes), dtype=torch.uint8)
     ternary, bits = form.levels == 3, BITS.get(form.levels, 8)
-    # ternary ones take a byte at first, in the order in which five make one
+    # ternary codes take a byte each at first, in the order in which five are packed into one
     codes = out.new_empty((layers, heads * tokens * dim)) if ternary else out
     _bits[(len(page.tiles), heads, layers)](
         states, states if slots.order is None else slots.order,
@@ -57,10 +57,13 @@ def quantize(
 class _Page:
     """Where a page's tokens and blocks have their bytes.
 
-    blocks: int32 `[blocks, 3]`, where the bytes of each that has tokens begin, its tokens, and the
-    number of the first. tokens: int32 `[3, N]`, where its block's bytes begin (ternary codes: one
-    byte for each), its tokens, the token's place among them. tiles: int32 `[tiles, 3]`, the first
-    token of each, the one behind its group, the group.
+    Attributes:
+        blocks: int32 `[blocks, 3]`, for each block that has tokens: where its bytes begin, its
+            number of tokens, and the number of the first.
+        tokens: int32 `[3, N]`, for each token: where its block's bytes begin (ternary codes: one
+            byte each), the block's number of tokens, and its place among them.
+        tiles: int32 `[tiles, 3]`, for each tile: its first token, the one behind its group, and the
+            group.
     """
 
     nbytes: int
@@ -74,7 +77,7 @@ def _page(
     lengths: tuple[int, ...], groups: tuple[int, ...], form: Form, heads: int, dim: int,
     tile: int, device: torch.device,
 ) -> _Page:  # fmt: skip
-    """Pages of a stream are mostly alike."""
+    """Cached, since the pages of a stream are mostly alike."""
     count = np.array(lengths)
     sizes = np.array([sum(form.plane_bytes(heads, length, dim)) for length in lengths])
     starts, firsts = np.cumsum(sizes) - sizes, np.cumsum(count) - count
@@ -106,7 +109,7 @@ def _plane(
     PADDED: tl.constexpr, LEVELS: tl.constexpr, BITS: tl.constexpr, ORDERED: tl.constexpr,
     TILE: tl.constexpr,
 ):  # fmt: skip
-    """Write some slots of `[TILE]` tokens, `BYTES` each; `at` is where each token's begin."""
+    """Write some slots of `[TILE]` tokens, `BYTES` each; `at` is where each token's bytes begin."""
     byte = tl.arange(0, PADDED)
     inside = byte < BYTES
     here = there[:, None] & inside[None, :]
@@ -172,7 +175,7 @@ def _bits(
 def _fives(
     codes, blocks, out, count, nbytes, HEADS: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
-    """Five ternary codes to a byte: they lie a fifth of a block apart."""
+    """Pack five ternary codes into a byte: they lie a fifth of a block apart."""
     layer = tl.program_id(2).to(tl.int64)
     block = blocks + 3 * tl.program_id(1)
     begin, elements = tl.load(block), tl.load(block + 1) * (HEADS * D)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-_ADDED = tl.constexpr(12582912.0)  # 1.5 * 2^23: what is added to it keeps no fraction
+_ADDED = tl.constexpr(12582912.0)  # 1.5 * 2^23: adding a number to it rounds away the fraction
 _DEPTH = tl.constexpr(16)  # channels at a time: the matrix would not fit in registers
 
 

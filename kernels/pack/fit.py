@@ -19,10 +19,12 @@ from mmkv.kernels.pack.words import round_words
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """A fit as `bits.py` quantizes by it, `[G, H, D]` by slot.
+    """A fit in the form that `bits.py` quantizes by, `[G, H, D]` by slot.
 
-    order: int16, slot to channel; None where no channels are wide. centre, inverse: float32, as
-    they are decoded; one over the scale.
+    Attributes:
+        order: int16, slot to channel; None where no channels are wide.
+        centre: float32, as it is decoded.
+        inverse: float32, one over the scale as it is decoded.
     """
 
     order: Tensor | None

@@ -40,9 +40,12 @@ BITS = {2: 1, 4: 2, 16: 4}
 class Form:
     """How a tensor `[H, T, D]` is coded.
 
-    levels: of the narrow channels: 2, 3, 4 or 16. wide: how many channels of a head are wide.
-    transform: over the narrow channels. fitted: levels fitted to least squares, or by VidKV's
-    formulas. centred: the group's mean is taken off before anything else.
+    Attributes:
+        levels: of the narrow channels: 2, 3, 4 or 16.
+        wide: how many channels of a head are wide.
+        transform: over the narrow channels.
+        fitted: levels fitted to least squares, or else by VidKV's formulas.
+        centred: the group's mean is subtracted before anything else.
     """
 
     levels: int
@@ -70,8 +73,11 @@ class Form:
 class Params:
     """What groups of tokens share; G groups.
 
-    words: int32 `[G, H, D]`, values of 16 bits. top: float32 `[G, H]`. wide: bool `[G, H, D]`.
-    listed: float32 `[E]`, exact centres in the order of the words that ask for them.
+    Attributes:
+        words: int32 `[G, H, D]`, values of 16 bits.
+        top: float32 `[G, H]`, the heads' largest scales.
+        wide: bool `[G, H, D]`.
+        listed: float32 `[E]`, exact centres in the order of the words that ask for them.
     """
 
     words: Tensor
@@ -80,7 +86,7 @@ class Params:
     listed: Tensor
 
     def to(self, device: torch.device) -> Params:
-        """The same on another device."""
+        """These parameters on another device."""
         held = (self.words, self.top, self.wide, self.listed)
         return Params(*(tensor.to(device) for tensor in held))
 
@@ -108,8 +114,11 @@ class Fit:
 class Tables:
     """`Params` decoded.
 
-    scale: float32 `[G, H, D]` by slot. centre: float32 `[G, H, D]` by channel.
-    order: int64 `[G, H, D]`, slot to channel. constant: bool `[G, H, D]` by channel, or None.
+    Attributes:
+        scale: float32 `[G, H, D]` by slot.
+        centre: float32 `[G, H, D]` by channel.
+        order: int64 `[G, H, D]`, slot to channel.
+        constant: bool `[G, H, D]` by channel, or None.
     """
 
     scale: Tensor
@@ -155,7 +164,7 @@ def orthonormal(name: str, size: int) -> Tensor:
     """A real orthonormal matrix float32 `[size, size]`.
 
     "hadamard": Walsh's, in blocks of the largest power of two that divides the size.
-    "fft": sines and cosines, the real and imaginary parts of a Fourier transform, packed.
+    "fft": sines and cosines, the packed real and imaginary parts of a Fourier transform.
     """
     if name == "hadamard":
         block = torch.ones(1, 1, dtype=torch.float64)

@@ -1,7 +1,7 @@
 """Scales and centres of groups on a GPU.
 
 Levels are fitted in registers: a program holds the tokens that some channels of a head's group are
-fitted to. What is of all tokens, the ends of the channels, is read tile by tile.
+fitted to. What takes all tokens, the ends of the channels, is read tile by tile.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def fit_levels(
         stop = count
         if not TRANSFORM:
             low, high = tl.min(least, 0), tl.max(most, 0)
-            # the rest of a longer group matters for its ends, and where the sample is constant
+            # the rest of a longer group matters only for its ends, and if the sample is constant
             ended = ENDS | (tl.max((low == high).to(tl.int32), 0) > 0)
             stop = tl.where((count > _SAMPLE) & ended, count, 0)
         low, high = _ends(base, stop, s_token, channel, own, low, high, BLOCK, TILE)
@@ -129,7 +129,7 @@ def _ends(
 
 @triton.jit
 def _total(base, count, stride, channel, own, BLOCK: tl.constexpr, TILE: tl.constexpr):
-    """Sum over tokens, less `own` each."""
+    """Sum over tokens, minus `own` each."""
     total = tl.zeros([TILE, BLOCK], tl.float32)
     for at in range(0, count, TILE):
         token = at + tl.arange(0, TILE)

@@ -29,14 +29,14 @@ from mmkv.kernels.pack.form import (
 )
 
 # tokens that levels are fitted to, spread over a longer group, and Lloyd's steps over all tokens or
-# over such a sample: more of them would fit the sample, not the group
+# over such a sample: more steps would fit the sample, not the group
 SAMPLE = 256
 STEPS, SAMPLE_STEPS = 4, 2
 # how far levels then move from the best fit to the group's ends: least squares alone cuts off the
-# few tokens that are unlike the others, and these are the ones that questions are about. Not where
-# there are only three: long pages would be coded by their ends alone
+# few tokens that are unlike the others, and these are the ones that questions are about. Not with
+# only three levels: long pages would be coded by their ends alone
 ENDS = 0.15
-# step between levels, over the standard deviation, that is best for a Gaussian
+# step between levels, in standard deviations, that is best for a Gaussian
 GAUSSIAN_STEP = {2: 1.596, 3: 1.224, 4: 0.9957, 16: 0.3352}
 
 
@@ -136,7 +136,7 @@ def _pieces(states: Tensor, groups: Sequence[int]) -> list[Tensor]:
 
 
 def blocks(codes: Tensor, lengths: Sequence[int], form: Form) -> Tensor:
-    """Bytes `[L, B]` of the blocks that codes `[L, H, N, D]` are of."""
+    """Bytes `[L, B]` of the blocks whose codes are `[L, H, N, D]`."""
     parts = codes.split(list(lengths), dim=2)
     out: dict[int, Tensor] = {}
     for length in set(lengths) - {0}:  # blocks of one length at once: mostly all of them

@@ -1,6 +1,7 @@
-"""Packing on a GPU: fit, round to words, quantize and bit-pack, three launches for a page of any
-layers; two more where some channels are wide, one where codes are ternary. Nothing waits for the
-device once a page with the same blocks was packed.
+"""Packing on a GPU: fit, round to words, quantize and bit-pack, for a page of any layers at once.
+
+Three launches; two more where some channels are wide, one more where codes are ternary. Nothing
+waits for the device once a page with the same blocks has been packed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Scales and centres rounded to words, on a GPU."""
+"""Rounding scales and centres to words, on a GPU."""
 
 from __future__ import annotations
 

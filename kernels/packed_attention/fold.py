@@ -25,9 +25,11 @@ _HALF_WIDE = tl.constexpr((WIDE_LEVELS - 1) / 2)
 class Queries:
     """Some queries of every key head.
 
-    states: `[H_kv, m, D]`, contiguous. rotation: cosines and sines `[n, R]` of the n tokens that
-    they belong to, None where they are rotated. first: number of the first row, which says whose it
-    is: row r is token r % n.
+    Attributes:
+        states: `[H_kv, m, D]`, contiguous.
+        rotation: cosines and sines `[n, R]` of the n tokens that they belong to, None where they
+            are rotated.
+        first: number of the first row; row r belongs to token r % n.
     """
 
     states: Tensor
@@ -39,7 +41,7 @@ class Queries:
 def fold(
     queries: Queries, compact: Compact, form: Form, rows: int, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """Queries as the codes of P groups are multiplied by.
+    """Queries in the form that the codes of P groups are multiplied by.
 
     Args:
         queries: taken in Z tiles of `rows`, 8 or 16. scale: of the scores.

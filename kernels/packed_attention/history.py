@@ -26,9 +26,12 @@ _BYTE = 256  # channels that a byte can number
 class Compact:
     """What P groups share: `Params` with every number in its channel's place, and the order.
 
-    words: int16 `[P, H, D]`. top: float32 `[P, H]`. order: uint8 `[P, H, D]`, slot to channel,
-    int16 where heads are longer than 256; None where slots are channels. exact: float32
-    `[P, H, D]`, the centres that words ask for; None where they tell them all.
+    Attributes:
+        words: int16 `[P, H, D]`.
+        top: float32 `[P, H]`.
+        order: uint8 `[P, H, D]`, slot to channel, int16 where heads are longer than 256; None where
+            slots are channels.
+        exact: float32 `[P, H, D]`, the centres that words ask for; None where words code them all.
     """
 
     words: Tensor
@@ -51,8 +54,11 @@ class Compact:
 class Affine:
     """`Compact` as numbers.
 
-    scale: float32 `[P, H, D]` by slot. centre: float32 `[P, H, D]` by channel. order: as there.
-    constant: bool `[P, H, D]` by channel; None for nowhere.
+    Attributes:
+        scale: float32 `[P, H, D]` by slot.
+        centre: float32 `[P, H, D]` by channel.
+        order: as in `Compact`.
+        constant: bool `[P, H, D]` by channel; None if none is.
     """
 
     scale: Tensor
@@ -75,8 +81,11 @@ class Affine:
 class PackedHistory:
     """P groups of one layer's tokens on one device.
 
-    keys: uint8 `[P, H_kv, T, D * bits / 8]`. values: uint8 `[P, H_kv, D, T * bits / 8]`.
-    key_params, value_params: of P groups. key_form, value_form: how they were coded.
+    Attributes:
+        keys: uint8 `[P, H_kv, T, D * bits / 8]`.
+        values: uint8 `[P, H_kv, D, T * bits / 8]`.
+        key_params, value_params: of P groups.
+        key_form, value_form: how they were coded.
     """
 
     keys: Tensor
@@ -99,7 +108,7 @@ class PackedHistory:
 
 
 def compact(params: Params, form: Form) -> Compact:
-    """Parameters of P groups as attention reads them."""
+    """Parameters of P groups in the form that attention reads."""
     high, order, exact = params.words >> 6, None, None
     if form.wide:
         held = torch.uint8 if high.shape[2] <= _BYTE else torch.int16

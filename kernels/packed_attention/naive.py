@@ -54,8 +54,8 @@ def packed_attention(
 
     Args:
         query: `[1, H, n, D]`.
-        visible: int32 `[P, 2]`, contiguous; of a group's tokens those from the first number to
-            before the second one.
+        visible: int32 `[P, 2]`, contiguous: the first of a group's tokens that is visible, and the
+            one after the last.
         rotation: of the queries to the fixed distance, `[n, R]`; None where they are rotated.
         beside: what this, or `buffer_attention_lse`, returned for the same queries over other
             tokens; joined in here.
@@ -94,8 +94,10 @@ def packed_attention(
 
 
 def fold_query(q: Tensor, table: Affine, form: Form) -> tuple[Tensor, Tensor]:
-    """Queries `[H_kv, m, D]` as P groups' codes are multiplied by, `[P, H_kv, m, D]` by slot, and
-    what is added to a group's scores, `[P, H_kv, m]`.
+    """Queries `[H_kv, m, D]` in the form that P groups' codes are multiplied by.
+
+    Returns:
+        queries `[P, H_kv, m, D]` by slot, and what is added to a group's scores, `[P, H_kv, m]`.
     """
     offset = torch.einsum("hmd,phd->phm", q, table.centre)
     slots = q.expand(len(table.scale), -1, -1, -1)
@@ -109,7 +111,7 @@ def fold_query(q: Tensor, table: Affine, form: Form) -> tuple[Tensor, Tensor]:
 
 
 def _nothing(seen: Tensor) -> bool:
-    """Whether no token is, as far as the host can tell without waiting for a device."""
+    """Whether no token is seen, as far as the host knows without waiting for a device."""
     return seen.device.type == "cpu" and not seen.any()
 
 

@@ -13,7 +13,7 @@ import triton.language as tl
 
 @triton.jit
 def high_byte(words, ASM: tl.constexpr):
-    """Words whose low byte is the high one; what is left above it, `plane` masks away."""
+    """Words whose low byte is the former high one; `plane` masks away anything above it."""
     if ASM:
         return tl.inline_asm_elementwise(
             "shr.b32 $0, $1, 8;", "=r,r", [words], dtype=tl.int16, is_pure=True, pack=2

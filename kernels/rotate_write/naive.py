@@ -20,8 +20,9 @@ def rotate_write(
     """Write tokens into slots at, at + 1, …; after the last slot comes the first.
 
     Args:
-        key, value: `[1, H_kv, n, D]`, n at most the slots. rotation: cosines and sines `[n, R]` of
-            the keys, or `[H_kv, n, R]` where heads differ; None to write them as they are.
+        key, value: `[1, H_kv, n, D]`, n at most the number of slots.
+        rotation: cosines and sines `[n, R]` of the keys, or `[H_kv, n, R]` where heads differ; None
+            to write them as they are.
         into_key, into_value: `[1, H_kv, slots, D]`.
         at: a number, or an int64 tensor without dimensions on the same device, which is not read
             before the device gets there; the tokens then fit before the last slot.

@@ -16,8 +16,9 @@ def score(words: Tensor, parts: Sequence[Tensor]) -> Tensor:
     """The best of every word's products with each block's summaries.
 
     Args:
-        words: float32 `[w, H, D]`, queries before RoPE. parts: summaries `[n_i, m, H_kv, D]` of
-            consecutive blocks, in half precision or the words' own.
+        words: float32 `[w, H, D]`, queries before RoPE.
+        parts: summaries `[n_i, m, H_kv, D]` of consecutive blocks, in half precision or that of
+            the words.
 
     Returns:
         float32 `[w * H, n]`.

@@ -1,4 +1,4 @@
-"""What is kept of a block for finding it, in torch: its mean key, and its most unusual keys.
+"""What is kept of a block to find it by, in torch: its mean key, and its most unusual keys.
 
 Landmarks are tokens far from the mean and from each other, found by farthest point sampling.
 """
@@ -13,7 +13,8 @@ def summarize(key: Tensor, tokens: Tensor, landmarks: int) -> Tensor:
     """Summaries of the blocks of one chunk.
 
     Args:
-        key: `[H_kv, n, D]`, before RoPE. tokens: int64 `[blocks, T]`, each block's visual tokens.
+        key: `[H_kv, n, D]`, before RoPE.
+        tokens: int64 `[blocks, T]`, each block's visual tokens.
         landmarks: tokens kept beside the mean; a block with fewer tokens repeats some.
 
     Returns:

@@ -41,17 +41,18 @@ def pack_tokens(states: Tensor, lengths: Sequence[int], form: Form) -> Tensor:
     """Quantize the tokens of one page in several layers, from least to largest.
 
     Args:
-        states: `[L, H, sum(lengths), D]`, finite, of float16's range. lengths: tokens of each of
-            the page's blocks. form: 4 or 16 levels, no wide channels, no transform.
+        states: `[L, H, sum(lengths), D]`, finite, within float16's range.
+        lengths: tokens of each of the page's blocks.
+        form: 4 or 16 levels, no wide channels, no transform.
 
     Returns:
         uint8 `[L, B]`, the blocks of a layer one after another.
     """
     layers, heads, _, head_dim = states.shape
     x = states.float().unflatten(3, (-1, group_width(head_dim)))  # [L, H, N, groups, channels]
-    # adding nothing makes 0 of -0, of which torch takes the one or the other for the least
+    # adding zero turns -0 into 0; torch takes either one for the smallest
     low, high = x.amin(dim=4) + 0.0, x.amax(dim=4)
-    # by a tensor: a number's reciprocal is multiplied by on a GPU, which rounds otherwise
+    # by a tensor: to divide by a number, a GPU multiplies by its reciprocal and rounds differently
     scale = ((high - low) / torch.full_like(low, form.levels - 1)).half()
     low = low.half()
     inverse = torch.where(scale > 0, 1 / scale.float(), 0.0)
@@ -78,8 +79,10 @@ def unpack_tokens(
     """Decode N blocks of one layer, of any pages, side by side.
 
     Args:
-        data: uint8 `[B]`, bytes of many blocks. at: int64 `[N]`, where each of them begins.
-        lengths: their tokens. out: `[H, sum(lengths), D]`, of the dtype that is wanted; filled.
+        data: uint8 `[B]`, bytes of many blocks.
+        at: int64 `[N]`, where each of them begins.
+        lengths: their numbers of tokens.
+        out: `[H, sum(lengths), D]`, of the dtype that is wanted; filled.
 
     Returns:
         `out`.

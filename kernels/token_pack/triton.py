@@ -59,7 +59,7 @@ def unpack_tokens(
 def launcher(
     data: Tensor, at: Tensor, lengths: Sequence[int], form: Form, out: Tensor
 ) -> Callable[[], object]:
-    """The launch, with everything there that the kernel reads."""
+    """The launch, with everything that the kernel reads in place."""
     heads, total, dim = out.shape
     where, shape = _where(lengths, data.device), _shape(form, heads, dim)
     assert out.stride(2) == 1
@@ -70,7 +70,7 @@ def launcher(
 
 
 def _where(lengths: Sequence[int], device: torch.device) -> Tensor:
-    """Of every token its block, the block's length and its place there, int32 `[3, N]`."""
+    """Every token's block, the block's length and its place there, int32 `[3, N]`."""
     block, place = places(lengths)
     rows = np.stack([block, np.array(lengths)[block], place]).astype(np.int32)
     return torch.from_numpy(rows).to(device)
@@ -89,7 +89,7 @@ def _shape(form: Form, heads: int, dim: int) -> dict[str, int]:
 
 @triton.jit
 def _places(where, at, total, HEADS: tl.constexpr, TILE: tl.constexpr):
-    """Of a program's tokens: number, presence, block's first byte, its length, row in it."""
+    """A program's tokens: number, presence, block's first byte, its length, row in it."""
     token = tl.program_id(0) * TILE + tl.arange(0, TILE)
     there = token < total
     block = tl.load(where + token, mask=there, other=0)

@@ -28,9 +28,10 @@ def unpack_rotate(
     """Decode keys or values of N blocks side by side into one buffer.
 
     Args:
-        codes: uint8 `[B]`, bytes of many blocks. at: int64 `[N]`, where a block's planes begin.
-        lengths: tokens of each block. rows: int64 `[sum(lengths)]`, the group of each token in
-            `params`. All these, and `params`, are in host memory.
+        codes: uint8 `[B]`, bytes of many blocks; like all but the last two, in host memory.
+        at: int64 `[N]`, where a block's planes begin.
+        lengths: tokens of each block.
+        rows: int64 `[sum(lengths)]`, the group of each token in `params`.
         rotation: cosines and sines `[sum(lengths), R]` for keys, None for values, where `out` is.
         out: `[H, sum(lengths), D]`, of the device and dtype that are wanted; filled.
 

@@ -34,8 +34,9 @@ _HALF_WIDE = tl.constexpr((WIDE_LEVELS - 1) / 2)
 
 
 def supports(form: Form, head_dim: int) -> bool:
-    """Whether a form is unpacked in Triton: head sizes of powers of two, transforms over 16 to 128
-    channels; else in torch.
+    """Whether a form is unpacked in Triton, not in torch.
+
+    That takes head sizes that are powers of two, and transforms over 16 to 128 channels.
     """
     narrow = head_dim - form.wide
     sizes = all(n & (n - 1) == 0 for n in (head_dim, form.wide, narrow))
@@ -67,7 +68,7 @@ def launcher(
     rotation: tuple[Tensor, Tensor] | None,
     out: Tensor,
 ) -> Callable[[], object]:
-    """The launch, with everything there that the kernel reads: two copies and a small launch."""
+    """The launch, with everything that the kernel reads in place: two copies and a small launch."""
     heads, total, dim = out.shape
     device = out.device
     assert out.stride(2) == 1
@@ -103,7 +104,7 @@ def _decode(
     words, wide, top, exact, ratios, scales, centres, positions,
     D: tl.constexpr, PADDED: tl.constexpr, WIDE: tl.constexpr, LISTED: tl.constexpr,
 ):  # fmt: skip
-    """As `form.tables`, of one head of a group; where channels are wide, every channel's slot."""
+    """As `form.tables`, for one head of a group; where channels are wide, every channel's slot."""
     row = tl.program_id(0).to(tl.int64)
     channel = tl.arange(0, PADDED)
     inside = channel < D

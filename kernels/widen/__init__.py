@@ -1,4 +1,4 @@
-"""Stored codes as attention over packed history multiplies them."""
+"""Stored codes in the form that attention over packed history multiplies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stored codes as attention over packed history multiplies them, in torch: the specification.
+"""Stored codes in the form that packed attention multiplies, in torch: the specification.
 
 What is stored as 1 bit, or five codes in a byte, takes 2 bits on the device, in rows along what a
 product sums over; see `kernels/packed_attention/naive.py`.
@@ -31,11 +31,13 @@ def widen(
     """Codes of pages with the same blocks, group by group.
 
     Args:
-        data: uint8 `[B]`, bytes of all pages. pages: int64 `[N]`, where a page's begin.
-        starts: where the planes of each of its blocks begin in it. lengths: tokens of each block,
-            at least one in all. groups: tokens of each of a page's groups.
-        size: `(H_kv, T, D)` of a group; T is a multiple of 16, codes of tokens that are not there
-            are zeros. values: in the layout of values, else of keys.
+        data: uint8 `[B]`, bytes of all pages.
+        pages: int64 `[N]`, where a page's bytes begin.
+        starts: where the planes of each of its blocks begin in it.
+        lengths: tokens of each block, at least one in all.
+        groups: tokens of each of a page's groups.
+        size: `(H_kv, T, D)` of a group; T is a multiple of 16, codes of missing tokens are zeros.
+        values: use the layout of values, not that of keys.
 
     Returns:
         uint8 `[N * groups, H_kv, T, D * bits / 8]`, values `[N * groups, H_kv, D, T * bits / 8]`.

@@ -28,8 +28,11 @@ class Chunk:
     """A chunk of a stream: tokens start … start + n - 1, written to the ring already.
 
     Token i sees token j if 0 <= i - j < local; token j stands in slot j % capacity.
-    near: rotation of the chunk's queries. far: the same at the fixed distance at which they see
-    sinks out of their window, None where no query has lost one. sinks: how many there are.
+    Attributes:
+        near: rotation of the chunk's queries.
+        far: the same at the fixed distance at which they see sinks out of their window, None where
+            no query has lost one.
+        sinks: how many sinks there are.
     """
 
     start: int
@@ -89,9 +92,10 @@ def window_attention(
     """Attention of a chunk over sinks, ring window and itself; nothing of the window is copied.
 
     Args:
-        query: `[1, H, n, D]`, before RoPE. key, value: the ring `[1, H_kv, capacity, D]`, rotated.
+        query: `[1, H, n, D]`, before RoPE.
+        key, value: the ring `[1, H_kv, capacity, D]`, rotated.
         sinks: keys (rotated as seen from afar) and values `[1, H_kv, s, D]`, None if there are
-            none. scaling: of the scores.
+            none.
 
     Returns:
         `[1, n, H, D]`.
