@@ -97,8 +97,6 @@ class StoredPage:
     """What a store holds of a page.
 
     Attributes:
-        page: its bytes, on disk.
-        blocks: its blocks.
         summaries: of all its blocks, as they were written.
     """
 

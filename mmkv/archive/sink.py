@@ -24,8 +24,6 @@ class PageSink(Protocol):
         """Hand a page over, once; never waits.
 
         Args:
-            page: the page.
-            blocks: its blocks.
             summaries: of its blocks.
             keep: blocks from this number on must stay.
         """

@@ -28,10 +28,7 @@ class Packed:
     """What reading pages takes.
 
     Attributes:
-        codec: how the pages are packed.
-        shape: of the model.
         dtype: of the keys and values returned.
-        memory: which pages are in host memory.
     """
 
     codec: Codec

@@ -57,11 +57,7 @@ class TextImage:
 
     @classmethod
     def load(cls, name: str, device: torch.device | str = "cpu") -> TextImage:
-        """Load a checkpoint.
-
-        Args:
-            name: a Hub id or a local folder.
-            device: where the model is to run.
+        """Load a checkpoint by its Hub id or its local folder.
 
         Raises:
             ValueError: it is not a text-image model.

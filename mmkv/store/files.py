@@ -117,11 +117,7 @@ class NoFile:
 
 
 class DataFile:
-    """A file open for reading, which stays readable after its name is gone.
-
-    Raises:
-        StoreError: there is no such file.
-    """
+    """A file open for reading, which stays readable after its name is gone."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -27,9 +27,6 @@ def is_store(folder: Path) -> bool:
 def create(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
     """Make the folder, readable by its owner alone, with a meta.json of these facts.
 
-    Returns:
-        what meta.json says.
-
     Raises:
         StoreError: something is there already, or the folder cannot be made.
     """

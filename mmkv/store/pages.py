@@ -46,22 +46,14 @@ class DiskPage:
         return self._sizes
 
     def read(self, row: int, layer: int) -> np.ndarray:
-        """One slice, uint8.
-
-        Raises:
-            DamageError: its checksum does not match.
-        """
+        """One slice, uint8; DamageError if its checksum does not match."""
         before = int(self._sizes[:row].sum(dtype=np.int64)) + int(self._sizes[row, :layer].sum())
         return self._data.array(
             self._payload + before, int(self._sizes[row, layer]), int(self._checks[row, layer])
         )
 
     def side(self, name: str, block: int) -> bytes | None:
-        """What was kept under this name beside this block, or None.
-
-        Raises:
-            DamageError: its checksum does not match.
-        """
+        """What was kept under this name beside this block, or None."""
         if self._sides is None:
             return None
         for side in self._sides[self._sides["block"] == block]:

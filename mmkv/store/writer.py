@@ -127,11 +127,7 @@ class Writer:
         self._drop(expendable(self._held, self._limits, keep))
 
     def sync(self) -> None:
-        """Return when everything written is on the disk.
-
-        Raises:
-            OSError: it could not be made durable.
-        """
+        """Return when everything written is on the disk."""
         self._since = time.monotonic()
         if not self._unsynced or self._segment is None:
             return
