@@ -1,1 +1,1 @@
-"""What a user holds: streams, opened or new, and all that hangs on them."""
+"""What a user works with: streams, new or opened again, and all that belongs to them."""

@@ -1,4 +1,4 @@
-"""A question asked again and again while a stream goes on, for alerts and logs."""
+"""A question asked again and again while a stream is watched, for alerts and logs."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ _NEAR = 1e-6  # seconds that times may be off by, since they are sums
 
 
 class AskEvery:
-    """Iterates answers, one for every `seconds` of the stream's own time; made by `ask_every`.
+    """Iterates over answers, one for every `seconds` of the stream's own time; made by `ask_every`.
 
     Moments of a file are all answered, each from what came before it, however far the file has
     been read by then. Moments of a live source that pass while an answer is under way are left
     out: the next answer is about the newest one. So nothing ever waits in a queue.
 
-    moment: of the newest answer, in seconds of the stream. skipped: moments left out so far.
+    Attributes:
+        moment: of the newest answer, in seconds of the stream; None before the first.
+        skipped: moments left out so far.
     """
 
     def __init__(
@@ -36,13 +38,14 @@ class AskEvery:
         span: float | None = None,
         **options: Any,
     ) -> None:
+        """Take arguments as `Stream.ask_every` does."""
         for name, value in {"seconds": seconds, **({} if span is None else {"span": span})}.items():
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not number or not 0 < value < float("inf"):
                 raise ValueError(f"{name}={value!r} is not allowed; use seconds above 0")
         for name in ("since", "until"):
             if name in options:
-                raise ValueError(f"{name}= is set for every answer; use span= for how far back")
+                raise ValueError(f"{name}= is set for each answer; use span= for how far back")
         self._stream = stream
         self._question = question
         self._seconds = float(seconds)
@@ -65,11 +68,11 @@ class AskEvery:
         return self
 
     def __next__(self) -> Answer:
-        """The next answer; waits for its moment.
+        """Wait for the next moment and answer.
 
         Raises:
             StopIteration: the source has ended, or `close` was called.
-            Exception: what ended the feed, once the frames before it were answered about.
+            Exception: what ended the feed; raised after the answers about earlier frames.
         """
         while not self._closed.is_set():
             feeds = self._stream.feeds
@@ -88,7 +91,7 @@ class AskEvery:
         raise StopIteration
 
     def close(self) -> None:
-        """Stop, also in the middle of an answer; may be called from any thread."""
+        """Stop, even in the middle of an answer; may be called from any thread."""
         self._closed.set()
         if (reply := self._reply) is not None:
             reply.close()
@@ -100,17 +103,17 @@ class AskEvery:
         self.close()
 
     def _over(self, feeds: list[Feed]) -> bool:
-        """Whether no more frames come; without a feed only the stream's end says so."""
+        """Return whether no more frames come; without a feed, only the stream's end shows that."""
         if self._stream.closed:
             return True
         return bool(feeds) and not any(feed.running for feed in feeds)
 
     def _due(self, newest: float, feeds: list[Feed], over: bool) -> float | None:
-        """The moment to answer now, if one has passed."""
+        """Return the moment to answer now; None if none has passed."""
         if self._begin is None:
             firsts = [feed.first for feed in feeds if feed.first is not None]
             if feeds and not firsts and not over:
-                return None  # what is there came before the source
+                return None  # the frames so far came before the source
             self._begin = min(firsts, default=newest)
         passed = int((newest - self._begin) / self._seconds + _NEAR)
         if passed >= self._next:
@@ -126,7 +129,7 @@ class AskEvery:
         return None
 
     def _answer(self, due: float) -> Answer | None:
-        """About what was seen until `due`; None where that is nothing, or `close` came."""
+        """Answer from what was seen until `due`; None if nothing was, or after `close`."""
         since = None if self._span is None else due - self._span
         try:
             self._reply = self._stream.ask_iter(

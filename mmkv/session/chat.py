@@ -14,7 +14,15 @@ if TYPE_CHECKING:
 
 
 class Chat:
-    """Remembers its own turns, the newest `max_turns` of them; the stream knows nothing of it."""
+    """A conversation about a stream, which itself remembers nothing of it.
+
+    Args:
+        stream: what the questions are about.
+        max_turns: how many of the newest turns are remembered.
+
+    Attributes:
+        turns: the remembered questions and answers, oldest first.
+    """
 
     def __init__(self, stream: Stream, *, max_turns: int = 8) -> None:
         check_whole("max_turns", max_turns, 1)
@@ -32,7 +40,7 @@ class Chat:
         return pieces.answer
 
     def ask_iter(self, question: str, **options: Any) -> ChatReply:
-        """Like `ask`, giving the text as it is generated; the turn counts once it has ended."""
+        """Like `ask`, but yield the text as it is generated; the turn is remembered at its end."""
         reply = self._stream.ask_iter(question, history=tuple(self.turns), **options)
         return ChatReply(self, question, reply)
 
@@ -42,7 +50,11 @@ class Chat:
 
 
 class ChatReply:
-    """A `Reply` whose turn is remembered when it ends."""
+    """A `Reply` whose turn is remembered when it ends.
+
+    Attributes:
+        frames: what the answer is given from, best match first.
+    """
 
     def __init__(self, chat: Chat, question: str, reply: Any) -> None:
         self._chat = chat
@@ -56,7 +68,7 @@ class ChatReply:
 
     @property
     def answer(self) -> Answer:
-        """The answer so far; whole once the iteration has ended."""
+        """The answer so far; complete once the iteration has ended."""
         answer: Answer = self._reply.answer
         return answer
 

@@ -18,9 +18,14 @@ log = logging.getLogger("mmkv")
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far an encoding is. frames: encoded so far. seconds: time reached in the source.
-    duration: of the source in seconds, if known. elapsed: wall-clock seconds.
-    warnings: sentences on what was wrong with the source without stopping its reading.
+    """How far an encoding has got.
+
+    Attributes:
+        frames: encoded so far.
+        seconds: time reached in the source.
+        duration: of the source in seconds, if known.
+        elapsed: wall-clock seconds.
+        warnings: sentences on what was wrong with the source but did not stop the reading.
     """
 
     frames: int
@@ -37,7 +42,7 @@ def encode(
     reader: str,
     on_progress: Callable[[Progress], None] | None,
 ) -> Progress:
-    """See `Stream.encode`."""
+    """Encode a source to its end; see `Stream.encode`."""
     from mmkv.video import open_source
 
     started = time.perf_counter()

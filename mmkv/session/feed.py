@@ -16,9 +16,11 @@ log = logging.getLogger("mmkv.session.feed")
 class Feed:
     """Encodes a source in its own thread until it ends or `stop` is called.
 
-    position: seconds of the newest encoded frame. lag_seconds: how far that is behind a live
-    source. dropped: frames a live source dropped since the model was slow. error: what ended the
-    feed, or None. first: seconds, in the stream, of its first encoded frame.
+    Attributes:
+        first: seconds, in the stream, of its first encoded frame; None before it.
+        position: seconds, in the stream, of its newest encoded frame; None before the first.
+        encoded: frames encoded so far.
+        error: what ended the feed, or None.
     """
 
     def __init__(self, stream: Stream, source: Any, *, fps: float | None, reader: str) -> None:
@@ -47,12 +49,12 @@ class Feed:
 
     @property
     def live(self) -> bool:
-        """Whether the source goes on in real time, whoever reads it."""
+        """Whether the source runs in real time, whether or not it is read."""
         return bool(self._frames.live)
 
     @property
     def dropped(self) -> int:
-        """Frames that a live source dropped."""
+        """Frames that a live source dropped because the model was slow."""
         return int(self._frames.dropped)
 
     @property
@@ -63,7 +65,7 @@ class Feed:
         return max(0.0, time.monotonic() - self._began - self.position)
 
     def stop(self, timeout: float = 10.0) -> None:
-        """End the feed; frames encoded so far stay. Returns when its thread has ended."""
+        """End the feed, and wait at most `timeout` seconds for it; encoded frames stay."""
         self._stop.set()
         self._frames.close()
         if threading.current_thread() is not self._thread:

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 
 class LockedStreamState:
-    """An `StreamState` from when it is open until it is closed; the model is its own meanwhile.
+    """A `StreamState` while it is open; the model's hooks are in place meanwhile.
 
-    closed: whether `close` was called.
+    Attributes:
+        closed: whether `close` was called.
     """
 
     def __init__(self, vlm: ModelRuntime, state: StreamState) -> None:
@@ -32,10 +33,13 @@ class LockedStreamState:
         self._use = hooks.AttentionHook(vlm.adapter.language_model)
 
     def begin(self, limits: Limits | None) -> None:
-        """Bring a store's past into the stream; limits: go on writing it, within these.
+        """Bring a store's past into the stream.
+
+        Args:
+            limits: continue writing the store within these; None: only read it.
 
         Raises:
-            StoreError: the store cannot be read, or not be written.
+            StoreError: the store cannot be read or written.
         """
         self.catch_up()
         if limits is not None:
@@ -45,10 +49,10 @@ class LockedStreamState:
         """Encode `(seconds, uint8 [H, W, 3])` frames.
 
         Raises:
-            ValueError: a time does not come after the last one, or no frames are taken.
+            ValueError: a time does not come after the last one, or the stream takes no frames.
         """
         self.check_writable()
-        self._state.archive.make_room()  # without a turn: questions need not wait for a disk
+        self._state.archive.make_room()  # unlocked: questions need not wait for a disk
         with self._lock.hold():
             self.check_open()
             span = self._state.span
@@ -59,7 +63,7 @@ class LockedStreamState:
                     self._state.push(ready)
 
     def context(self, recent_frames: int, since: float | None, until: float | None) -> Context:
-        """What a question asked now may see; arguments as in `capture`.
+        """Return what a question asked now may see; arguments as in `capture`.
 
         Raises:
             ValueError: there is no frame in that span, or the stream is closed.
@@ -72,7 +76,7 @@ class LockedStreamState:
                 return capture(self._state, self._vlm.rotary, recent_frames, since, until)
 
     def catch_up(self) -> None:
-        """See what is in the store by now, where another process writes it or none did yet.
+        """Read what is in the store by now, unless this stream writes it.
 
         Raises:
             StoreError: the store cannot be read.
@@ -84,7 +88,7 @@ class LockedStreamState:
                     self._state.catch_up()
 
     def flush(self) -> None:
-        """Pack what waits to be packed, and store it.
+        """Pack what is waiting to be packed, and store it.
 
         Raises:
             StoreError: it cannot be stored.
@@ -95,7 +99,7 @@ class LockedStreamState:
                 self._state.flush()
 
     def close(self) -> None:
-        """Flush, and let the model and the store go.
+        """Flush, and release the model and the store.
 
         Raises:
             StoreError: not everything could be stored.
@@ -112,13 +116,13 @@ class LockedStreamState:
                 self._use.release()
 
     def check_writable(self) -> None:
-        """Raises ValueError where frames come from a store that another stream writes."""
+        """Raise ValueError if frames come from a store that another stream writes."""
         if self._state.reading:
             raise ValueError(
                 "the stream was opened with mode='r' and takes no frames; open it with mode='a'"
             )
 
     def check_open(self) -> None:
-        """Raises ValueError after `close`."""
+        """Raise ValueError after `close`."""
         if self.closed:
             raise ValueError("the stream is closed; open a new one with VideoLM.stream()")

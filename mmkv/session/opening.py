@@ -28,7 +28,7 @@ from mmkv.version import __version__
 def new_stream(
     vlm: ModelRuntime, config: CacheConfig, system: str | None, path: str | os.PathLike[str] | None
 ) -> Stream:
-    """An empty stream; `path` is the new folder that it is kept in, or None."""
+    """Make an empty stream; `path` is the new folder that it is kept in, or None."""
     _check_config(config)
     resolved = _resolved(vlm, config)
     codec = codec_of(resolved, vlm.adapter.shape, vlm.dtype)
@@ -66,10 +66,10 @@ def new_stream(
 def open_stream(
     vlm: ModelRuntime, path: str | os.PathLike[str], mode: str, config: CacheConfig | None
 ) -> Stream:
-    """The stream that a store holds."""
+    """Open the stream that a store holds; see `VideoLM.open`."""
     if mode not in ("r", "a"):
         raise ValueError(
-            f"mode={mode!r} is not allowed; use 'r' to ask, 'a' to go on encoding, or "
+            f"mode={mode!r} is not allowed; use 'r' to ask, 'a' to continue encoding, or "
             "stream(store=...) for a new store"
         )
     if config is not None:
@@ -83,7 +83,7 @@ def open_stream(
         template = Template(vlm.tokenizer, vlm.adapter.video_tokens, meta["system"])
         if list(template.prefix) != meta["prefix"]:
             raise StoreMismatchError(
-                f"the store {name} begins with other tokens than this model's chat template "
+                f"the store {name} does not begin with the tokens that this model's chat template "
                 "renders; open it with the tokenizer that made it"
             )
         given = meta["config"].get("encoder") if config is None else config.encoder
@@ -128,7 +128,7 @@ def _stored_config(
             stored["retrieve_frames"] = "all"
         return _resolved(vlm, CacheConfig(**stored))
     window = stored["window_frames"]
-    # what a store keeps of its frames stays as it began
+    # what a store keeps of its frames stays as it was at the start
     kept = {"landmarks": stored.get("landmarks", 0), "thumbnails": stored.get("thumbnails", False)}
     for name, began in {"window_frames": window, **kept}.items():
         named = getattr(config, name)

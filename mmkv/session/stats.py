@@ -15,23 +15,31 @@ if TYPE_CHECKING:
 class Stats:
     """What a stream has seen and what it holds.
 
-    frames: frames encoded or waiting. seconds: time of the newest, None before the first.
-    tokens_per_frame: tokens of a frame in the language model, text included.
-    fps: frames per second of video so far. bytes_per_frame: keys and values of one frame, unpacked.
-    gb_per_hour: what an hour of this video takes at this rate (10^9 bytes), as it is packed.
-    window_bytes: device memory of the window. archive_bytes: host memory of archived frames.
-    index_bytes: memory of their summaries. archived_frames, forgotten_frames: counts.
-    disk_bytes: what the store takes, 0 without one. backlog_bytes: of it, what is not written yet;
-    encoding waits where that is much. reads: pieces of frames that questions found in memory,
-    found ahead of their use, and waited for the disk for.
-    codec: how archived frames are packed. bits_per_element: what an element of their keys and
-    values takes, scales and means included, None before any are packed.
-    keep_ratio: share of archived frames' tokens that was really kept, text included, None before
-    any are packed.
-    resident_bytes: device memory of the packed past, where all of it is kept there.
-    answer_bytes: device memory that answers are generated in, those under way and the next one's,
-    of all streams of the model.
-    timings: seconds spent so far per stage.
+    Attributes:
+        frames: frames encoded or waiting.
+        seconds: time of the newest; None before the first.
+        tokens_per_frame: tokens of a frame in the language model, text included.
+        fps: frames per second of video so far.
+        bytes_per_frame: keys and values of one frame, unpacked.
+        gb_per_hour: what an hour of this video takes at this rate (10^9 bytes), as it is packed.
+        window_bytes: device memory of the window.
+        archive_bytes: host memory of archived frames.
+        index_bytes: memory of their summaries.
+        archived_frames: how many are archived.
+        forgotten_frames: how many have been forgotten.
+        codec: how archived frames are packed.
+        bits_per_element: what an element of their keys and values takes, scales and means
+            included; None before any are packed.
+        keep_ratio: share of archived frames' tokens that was really kept, text included; None
+            before any are packed.
+        resident_bytes: device memory of the packed past, where all of it is kept there.
+        answer_bytes: device memory that answers are generated in, those under way and the next
+            one's, of all streams of the model.
+        timings: seconds spent so far per stage.
+        disk_bytes: what the store takes; 0 without one.
+        backlog_bytes: what of it is not written yet; where that is much, encoding waits.
+        reads: how many pieces of frames questions found in memory, found because they had been
+            read ahead, and waited for the disk for.
     """
 
     frames: int
@@ -75,12 +83,12 @@ class Stats:
         return f"<Stats {self.frames} frames{at}: {', '.join(parts)}>"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types, for JSON."""
+        """Return plain types, for JSON."""
         return asdict(self)
 
 
 def collect(state: StreamState, resident_bytes: int = 0, answer_bytes: int = 0) -> Stats:
-    """The stats of a stream as it is now; resident past and answers are counted elsewhere."""
+    """Count what a stream holds now; its resident past and answers are counted by the caller."""
     archive, window, shape = state.archive, state.window, state.adapter.shape
     newest = archive.last
     per_frame = newest.tokens / state.adapter.temporal_patch if newest else 0.0

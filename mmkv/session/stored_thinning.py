@@ -18,7 +18,7 @@ _UNNAMED = {**UNNAMED, "focus": None}
 
 
 def thinning_facts(sizes: ResolvedConfig) -> dict[str, Any]:
-    """What a store's meta.json says of thinning: policies by their names."""
+    """Return what a store's meta.json says about thinning: policies by their names."""
     return {
         "keep_ratio": sizes.keep_ratio,
         "eviction": make_eviction(sizes.eviction).name,
@@ -30,15 +30,18 @@ def thinning_facts(sizes: ResolvedConfig) -> dict[str, Any]:
 def stored_thinning(
     stored: Mapping[str, Any], config: CacheConfig | None, *, writing: bool
 ) -> dict[str, Any]:
-    """As the store has it, but for what `config` names; pages say for themselves which tokens they
-    keep, so a stream may change its mind.
+    """Return the store's thinning settings, replaced by those that `config` names.
+
+    Pages record which tokens they keep, so thinning may change within a stream.
 
     Args:
-        stored: what the store's meta.json says. writing: whether frames will be encoded.
+        stored: what the store's meta.json says.
+        config: what the user names, or None.
+        writing: whether frames will be encoded.
 
     Raises:
-        ValueError: frames will be, and the store's policy was somebody's own; or none will be, and
-        `config` says how to thin them.
+        ValueError: frames will be encoded, and the store's policy was a custom one; or none will
+            be, and `config` says how to thin them.
     """
     found = {name: stored.get(name, value) for name, value in _UNNAMED.items()}
     named = {} if config is None else {name: getattr(config, name) for name in _UNNAMED}
@@ -49,8 +52,8 @@ def stored_thinning(
         for name, value in named.items():
             if getattr(value, "name", value) != found[name]:
                 raise ValueError(
-                    f"{name}={value!r} says what is kept of new frames, and a store that is only "
-                    "read takes none; leave it out, or go on with the store "
+                    f"{name}={value!r} says what is kept of new frames, but a store that is only "
+                    "read takes none; leave it out, or continue the store "
                     "(open(..., mode='a'), mmkv encode)"
                 )
     found |= named
@@ -60,8 +63,8 @@ def stored_thinning(
         except ValueError:
             if writing and found["keep_ratio"] != 1:
                 raise ValueError(
-                    f"the store was encoded with {name}={found[name]!r}, a policy of its own; to "
-                    f"go on with it, open it with config=CacheConfig({name}=...)"
+                    f"the store was encoded with {name}={found[name]!r}, a custom policy; to "
+                    f"continue it, open it with config=CacheConfig({name}=...)"
                 ) from None
             found |= {"keep_ratio": 1.0, name: _UNNAMED[name]}
     return found

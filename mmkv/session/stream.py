@@ -95,7 +95,7 @@ class Stream:
         self.close()
 
     def close(self) -> None:
-        """Stop feeds, flush, and let the model and the store go; answers under way still finish.
+        """Stop feeds, flush, and release the model and the store; answers under way still finish.
 
         Raises:
             StoreError: not everything could be stored.
@@ -105,8 +105,9 @@ class Stream:
         self._locked.close()
 
     def flush(self) -> None:
-        """Return when everything seen so far is stored so that even a power cut leaves it there.
-        Without a store: pack what waits to be packed.
+        """Return when everything seen so far is stored and would survive a power cut.
+
+        Without a store: pack what is waiting to be packed.
 
         Raises:
             StoreError: it cannot be stored.
@@ -121,7 +122,7 @@ class Stream:
         reader: str = "auto",
         on_progress: Callable[[Progress], None] | None = None,
     ) -> Progress:
-        """Encode a source to its end.
+        """Encode a source to its end. Its times continue the stream's.
 
         Args:
             source: a file, a folder of images, an address, an array, an iterator of frames or of
@@ -129,8 +130,6 @@ class Stream:
             fps: frames per second taken, by presentation time; None takes every frame.
             reader: "auto", "pyav", "decord" or "opencv".
             on_progress: called after every chunk.
-
-        A source after another one continues the stream's time.
 
         Returns:
             what was encoded.
@@ -149,7 +148,12 @@ class Stream:
         *,
         channels: Literal["rgb", "bgr"] = "rgb",
     ) -> None:
-        """Push frames: uint8 `[N, H, W, 3]` or one `[H, W, 3]`, with their times in seconds.
+        """Encode frames that are already in memory.
+
+        Args:
+            frames: uint8 `[N, H, W, 3]`, or one `[H, W, 3]`.
+            times: of each, in seconds.
+            channels: their order.
 
         Raises:
             ValueError: shape, type or times are wrong, or a time does not come after the last one.
@@ -162,7 +166,14 @@ class Stream:
             self.push(pairs[at : at + self.config.chunk_frames])
 
     def start(self, source: Any, *, fps: float | None = 1.0, reader: str = "auto") -> Feed:
-        """Encode a source, live or not, in a thread of its own; returns at once."""
+        """Encode a source, live or not, in a thread of its own; arguments as in `encode`.
+
+        Returns:
+            the feed, at once.
+
+        Raises:
+            ValueError: the source cannot be read, or the stream is closed or takes no frames.
+        """
         from mmkv.session.feed import Feed
 
         self._locked.check_open()
@@ -172,14 +183,14 @@ class Stream:
         return feed
 
     def ask(self, question: str, **options: Any) -> Answer:
-        """Answer a question from what has been seen so far. Remembers nothing.
+        """Answer a question from what has been seen so far. The question leaves no trace.
 
         Args:
             question: any text.
-            max_new_tokens, temperature, top_p, seed: see `Sampling`.
-            since, until: seconds; only frames in between are used. Where a model takes frames in
-                pairs, a pair counts by its second frame.
-            recent_frames: newest of these frames that every layer sees; None as configured.
+            options: `max_new_tokens`, `temperature`, `top_p` and `seed` as in `Sampling`; `since`
+                and `until`, seconds: only frames in between are used (where a model takes frames
+                in pairs, the second frame decides); `recent_frames`, how many of the newest of
+                these frames every layer sees, by default as configured.
 
         Raises:
             ValueError: no frames to answer from, or an option is out of range.
@@ -196,7 +207,7 @@ class Stream:
         history: Sequence[Turn] = (),
         **sampling: Any,
     ) -> Reply:
-        """Like `ask`, giving the text as it is generated."""
+        """Like `ask`, but yield the text as it is generated."""
         asked = time.perf_counter()
         options = Sampling(**sampling)
         prompt = self._template.fitting(question, history)
@@ -209,15 +220,17 @@ class Stream:
     def find(
         self, text: str, k: int = 5, *, since: float | None = None, until: float | None = None
     ) -> tuple[Moment, ...]:
-        """The `k` moments that match a text best, best first, without generating anything.
+        """Find the moments that match a text best, best first, without generating anything.
 
         Args:
             text: what to look for, such as "a person at the door".
-            since, until: seconds; only frames in between are looked at.
+            k: most moments to return.
+            since: seconds; only frames from here on are looked at.
+            until: seconds; only frames up to here are looked at.
 
         Raises:
             ValueError: there are no frames, an option is out of range, or the stream's score
-                compares frames with nothing.
+                does not compare frames with a text.
         """
         from mmkv.answer.find import check_can_find, find
 
@@ -233,17 +246,17 @@ class Stream:
     def ask_every(
         self, question: str, seconds: float, *, span: float | None = None, **options: Any
     ) -> AskEvery:
-        """Answers to one question, again and again, while a source is watched or frames are fed.
+        """Answer one question again and again, while a source is watched or frames are fed.
 
         Args:
             question: any text.
             seconds: of the stream's time between two answers.
             span: an answer looks back this many seconds; None: at everything.
-            options: see `ask`, without since and until.
+            options: see `ask`, without `since` and `until`.
 
         Returns:
             an iterator that waits for each answer and ends with the source, or when its `close` is
-            called, also from another thread. It counts what a slow model made it skip.
+            called, from any thread. It counts the moments that a slow model made it skip.
 
         Raises:
             ValueError: an option is out of range.
@@ -253,13 +266,13 @@ class Stream:
         return AskEvery(self, question, seconds, span=span, **options)
 
     def chat(self, *, max_turns: int = 8) -> Chat:
-        """A conversation about this stream; several may go on at once."""
+        """Begin a conversation about this stream; several may be held at once."""
         from mmkv.session.chat import Chat
 
         return Chat(self, max_turns=max_turns)
 
     def stats(self) -> Stats:
-        """Counters as they are now."""
+        """Return the counters as they are now."""
         from mmkv.session.stats import collect
 
         resident = self._resident.nbytes if self._resident else 0
@@ -282,11 +295,11 @@ class Stream:
         return None if span is None else span[1]
 
     def push(self, frames: Iterable[tuple[float, np.ndarray]]) -> None:
-        """Encode `(seconds, uint8 [H, W, 3])` frames, already checked, as one chunk."""
+        """Encode checked `(seconds, uint8 [H, W, 3])` frames as one chunk."""
         self._locked.push(list(frames))
 
     def continue_from(self, seconds: float, fps: float | None) -> float:
-        """What to add to a source's times, the first of which is `seconds`, to go on from here."""
+        """Return what to add to the times of a source that begins at `seconds`, to follow on."""
         last = self.seconds
         if last is None or seconds > last:
             return 0.0
@@ -295,13 +308,13 @@ class Stream:
     def _context(
         self, since: float | None, until: float | None, recent_frames: int | None = None
     ) -> Context:
-        """What a question asked now may see."""
+        """Return what a question asked now may see."""
         recent = checked_recent(recent_frames, self.config)
         check_span(since, until)
         return self._locked.context(recent, since, until)
 
     def _past(self, context: Context) -> Past:
-        """How an answer reaches what is older than its recent frames."""
+        """Return how an answer reaches what is older than its recent frames."""
         if self._resident is None:
             return Retrieved(self.config.answer_keep_ratio)
         window, runtime = self._state.window, self._runtime
@@ -314,12 +327,11 @@ class Stream:
         return make_retriever(self.config, context, patch, text, self._encoder, self._vectors)
 
     def begin(self, limits: Limits | None) -> None:
-        """Bring a store's past into the stream; limits: go on writing it, within these."""
+        """Bring a store's past into the stream; with `limits`, continue writing it within them."""
         self._locked.begin(limits)
 
     def catch_up(self) -> None:
-        """See what the process that writes the store has flushed by now; every question does so
-        by itself.
+        """Read what the process that writes the store has flushed by now; questions do so anyway.
 
         Raises:
             StoreError: the store cannot be read.

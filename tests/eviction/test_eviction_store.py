@@ -90,7 +90,7 @@ def test_a_store_of_a_policy_of_ones_own_is_read_by_anybody(tmp_path: Path) -> N
         assert stream.stats().keep_ratio == pytest.approx(0.3, abs=0.02)
     with vlm.open(tmp_path / "kv") as again:
         assert again.ask(QUESTION, max_new_tokens=2).text is not None
-    with pytest.raises(ValueError, match=r"eviction='own', a policy of its own.*CacheConfig"):
+    with pytest.raises(ValueError, match=r"eviction='own', a custom policy.*CacheConfig"):
         vlm.open(tmp_path / "kv", mode="a")
     config = mmkv.CacheConfig(keep_ratio=0.3, eviction=Own())
     with vlm.open(tmp_path / "kv", mode="a", config=config) as again:
