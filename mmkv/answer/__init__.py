@@ -1,4 +1,4 @@
-"""A question on its way out: what it may see, what it retrieves, and the answer's text."""
+"""Answering a question: what it may see, what it retrieves, and the answer's text."""
 
 from mmkv.answer.answer import Answer, FrameRef
 

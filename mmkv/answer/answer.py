@@ -23,11 +23,13 @@ _SHOWN = 8  # frames of an answer that a notebook shows
 class FrameRef:
     """A moment that an answer was given from.
 
-    index: number of its (first) frame in the stream. seconds: its presentation time.
-    score: how well it matches the question, standardised per layer and averaged over layers.
-    layers: the layers in which it is among the best matches.
-    recent: whether it was shown because it is recent, not retrieved.
-    thumbnail: a small JPEG of it, where `CacheConfig(thumbnails=True)`.
+    Attributes:
+        index: number of its (first) frame in the stream.
+        seconds: its presentation time.
+        score: how well it matches the question, standardised per layer and averaged over layers.
+        layers: the layers in which it is among the best matches.
+        recent: whether it was shown because it is recent, not retrieved.
+        thumbnail: a small JPEG of it, where `CacheConfig(thumbnails=True)`; else None.
     """
 
     index: int
@@ -51,15 +53,17 @@ class FrameRef:
 class Answer:
     """An answer and where it comes from.
 
-    text: the answer. token_ids: its tokens, the stop token left out.
-    finish_reason: "stop", "length" or "cancelled".
-    as_of: seconds of the newest frame it may have used.
-    frames: what it was answered from, best match first.
-    timings: seconds per stage: wait, prefill (of which score, load and unpack), first_token (after
-    the question came), decode, total.
-    foreseen: share of the frames that a layer read which the layer before it had chosen as well,
-    so that they were read ahead; None where nothing was retrieved.
-    hint: a sentence for the user where the question holds words the model cannot know.
+    Attributes:
+        text: the answer.
+        token_ids: its tokens, the stop token left out.
+        finish_reason: "stop", "length" or "cancelled".
+        as_of: seconds of the newest frame it may have used.
+        frames: what it was answered from, best match first.
+        timings: seconds per stage: wait, prefill (of which score, load and unpack), first_token
+            (after the question came), decode, total.
+        hint: a sentence for the user if the question has words that the model cannot know.
+        foreseen: share of the frames read by a layer that the layer before it had chosen as well,
+            so that they were read ahead; None where nothing was retrieved.
     """
 
     text: str
@@ -96,7 +100,7 @@ class Answer:
         return f"<div><p><b>{text}</b></p>{row(shown)}{small}</div>"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types, for JSON."""
+        """Return plain types, for JSON; without token ids and thumbnails."""
         return {
             "text": self.text,
             "finish_reason": self.finish_reason,
@@ -124,14 +128,21 @@ def rank(
     hits: int,
     thumbnail: Callable[[CachedBlock], bytes | None] = lambda block: None,
 ) -> tuple[FrameRef, ...]:
-    """The blocks in an answer's context as frames: the higher score first, then the more layers.
+    """List the blocks in an answer's context as frames, by score and then by number of layers.
 
     The score, standardised in each layer and averaged, says by how much a layer preferred a block;
-    a count of layers alone gives the first layer, which knows single words only, the casting vote.
+    a count of layers alone would let the first layer decide, which knows single words only.
 
     A recent block is shown in every layer; it counts as a layer's match where its score is among
     the layer's `hits` best, which are retrieved for their score (or among the best half, when
     nothing is retrieved).
+
+    Args:
+        choices: by layer.
+        candidates: blocks that may be retrieved, in time order.
+        recent: blocks that every layer sees.
+        hits: see `Retriever.hits`.
+        thumbnail: gives a block's small picture, or None.
     """
     scored = [*candidates, *recent]
     scores = np.stack([c.scores for c in choices]) if choices else np.empty((0, 0))  # [L, N]
@@ -165,7 +176,7 @@ def rank(
 
 
 def unknown_words(words: Sequence[str]) -> str | None:
-    """A sentence on words that the tokenizer does not know, or None."""
+    """Return a sentence on words that the tokenizer does not know; None if there are none."""
     if not words:
         return None
     listed = ", ".join(repr(word) for word in dict.fromkeys(words))

@@ -20,13 +20,17 @@ class NoFramesError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """A question's view of a stream; it stays as it is while the stream goes on.
+    """A question's view of a stream; it stays the same while the stream continues.
 
-    past: the archive's snapshot. candidates: blocks that may be retrieved, in time order.
-    recent: blocks every layer sees, in full precision. recent_kv: their rotated keys and values
-    per layer, each `[1, H_kv, tokens, D]`. anchor: origin `[A]` at which the recent blocks (or
-    the next one) stand. sinks: per layer keys before RoPE and values, `[1, H_kv, s, D]`.
-    seconds: time of the newest frame seen. thumbnails: whether frames have small pictures.
+    Attributes:
+        past: the archive's snapshot.
+        candidates: blocks that may be retrieved, in time order.
+        recent: blocks every layer sees, in full precision.
+        recent_kv: their rotated keys and values per layer, each `[1, H_kv, tokens, D]`.
+        anchor: origin `[A]` at which the recent blocks (or the next one) stand.
+        sinks: per layer keys before RoPE and values, `[1, H_kv, s, D]`.
+        seconds: time of the newest frame seen.
+        thumbnails: whether frames have small pictures.
     """
 
     past: Snapshot
@@ -39,7 +43,7 @@ class Context:
     thumbnails: bool = False
 
     def thumbnail(self, block: CachedBlock) -> bytes | None:
-        """A small JPEG of a block's first frame, where there is one."""
+        """Return a small JPEG of a block's first frame; None where there is none."""
         return self.past.side(SIDE, block) if self.thumbnails else None
 
 
@@ -50,11 +54,14 @@ def capture(
     since: float | None,
     until: float | None,
 ) -> Context:
-    """The context of a question asked now.
+    """Return the context of a question asked now.
 
     Args:
+        state: of the stream.
+        rotary: the model's angles.
         recent_frames: how many of the newest frames every layer sees.
-        since, until: seconds; frames before or after them do not exist for this question.
+        since: seconds; frames before it do not exist for this question.
+        until: seconds; nor do frames after it.
 
     Raises:
         NoFramesError: there is no frame in that span.
@@ -112,7 +119,7 @@ def _recent_kv(
     gapless = every[-1].index - every[0].index == len(every) - 1
     if gapless and window.holds(every[0].start):
         return window.read(layer, every[0].start, every[-1].start + every[-1].tokens)
-    # asked about an earlier moment: the archive's copy, rotated to the same place
+    # the question is about an earlier moment: the archive's copy, rotated to the same place
     table = rotary(block_positions(every, [b.origin for b in every]), ring.device, ring.dtype)
     size = (1, ring.shape[1], past.tokens(every), ring.shape[3])
     key, value = ring.new_empty(size), ring.new_empty(size)
@@ -121,7 +128,7 @@ def _recent_kv(
 
 
 def block_positions(blocks: list[CachedBlock], origins: list[np.ndarray]) -> np.ndarray:
-    """Positions int64 `[A, n]` of these blocks' tokens when they start at these origins."""
+    """Return positions int64 `[A, n]` of these blocks' tokens when they start at these origins."""
     parts = [b.layout.offsets + o[:, None] for b, o in zip(blocks, origins, strict=True)]
     return np.concatenate(parts, axis=1)
 

@@ -21,9 +21,11 @@ class External(Retriever):
     """Cosine of the question and each block by a text-image model.
 
     Args:
-        past: where the blocks' vectors are. encoder: what made them. text: the question.
+        past: where the blocks' vectors are.
+        encoder: what made them.
+        text: the question.
         known: vectors read before, by block number; what is read is added.
-        others: see `Retriever`.
+        candidates, recent, count, neighbours, chunk: see `Retriever`.
     """
 
     def __init__(
@@ -47,6 +49,11 @@ class External(Retriever):
         self._scores: Tensor | None = None
 
     def scores(self, layer: int, words: Tensor) -> Tensor:
+        """Return the cosines; the same in every layer.
+
+        Raises:
+            ValueError: a block has no vector, or one of another encoder.
+        """
         if self._scores is None:
             text = self._encoder.text(self._text)
             vectors = torch.stack([self._vector(b, len(text)) for b in self._blocks]).float()
@@ -65,8 +72,8 @@ class External(Retriever):
             vector = torch.from_numpy(np.frombuffer(data, dtype="<f2").astype(np.float16))
             if len(vector) != size:
                 raise ValueError(
-                    f"the stream's frames have vectors of {len(vector)} numbers, encoder= gives "
-                    f"{size}; use the text-image model that they were encoded with"
+                    f"the stream's frames have vectors of {len(vector)} numbers, but encoder= "
+                    f"gives {size}; use the text-image model that they were encoded with"
                 )
             self._known[block.index] = vector
         return self._known[block.index]

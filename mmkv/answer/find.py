@@ -21,10 +21,13 @@ from mmkv.retrieval.registry import EXTERNAL, SCORES, UNIFORM
 class Moment:
     """A stretch of a stream that matches a text.
 
-    start, end: seconds of its first and last frame. seconds: of the frame that matches best.
-    index: that frame's number in the stream.
-    score: how well it matches, standardised in each layer and averaged over the layers: 0 is an
-    ordinary frame of this stream, and frames spread by about 1.
+    Attributes:
+        start: seconds of its first frame.
+        end: seconds of its last frame.
+        seconds: of the frame that matches best.
+        index: that frame's number in the stream.
+        score: how well it matches, standardised in each layer and averaged over the layers: 0 is
+            an ordinary frame of this stream, and frames spread by about 1.
     """
 
     start: float
@@ -37,22 +40,22 @@ class Moment:
         return f"<Moment {self.start:.1f} to {self.end:.1f} s: score {self.score:.2f}>"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types, for JSON."""
+        """Return plain types, for JSON."""
         return asdict(self)
 
 
 def check_can_find(score: str) -> None:
-    """Raises ValueError for a score that compares frames with nothing."""
+    """Raise ValueError for a score that does not compare frames with a text."""
     if score == UNIFORM:
         able = ", ".join(map(repr, SCORES))
         raise ValueError(
-            f"score={score!r} spreads frames evenly and compares them with no text, so it finds "
-            f"nothing; open the stream with score={able} or {EXTERNAL!r}"
+            f"score={score!r} spreads frames evenly and does not compare them with a text, so it "
+            f"finds nothing; open the stream with score={able} or {EXTERNAL!r}"
         )
 
 
 def find(generation: Generation, k: int) -> tuple[Moment, ...]:
-    """The best `k` moments for a prompt, best first; fewer where no more frames stand out."""
+    """Find the best `k` moments for a prompt, best first; fewer if no more frames stand out."""
     blocks = [*generation.context.candidates, *generation.context.recent]
     try:
         generation.prefill()
@@ -63,10 +66,12 @@ def find(generation: Generation, k: int) -> tuple[Moment, ...]:
 
 
 def moments(blocks: Sequence[CachedBlock], scores: np.ndarray, k: int) -> tuple[Moment, ...]:
-    """Join blocks around each of the best: a moment goes on while its score is above half the peak.
+    """Join the blocks around each of the best: those that score at least half of the peak.
 
     Args:
-        blocks: in time order. scores: `[n]`, 0 is ordinary.
+        blocks: in time order.
+        scores: `[n]`, 0 is ordinary.
+        k: most moments to return.
     """
     free = scores > 0
     found: list[Moment] = []

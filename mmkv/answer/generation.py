@@ -23,12 +23,17 @@ class Generation:
     """What a prompt retrieves, and the logits after it. Making one runs nothing; `close` ends it.
 
     Args:
-        context: what may be seen. retriever: chooses blocks of it, layer by layer.
-        past: how the chosen ones are reached. room: most tokens that will be generated.
+        runtime: the model.
+        context: what may be seen.
+        prompt: the question as tokens.
+        retriever: chooses blocks of the context, layer by layer.
+        past: how the chosen ones are reached.
+        room: most tokens that will be generated.
 
     Attributes:
-        choices: what each layer chose. foreseen: see `Answer`. timings: seconds of the prompt's
-            pass, and of its stages; all known once `prefill` has returned.
+        choices: what each layer chose; this and the others are known after `prefill`.
+        foreseen: see `Answer`.
+        timings: seconds of the prompt's pass, and of its stages.
     """
 
     def __init__(
@@ -87,19 +92,19 @@ class Generation:
 
     @property
     def logits(self) -> Tensor:
-        """Logits `[V]` of the next token; the caller has the model's turn."""
+        """Logits `[V]` of the next token; the caller must hold the model's lock."""
         if self._logits is None:
             with torch.inference_mode():
                 self._logits = self.runtime.adapter.lm_head(self._hidden)
         return self._logits
 
     def step(self, token: int) -> Tensor:
-        """Logits `[V]` after one more token; the next step may write over them."""
+        """Return logits `[V]` after one more token; the next step may overwrite them."""
         self._logits = self._decoding.step(token)
         return self._logits
 
     def close(self) -> None:
-        """Give the buffers back, and let go of the model and of what was seen."""
+        """Give the buffers back, and release the model and what was seen."""
         if self._hook is None:
             return
         self.runtime.buffers.release(self.engine_pass.buffers)
@@ -110,8 +115,10 @@ class Generation:
 
 
 def prompt_input(adapter: VideoModel, prompt: Prompt) -> tuple[Tensor, Tensor]:
-    """Input embeddings `[n, D]` of what follows the last frame, and which tokens, bool `[n]`,
-    are the question's words.
+    """Embed what follows the last frame.
+
+    Returns:
+        input embeddings `[n, D]`; which tokens are the question's words, bool `[n]`.
     """
     lead, embeds = adapter.prompt_lead(), adapter.embed_text(prompt.ids)
     words = torch.tensor(prompt.words)

@@ -8,7 +8,7 @@ from html import escape
 
 
 def figure(thumbnail: bytes | None, label: str, title: str) -> str:
-    """A picture with its time below."""
+    """Format a picture with a label below it; the title shows when pointed at."""
     return (
         f"<figure style='display:inline-block;margin:2px' title='{escape(title)}'>"
         f"{picture(thumbnail)}<figcaption style='text-align:center'>{escape(label)}</figcaption>"
@@ -17,12 +17,12 @@ def figure(thumbnail: bytes | None, label: str, title: str) -> str:
 
 
 def picture(thumbnail: bytes | None) -> str:
-    """A JPEG as a data URI; nothing where none was kept."""
+    """Format a JPEG as a data URI; "" for None."""
     if thumbnail is None:
         return ""
     return f"<img src='data:image/jpeg;base64,{base64.b64encode(thumbnail).decode()}' alt=''>"
 
 
 def row(figures: Iterable[str]) -> str:
-    """Figures beside each other."""
+    """Put figures beside each other."""
     return f"<div>{''.join(figures)}</div>"

@@ -21,11 +21,15 @@ def make_retriever(
     encoder: TextImage | None = None,
     vectors: dict[int, Tensor] | None = None,
 ) -> Retriever:
-    """What chooses for one question.
+    """Make what chooses for one question.
 
     Args:
-        patch: frames in a block. text: the question. encoder: of `score="external"`.
-        vectors: of blocks, read for earlier questions by that encoder.
+        sizes: how many frames to retrieve, and by which score.
+        context: what the question may see.
+        patch: frames in a block.
+        text: the question.
+        encoder: of `score="external"`.
+        vectors: that encoder's, of blocks, as read for earlier questions.
     """
     past = context.past
     archived = past.blocks[-1].index if past.blocks else -1

@@ -19,12 +19,12 @@ class Past(ABC):
 
     @property
     def outside(self) -> object:
-        """What a generated token reads beside the answer's buffers; None for nothing."""
+        """What a generated token reads besides the answer's buffers; None for nothing."""
         return None
 
     @abstractmethod
     def loaded(self, chosen: list[CachedBlock]) -> list[CachedBlock]:
-        """Which of the blocks that a layer chose are brought into its buffer."""
+        """Return those of a layer's chosen blocks that are brought into its buffer."""
 
     @abstractmethod
     def attend(
@@ -36,10 +36,15 @@ class Past(ABC):
         table: Table,
         scaling: float,
     ) -> Tensor:
-        """Attention of tokens that are written into the buffer from slot `at` on.
+        """Compute the attention of tokens that stand in the buffer from slot `at` on.
 
         Args:
-            query: `[1, H, n, D]`, before RoPE. table: their rotation.
+            layer: its number.
+            query: `[1, H, n, D]`, before RoPE.
+            buffer: the layer's, with the tokens' own keys and values.
+            at: the first token's slot.
+            table: the queries' rotation.
+            scaling: of the logits.
 
         Returns:
             `[1, n, H, D]`.
@@ -54,10 +59,15 @@ class Past(ABC):
         chosen: Chosen,
         scaling: float,
     ) -> int:
-        """Let go of what the generated tokens need not see; the buffer holds `length` tokens.
+        """Remove what the generated tokens need not see from a layer's buffer.
 
         Args:
-            query: the prompt's, before RoPE, `[H, n, D]`. table: their rotation.
+            buffer: the layer's.
+            length: tokens in it.
+            query: the prompt's, before RoPE, `[H, n, D]`.
+            table: their rotation.
+            chosen: the retrieved tokens.
+            scaling: of the logits.
 
         Returns:
             how many tokens are left.

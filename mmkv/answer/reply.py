@@ -18,12 +18,17 @@ from mmkv.engine.sampling import Sampler, Sampling
 class Reply:
     """Text as it is generated.
 
-    frames: what the answer is given from, known before the first token.
-    answer: the whole answer, once the iteration has ended or was closed.
+    Iterate over it for the pieces; a `with` block closes it.
     """
 
     def __init__(self, generation: Generation, sampling: Sampling, asked: float) -> None:
-        """`start` runs the prompt. asked: when the question came, by `time.perf_counter`."""
+        """Prepare a reply; `start` runs the prompt.
+
+        Args:
+            generation: of the question; closed when the reply ends.
+            sampling: how tokens are chosen.
+            asked: when the question came, by `time.perf_counter`.
+        """
         self._generation = generation
         self._runtime = generation.runtime
         self._as_of = generation.context.seconds
@@ -47,7 +52,7 @@ class Reply:
         return f"<Reply {shown!r}: {len(self._ids)} tokens, {state}>"
 
     def start(self) -> Reply:
-        """Pass the prompt through the model; from here on `frames` are known."""
+        """Pass the prompt through the model; from here on, `frames` are known."""
         generation, context = self._generation, self._generation.context
         generation.prefill(self._cancel)
         self._timings.update(generation.timings)
@@ -63,12 +68,12 @@ class Reply:
 
     @property
     def frames(self) -> tuple[FrameRef, ...]:
-        """What the answer is given from, best match first."""
+        """What the answer is given from, best match first; known before the first token."""
         return self._frames
 
     @property
     def answer(self) -> Answer:
-        """The answer so far; whole once the iteration has ended."""
+        """The answer so far; complete once the iteration has ended or was closed."""
         if self._answer is not None:
             return self._answer
         return self._build()
@@ -89,7 +94,7 @@ class Reply:
                 raise StopIteration
 
     def close(self) -> None:
-        """Stop generating and let the model go; may be called from any thread."""
+        """Stop generating and release the model; may be called from any thread."""
         self._cancel.set()
         if self._stepping.acquire(blocking=False):  # else the step under way ends the answer
             try:
@@ -110,7 +115,7 @@ class Reply:
         self.close()
 
     def _advance(self) -> bool:
-        """Generate one token; whether more may follow."""
+        """Generate one token; return whether more may follow."""
         try:
             if self._cancel.is_set():
                 raise Cancelled
@@ -126,7 +131,7 @@ class Reply:
         return finish is None
 
     def _token(self) -> str | None:
-        """One token from the logits, and the logits after it, unless it is the last: then why."""
+        """Take a token and compute the logits after it; if it is the last, return why instead."""
         logits = self._generation.logits
         if self._sampler is None:
             self._sampler = Sampler(self._sampling, logits.device)
@@ -153,7 +158,7 @@ class Reply:
         return self._text.all(self._ids)
 
     def _end(self, finish: str) -> None:
-        """Fix the answer; what it was generated from is let go."""
+        """Fix the answer, and release what it was generated from."""
         if self._answer is None:
             self._finish = finish
             self._answer = self._build()

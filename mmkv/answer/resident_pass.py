@@ -1,4 +1,4 @@
-"""An answer's layers with all of the packed past in sight, `retrieve_frames="all"`.
+"""Attention of an answer that sees all of the packed past, `retrieve_frames="all"`.
 
 Sinks, recent frames, prompt and answer stand in one buffer as in retrieval; everything older is
 seen at one fixed distance. The two attentions are joined by their log-sum-exp.
@@ -20,11 +20,13 @@ from mmkv.kernels.packed_attention import packed_attention
 
 
 class Resident(Past):
-    """The packed past on the devices: layers choose blocks for the answer's `frames` alone, and
-    nothing is loaded.
+    """The packed past on the devices; nothing is loaded.
+
+    Layers choose blocks only to fill the answer's `frames`.
 
     Args:
         far: what this answer sees of it; its distance holds for every token of prompt and answer.
+        rotary: the model's angles.
         axes: of a position.
     """
 
@@ -59,7 +61,7 @@ class Resident(Past):
         return found[0].to(query.dtype).transpose(1, 2)
 
     def _table(self, query: Tensor) -> Table:
-        """The rotation `[n, R]` of queries `[1, H, n, D]` to the one distance."""
+        """Return the rotation `[n, R]` of queries `[1, H, n, D]` to the one distance."""
         key = (query.device, query.shape[2])
         if key not in self._tables:
             at = np.full((self._axes, query.shape[2]), self.far.distance)

@@ -1,9 +1,10 @@
 """The whole packed past on the devices, for answers that attend to all of it.
 
-Pages come over as they are closed, their codes widened to 2 bits where they have fewer. Nothing is
-decoded or rotated: every answer sees all of it at one fixed distance (as InfLLM does with what has
-left the window, arXiv 2402.04617, but from the window's middle, where a question sees most of what
-it sees: `benchmarks/far.py`). It grows with the stream, and forgets what the archive forgets.
+Pages are copied as they are closed, with codes of fewer than 2 bits widened to 2. Nothing is
+decoded or rotated: every answer sees all of it at one fixed distance. InfLLM (arXiv 2402.04617)
+does so with what has left the window; here the distance is the window's middle, where most of what
+a question sees lies (`benchmarks/far.py`). It grows with the stream, and forgets what the archive
+forgets.
 """
 
 from __future__ import annotations
@@ -28,15 +29,17 @@ from mmkv.codecs.packer import ChannelPacker
 from mmkv.kernels.packed_attention import PackedHistory, compact
 from mmkv.models.base import Shape
 
-_AT_ONCE = 64  # pages brought over in one go
+_AT_ONCE = 64  # pages copied together
 
 
 @dataclass(frozen=True, slots=True)
 class FarLayer:
     """One layer's past as an answer sees it, at one fixed distance.
 
-    packed: histories, and which tokens of each group are visible, int32 `[P, 2]`.
-    key, value: `[1, H_kv, n, D]`, keys before RoPE, of blocks that no page holds yet.
+    Attributes:
+        packed: histories, and which tokens of each group are visible, int32 `[P, 2]`.
+        key: `[1, H_kv, n, D]`, before RoPE, of blocks that no page holds yet.
+        value: `[1, H_kv, n, D]`, of the same.
     """
 
     packed: list[tuple[PackedHistory, Tensor]]
@@ -53,7 +56,7 @@ class FarPast:
 
     @property
     def tensors(self) -> Iterator[Tensor]:
-        """What it holds; packed rows are mostly those that are resident."""
+        """What it holds; the packed rows are mostly shared with the resident past."""
         for layer in self.layers:
             yield from (layer.key, layer.value)
             for history, visible in layer.packed:
@@ -64,7 +67,9 @@ class ResidentPast:
     """One stream's packed past on its devices.
 
     Args:
-        codec: of the stream's pages. devices: one per layer.
+        codec: of the stream's pages.
+        shape: the language model's.
+        devices: one per layer.
 
     Raises:
         ValueError: the codec's codes cannot be attended to as they are.
@@ -83,8 +88,9 @@ class ResidentPast:
 
     @property
     def nbytes(self) -> int:
-        """Bytes on the devices, room for growth and what answers under way have of it included:
-        also rows that were moved or forgotten while an answer reads them.
+        """Bytes on the devices, including room for growth and what answers under way hold.
+
+        An answer may still read rows that have been moved or forgotten since it began.
         """
         segments = list(self._segments)
         held = [t for s in segments for sides in s.layers for side in sides for t in side.tensors]
@@ -94,10 +100,13 @@ class ResidentPast:
         return sum({store.data_ptr(): store.nbytes() for store in stores}.values())
 
     def see(self, context: Context, window_distance: int | None) -> FarPast:
-        """What an answer in this context sees of the past: in the middle between the recent blocks
-        and as far as the window reaches, or the past really lies where that is nearer.
+        """Return what an answer in this context sees of the past.
+
+        It lies half-way between the end of the recent blocks and the reach of the window, or of
+        the past itself where that is nearer.
 
         Args:
+            context: what the question may see.
             window_distance: positions that the window spans; None while nothing has left it.
         """
         with self._lock:
@@ -126,7 +135,7 @@ class ResidentPast:
             at = alike
 
     def _add(self, past: Snapshot, pages: list[Page]) -> None:
-        """Bring over pages with the same lengths."""
+        """Copy pages with the same lengths."""
         groups = self._packers[0][0].groups(sum(pages[0].lengths))
         stops = np.cumsum(groups).tolist()
         rows = [Row(p, s - g, s) for p in pages for g, s in zip(groups, stops, strict=True)]
@@ -144,7 +153,7 @@ class ResidentPast:
         segment.rows += rows
 
     def _segment(self, longest: int) -> Segment:
-        """The newest segment if such groups fit it, or a new one."""
+        """Return the newest segment if such groups fit it, or a new one."""
         if not self._segments or longest > self._segments[-1].tokens:
             tokens = -(-longest // 64) * 64
             self._segments.append(new_segment(tokens, self._packers, self._shape, self._devices))
@@ -187,7 +196,7 @@ def check_resident(codec: Codec) -> None:
     """
     if not isinstance(codec, PackedCodec) or not isinstance(codec.packers(0)[1], ChannelPacker):
         raise ValueError(
-            "retrieve_frames='all' keeps the packed past on the device, which takes "
+            "retrieve_frames='all' keeps the packed past on the device, which needs "
             f"codec='fitted' or 'vidkv', not {codec.name!r}; or set retrieve_frames to a number"
         )
 

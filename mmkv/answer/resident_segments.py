@@ -1,4 +1,4 @@
-"""Packed groups of tokens on the devices, in rows that grow and are let go of from the front."""
+"""Packed groups of tokens on the devices; rows are appended at the end and dropped in front."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from mmkv.models.base import Shape
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Which tokens of which page a group holds."""
+    """Which tokens of which page a group holds: `first` to `stop` - 1."""
 
     page: Page
     first: int
     stop: int
 
     def visible(self, first: int, stop: int) -> tuple[int, int]:
-        """The group's tokens, from and to, that belong to blocks first…stop-1."""
+        """Return which of the group's tokens, from and to, belong to blocks first…stop-1."""
         page = self.page
         if first <= page.first and page.stop <= stop:
             return 0, self.stop - self.first
@@ -40,7 +40,10 @@ class Row:
 class Side:
     """Keys or values of one layer in one segment; rows past the count are free.
 
-    form: how it is coded. codes, words, top, order, exact: as in `PackedHistory` and `Compact`.
+    Attributes:
+        form: how it is coded.
+        codes: as in `PackedHistory`.
+        words, top, order, exact: as in `Compact`.
     """
 
     form: Form
@@ -55,7 +58,7 @@ class Side:
         cls, form: Form, layout: Callable[[Tensor, Form], Tensor], shape: Shape, tokens: int,
         device: torch.device,
     ) -> Side:  # fmt: skip
-        """No rows yet; `layout` makes resident codes of codes by slot."""
+        """Make one without rows; `layout` turns codes by slot into resident codes."""
         heads, head_dim = shape.kv_heads, shape.head_dim
         codes = torch.zeros((0, heads, tokens, head_dim), dtype=torch.uint8, device=device)
         words = codes.new_zeros((0, heads, head_dim), dtype=torch.int16)
@@ -65,16 +68,16 @@ class Side:
 
     @property
     def tensors(self) -> list[Tensor]:
-        """Those that there are, room for growth included."""
+        """Those that are not None, room for growth included."""
         return [self.codes, *Compact(self.words, self.top, self.order, self.exact).tensors]
 
     def rows(self, count: int) -> tuple[Tensor, Compact]:
-        """Codes and parameters of the first rows."""
+        """Return codes and parameters of the first `count` rows."""
         shared = Compact(self.words, self.top, self.order, self.exact)
         return self.codes[:count], shared[:count]
 
     def append(self, at: int, codes: Tensor, shared: Compact) -> None:
-        """Write rows from `at` on; answers under way keep the tensors that they were given."""
+        """Write rows from `at` on; answers under way keep the tensors they have."""
         stop, held = at + len(codes), len(self.codes)
         room = held if stop <= held else max(stop, 2 * held)
         new = {"codes": codes, "words": shared.words, "top": shared.top, "order": shared.order,
@@ -93,7 +96,7 @@ class Side:
                 tensor[at:stop] = rows
 
     def drop(self, rows: int, count: int) -> None:
-        """Let go of the first rows of `count`."""
+        """Drop the first `rows` of `count` rows."""
         for name in ("codes", "words", "top", "order", "exact"):
             tensor: Tensor | None = getattr(self, name)
             if tensor is not None:
@@ -102,21 +105,21 @@ class Side:
 
 @dataclass(slots=True)
 class Segment:
-    """Groups of at most `tokens` tokens; per layer keys and values."""
+    """Groups of at most `tokens` tokens, a row each; keys and values by layer."""
 
     tokens: int
     rows: list[Row]
     layers: list[tuple[Side, Side]]
 
     def history(self, layer: int) -> PackedHistory:
-        """What attention takes of one layer."""
+        """Return one layer's rows as attention takes them."""
         key, value = self.layers[layer]
         keys, key_params = key.rows(len(self.rows))
         values, value_params = value.rows(len(self.rows))
         return PackedHistory(keys, values, key_params, value_params, key.form, value.form)
 
     def drop(self, rows: int) -> None:
-        """Let go of the first rows."""
+        """Drop the first `rows` rows."""
         for sides in self.layers:
             for side in sides:
                 side.drop(rows, len(self.rows))
@@ -132,7 +135,7 @@ def new_segment(
     shape: Shape,
     devices: list[torch.device],
 ) -> Segment:
-    """A segment without rows; packers and devices by layer."""
+    """Make a segment without rows; packers and devices are by layer."""
     layers = []
     for pair, device in zip(packers, devices, strict=True):
         key, value = (

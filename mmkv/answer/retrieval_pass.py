@@ -1,8 +1,8 @@
 """One question through the language model: retrieve, layer by layer, then decode.
 
 At each layer the question's own words choose blocks, these are loaded and rotated next to the
-recent ones, and the prompt attends. The layer's keys then live in one contiguous buffer that the
-generated tokens then fill (`engine/decode_step.py`); the ring is not read again.
+recent ones, and the prompt attends. From then on the layer's keys are in one contiguous buffer, to
+which the generated tokens are added (`engine/decode_step.py`); the ring is not read again.
 """
 
 from __future__ import annotations
@@ -29,9 +29,17 @@ class RetrievalPass:
     """State of one answer.
 
     Args:
-        context: what may be seen. words: bool `[n]`, the prompt tokens that choose.
-        retriever: chooses the blocks. past: how they are reached. room: most tokens that will be
-            generated. buffers: the memory that is this answer's until it ends.
+        context: what may be seen.
+        rotary: the model's angles.
+        words: bool `[n]`, the prompt tokens that choose.
+        retriever: chooses the blocks.
+        past: how they are reached.
+        room: most tokens that will be generated.
+        buffers: the memory that is this answer's until it ends.
+
+    Attributes:
+        choices: what each layer chose so far.
+        timings: seconds spent so far per stage.
     """
 
     def __init__(
@@ -60,8 +68,9 @@ class RetrievalPass:
 
     @property
     def foreseen(self) -> float | None:
-        """Share of the blocks that a layer chose which the layer before it had chosen as well,
-        and so were read ahead; None where nothing could be.
+        """Share of a layer's blocks that the layer before it had chosen as well.
+
+        These were read ahead. None where nothing could be.
         """
         pairs = [(set(a.chosen), b.chosen) for a, b in pairwise(self.choices)]
         count = sum(len(after) for _, after in pairs)
@@ -79,12 +88,13 @@ class RetrievalPass:
 
     @property
     def outside(self) -> object:
-        """What a generated token reads beside the buffers; None for nothing."""
+        """What a generated token reads besides the buffers; None for nothing."""
         return self._past.outside
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float
     ) -> Tensor:
+        """Attend as the prompt in a layer's first call, as a generated token in later ones."""
         at: int | Tensor
         if layer == len(self._next):
             self._prompt = n = query.shape[2]
@@ -111,7 +121,7 @@ class RetrievalPass:
     def _gather(
         self, layer: int, query: Tensor, key: Tensor, scaling: float
     ) -> tuple[int, np.ndarray]:
-        """Choose, and bring what the prompt sees into the buffer.
+        """Choose blocks, and copy what the prompt sees into the buffer.
 
         Returns:
             how many tokens that is; the position `[A]` of the prompt's first token.
@@ -147,7 +157,7 @@ class RetrievalPass:
         return length, start
 
     def _asked(self, query: Tensor, scaling: float) -> Tensor:
-        """The words' queries `[w, H, D]`, scaled."""
+        """Return the words' queries `[w, H, D]`, scaled."""
         return query[0][:, self._words.to(query.device)].float().transpose(0, 1) * scaling
 
     def _table(

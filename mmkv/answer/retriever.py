@@ -18,7 +18,12 @@ from mmkv.retrieval.choice import choose
 
 @dataclass(frozen=True, slots=True)
 class LayerChoice:
-    """What one layer chose: block numbers; standardised scores of candidates, then of recent."""
+    """What one layer chose.
+
+    Attributes:
+        chosen: block numbers.
+        scores: standardised, `[n]`, of the candidates and then of the recent blocks.
+    """
 
     chosen: list[int]
     scores: np.ndarray
@@ -30,7 +35,8 @@ class Retriever(ABC):
     Args:
         candidates: blocks that may be retrieved, in time order.
         recent: the archive's blocks after them, which are shown anyway; scored too.
-        count: blocks retrieved per layer. neighbours, chunk: see `choose`.
+        count: blocks retrieved per layer.
+        neighbours, chunk: see `mmkv.retrieval.choice.choose`.
     """
 
     def __init__(
@@ -55,14 +61,15 @@ class Retriever(ABC):
 
     @abstractmethod
     def scores(self, layer: int, words: Tensor) -> Tensor:
-        """Scores float32 `[n]` of the candidates and then the recent blocks in one layer.
+        """Return scores float32 `[n]` of the candidates and then the recent blocks in one layer.
 
         Args:
+            layer: its number.
             words: the question's words as `Score.rows` takes them.
         """
 
     def choose(self, layer: int, words: Tensor) -> tuple[LayerChoice, list[CachedBlock]]:
-        """The blocks of one layer, in time order. Call it once per layer, in order."""
+        """Choose the blocks of one layer, in time order. Call it once per layer, in order."""
         if not self._runs:
             return LayerChoice([], np.empty(0)), []
         scores = self.scores(layer, words)
@@ -96,6 +103,7 @@ class LayerRetriever(Retriever):
         self._score = score
 
     def scores(self, layer: int, words: Tensor) -> Tensor:
+        """Score the layer's summaries of all blocks."""
         parts = [part for run in self._runs for part in self._past.summary_parts(layer, *run)]
         centre = self._past.summary_centre(layer)
         rows = [
@@ -106,7 +114,7 @@ class LayerRetriever(Retriever):
 
 
 def runs(blocks: Sequence[CachedBlock]) -> list[tuple[int, int]]:
-    """Numbers of the first block and of the one after the last, of each run without a gap."""
+    """Return the first number, and the last plus one, of each run of blocks without a gap."""
     if not blocks:
         return []
     if blocks[-1].index - blocks[0].index == len(blocks) - 1:

@@ -1,7 +1,7 @@
-"""Thinning what was retrieved by the question itself, before the answer is generated.
+"""Thinning what was retrieved, by the question's attention, before the answer is generated.
 
-The prompt has seen all of it; of the retrieved frames' visual tokens every token of the answer then
-attends only to those that the prompt attended to most, per layer and head (LOOK-M, arXiv
+The prompt has seen all of it; of the retrieved frames' visual tokens, the answer's tokens then
+attend only to those that the prompt attended to most, per layer and head (LOOK-M, arXiv
 2406.18139). Text, opening tokens and recent frames stay.
 """
 
@@ -21,8 +21,13 @@ from mmkv.kernels.attention_mass import attention_mass
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Retrieved tokens in a layer's buffer: where they begin, how many per head, whose they are,
-    and which tokens of these blocks, int64 `[H_kv, n]` (None: all).
+    """Retrieved tokens in a layer's buffer.
+
+    Attributes:
+        first: slot where they begin.
+        count: how many per head.
+        blocks: whose they are.
+        left: which tokens of these blocks, int64 `[H_kv, n]`; None: all.
     """
 
     first: int
@@ -40,12 +45,16 @@ def thin_buffer(
     keep: float,
     scaling: float,
 ) -> int:
-    """Let go of the retrieved tokens that a prompt hardly attended to.
+    """Remove the retrieved tokens that a prompt hardly attended to.
 
     Args:
-        buffer: `length` tokens: sinks, retrieved, recent and prompt.
-        query: the prompt's, before RoPE, `[H, n, D]`. rotation: cosines and sines `[n, R]`.
+        buffer: sinks, retrieved, recent and prompt.
+        length: tokens in it.
+        query: the prompt's, before RoPE, `[H, n, D]`.
+        rotation: cosines and sines `[n, R]`.
+        chosen: the retrieved tokens.
         keep: share of the retrieved visual tokens that stay, at least one for every block.
+        scaling: of the logits.
 
     Returns:
         how many tokens are left.

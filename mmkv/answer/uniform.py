@@ -1,5 +1,6 @@
-"""Frames spread evenly over what a question may see: for summaries, which match nothing more than
-anything else. (The usual sampling of video language models, here over the archive.)
+"""Frames spread evenly over what a question may see: for summaries, which fit all frames alike.
+
+This is the usual sampling of video language models, here over the archive.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ class Uniform(Retriever):
         self._scored = len(candidates) + len(recent)
 
     def scores(self, layer: int, words: Tensor) -> Tensor:
+        """Return zeros: no block matches better than another."""
         return torch.zeros(self._scored, device=words.device)
 
     def choose(self, layer: int, words: Tensor) -> tuple[LayerChoice, list[CachedBlock]]:
+        """Choose `count` evenly spread candidates, or all if they are fewer."""
         n = len(self._candidates)
         places = np.unique(np.linspace(0, n - 1, min(self.count, n)).round().astype(int)).tolist()
         blocks = [self._candidates[place] for place in places]
