@@ -1,4 +1,4 @@
-"""Frames to blocks of tokens, and blocks through the language model into a window."""
+"""Turns frames into blocks of tokens, and runs these through the language model into a window."""
 
 from __future__ import annotations
 
@@ -28,15 +28,19 @@ from mmkv.retrieval.text_image import TextImage, embed
 
 
 class FrameEncoder:
-    """Encodes frames, and knows nothing of what was encoded before.
+    """Encodes frames, and remembers nothing of what was encoded before.
 
     Args:
-        adapter: the model. rotary: its angles. prefix: token ids before the first frame.
+        adapter: the model.
+        rotary: its angles.
+        prefix: token ids before the first frame.
+        config: sizes, and what is kept of each frame.
         encoder: embeds frames for score="external", or None.
         proxy: the text by which frames are observed for thinning, or None.
-        salience: says how much tokens matter to a codec that asks, or None.
+        salience: rates how much tokens matter, for a codec that needs it, or None.
 
-    timings: seconds spent so far.
+    Attributes:
+        timings: seconds spent so far per stage.
     """
 
     def __init__(
@@ -62,11 +66,11 @@ class FrameEncoder:
         )
 
     def open(self, tokens: int) -> Window:
-        """A window for blocks of about so many tokens, with the prompt's opening in it."""
+        """Make a window for blocks of about so many tokens, with the prompt's opening in it."""
         return open_window(self.adapter, self._rotary, self.prefix, self._config, tokens)
 
     def blocks(self, frames: list[Frame], grid: Grid) -> list[Block]:
-        """Frames, as many as blocks take, as tokens."""
+        """Turn frames into blocks; there must be as many as whole blocks take."""
         started = time.perf_counter()
         seconds, pixels = zip(*frames, strict=True)
         blocks = self.adapter.blocks(pixels, seconds, grid)
@@ -89,14 +93,17 @@ class FrameEncoder:
         *,
         keep: bool,
     ) -> tuple[EncodePass, list[CachedBlock]]:
-        """Blocks behind what is archived.
+        """Encode blocks that follow what is archived.
 
         Args:
-            first_seconds: time of the stream's first frame. keep: whether they become part of the
-                stream.
+            blocks: together at most the window's `chunk` tokens.
+            window: that they are written into.
+            archive: of the stream; it is not changed.
+            first_seconds: time of the stream's first frame.
+            keep: whether they become part of the stream.
 
         Returns:
-            the pass, whose tokens stand in the window's ring; the blocks, to be archived.
+            the pass, whose tokens are in the window's ring; the blocks, ready to be archived.
         """
         started = time.perf_counter()
         adapter, shape = self.adapter, self.adapter.shape
@@ -126,7 +133,7 @@ class FrameEncoder:
         else:
             masses = encode_observed(self.proxy, encode, window, positions, embeds, extras)
         for device in {layer.key.device for layer in window.layers}:
-            if device.type == "cuda":  # the copies into the archive have to be there
+            if device.type == "cuda":  # the copies into the archive must have arrived
                 torch.cuda.synchronize(device)
         archived = []
         at, index, frame = 0, len(archive), frame_after(archive.last)
@@ -152,7 +159,7 @@ class FrameEncoder:
 
 
 def frame_after(last: CachedBlock | None) -> int:
-    """The number of the frame behind a stream's last block."""
+    """Return the number of the frame after a stream's last block."""
     return 0 if last is None else last.frame + last.frames
 
 

@@ -1,4 +1,4 @@
-"""Frames on their way in: checked at the edge, grouped for encoding."""
+"""Checks frames and times that a caller passes, and groups frames for encoding."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MAX_SECONDS = 1e10  # three centuries; more is another unit
+MAX_SECONDS = 1e10  # three centuries; more must be in another unit
 
 
 def as_frames(frames: np.ndarray | Tensor, channels: str) -> Tensor:
-    """uint8 RGB `[N, H, W, 3]` from one frame or several.
+    """Return uint8 RGB `[N, H, W, 3]` from one frame or several.
 
     Raises:
-        ValueError: another type, shape or channel order.
+        ValueError: the type, shape or channel order is another.
     """
     if channels not in ("rgb", "bgr"):
         raise ValueError(f"channels={channels!r} is not known; use 'rgb' or 'bgr' (OpenCV)")
@@ -36,17 +36,17 @@ def as_frames(frames: np.ndarray | Tensor, channels: str) -> Tensor:
 
 
 def as_tensor(frames: np.ndarray | Tensor) -> Tensor:
-    """A tensor over the same memory where torch can have it: not reversed, not read-only."""
+    """Return a tensor, over the same memory unless that is reversed or read-only."""
     if isinstance(frames, np.ndarray):
         return torch.as_tensor(np.require(frames, requirements=["C", "W"]))
     return frames
 
 
 def as_times(times: float | Sequence[float], count: int) -> list[float]:
-    """One finite time in seconds per frame.
+    """Return one finite time in seconds per frame.
 
     Raises:
-        ValueError: another number of times, or one is not finite or too large.
+        ValueError: there are not `count` times, or one is not finite or too large.
     """
     try:
         listed = np.asarray(times, dtype=np.float64).reshape(-1).tolist()
@@ -61,7 +61,7 @@ def as_times(times: float | Sequence[float], count: int) -> list[float]:
 
 
 def check_rising(times: Iterable[float], last: float | None = None) -> None:
-    """Raises ValueError for a time that does not come after the one before; the first: `last`."""
+    """Raise ValueError for a time that is not after the one before it, at first `last`."""
     for t in times:
         if last is not None and t <= last:
             raise ValueError(f"a frame at {t} s came after one at {last} s; times must rise")
@@ -71,7 +71,7 @@ def check_rising(times: Iterable[float], last: float | None = None) -> None:
 def chunks(
     frames: Iterable[tuple[float, np.ndarray]], size: int
 ) -> Iterator[list[tuple[float, np.ndarray]]]:
-    """Frames in lists of `size`; what was read before a source failed comes before its error."""
+    """Yield frames in lists of `size`; those read before a source failed come before its error."""
     chunk: list[tuple[float, np.ndarray]] = []
     try:
         for item in frames:

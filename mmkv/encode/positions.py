@@ -21,7 +21,7 @@ _SLACK = 12
 def open_window(
     adapter: VideoModel, rotary: Rotary, prefix: Sequence[int], config: ResolvedConfig, tokens: int
 ) -> Window:
-    """A window for blocks of about so many tokens, with the prompt's opening in it."""
+    """Make a window for blocks of about so many tokens, with the prompt's opening in it."""
     patch = adapter.temporal_patch
     local = max(1, -(-config.window_frames // patch)) * tokens
     chunk = max(1, -(-config.chunk_frames // patch)) * (tokens + _SLACK)
@@ -43,10 +43,14 @@ def origins(
     first_seconds: float,
     blocks: Sequence[Block],
 ) -> list[np.ndarray]:
-    """Where blocks begin, `[A]` each, behind the stream's last one.
+    """Return where blocks begin, `[A]` each.
 
     Args:
-        prefix: tokens before the first frame. first_seconds: time of the first frame.
+        adapter: the model.
+        prefix: tokens before the first frame.
+        last: the stream's last block, which these follow; None for none.
+        first_seconds: time of the first frame.
+        blocks: in time order.
     """
     first = np.full(adapter.axes, prefix, dtype=np.int64)
     previous = None if last is None else (last.origin, last.layout.advance)

@@ -1,9 +1,9 @@
-"""What a chunk's tokens are observed by while it is encoded: a text behind it that is not kept.
+"""A text that follows each chunk while it is encoded, to observe its tokens; it is not kept.
 
-A live stream has no question yet. The text is the chat template's own, with what `focus` says in
-the question's place; it passes through the model in the chunk's forward, behind the chunk, so that
+A live stream has no question yet. The text is the chat template's own, with `focus` in the
+question's place; it passes through the model in the chunk's forward, after the chunk, so that
 frames cannot see it. It sees the stream's opening tokens, the chunk and itself, placed as if the
-chunk were a whole clip that is asked about.
+question were about the chunk as a whole clip.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ class Proxy:
     """The text.
 
     Args:
-        prompt: what follows the last frame of a clip. observes: see `Eviction`.
+        adapter: the model.
+        prompt: what follows the last frame of a clip.
+        observes: see `Eviction`.
     """
 
     def __init__(self, adapter: VideoModel, prompt: Prompt, observes: int) -> None:
@@ -49,7 +51,7 @@ class Proxy:
         return self._embeds
 
     def observe(self, encode: EncodePass, window: Window, positions: np.ndarray) -> ObservedPass:
-        """The pass of a chunk with the text behind it. positions: int64 `[A, n]`, the chunk's."""
+        """Make the pass of a chunk, at positions int64 `[A, n]`, with the text after it."""
         text = len(self.embeds)
         total = text + positions.shape[1]
         rows = text if self._observes == ALL_TEXT else min(self._observes, total)
@@ -57,10 +59,11 @@ class Proxy:
 
 
 class ObservedPass:
-    """A chunk's pass, with a text behind the chunk.
+    """A chunk's pass, with a text after the chunk.
 
-    masses: per layer the attention `[H_kv, n]` that the chunk's tokens get from the observing
-    queries, summed over these and over the query heads of a key head.
+    Attributes:
+        masses: per layer the attention `[H_kv, n]` that the chunk's tokens get from the observing
+            queries, summed over these and over the query heads of a key head.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class ObservedPass:
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float
     ) -> Tensor:
+        """Attend as the chunk's own pass, then as the text, and add to `masses`."""
         n, text, rows = self._n, self._text, self._rows
         own = (query[:, :, :n], key[:, :, :n], value[:, :, :n])
         out = self._encode.attend(layer, *own, scaling)
@@ -116,13 +120,18 @@ def encode_observed(
     embeds: Tensor,
     extras: dict[str, Any],
 ) -> Tensor:
-    """A chunk's forward with the text behind it.
+    """Run a chunk's forward with the text after it.
 
     Args:
-        positions: int64 `[A, n]`. embeds: `[n, D]`. extras: what else the model needs of the chunk.
+        proxy: the text.
+        encode: the chunk's pass.
+        window: that it is written into.
+        positions: int64 `[A, n]`.
+        embeds: `[n, D]`.
+        extras: what else the model needs of the chunk.
 
     Returns:
-        float32 `[L, H_kv, n]` on the CPU, the attention that the chunk's tokens got.
+        the attention that the chunk's tokens got, float32 `[L, H_kv, n]` on the CPU.
     """
     text = proxy.embeds
     visual = extras.get("visual_pos_masks")
@@ -134,7 +143,7 @@ def encode_observed(
 
 
 def proxy_of(config: ResolvedConfig, adapter: VideoModel, template: Template) -> Proxy | None:
-    """The text that chunks are observed by; None where the policy observes nothing.
+    """Return the text that observes chunks; None where the policy observes nothing.
 
     Raises:
         ValueError: `focus` is too long for a prompt.

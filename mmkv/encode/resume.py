@@ -1,4 +1,4 @@
-"""What a store keeps of a stream beside its blocks, and a window filled from it again."""
+"""What a store keeps of a stream besides its blocks, and refilling a window from the blocks."""
 
 from __future__ import annotations
 
@@ -22,8 +22,13 @@ Frame = tuple[float, Tensor]  # seconds, uint8 [H, W, 3]
 
 @dataclass(frozen=True, slots=True)
 class StreamHeader:
-    """What a stream's blocks cannot tell. grid: of its frames. first_seconds: time of the first.
-    block_tokens: what its window was made for. far_distance: the window's, once it has one.
+    """What a stream's blocks do not contain.
+
+    Attributes:
+        grid: of its frames.
+        first_seconds: time of the first.
+        block_tokens: what its window was made for.
+        far_distance: the window's, once it has one.
     """
 
     grid: Grid
@@ -33,13 +38,13 @@ class StreamHeader:
 
 
 def write_header(store: Store | None, header: StreamHeader) -> None:
-    """Keep this in a store that is written."""
+    """Record the header in the store, if there is one and it is being written."""
     if store is not None and store.writer is not None:
         store.writer.note(**asdict(header))
 
 
 def read_header(store: Store) -> StreamHeader | None:
-    """What a store keeps of its stream; None before the first frame."""
+    """Read a store's header; None before the first frame."""
     meta = store.meta
     if meta.get("grid") is None:
         return None
@@ -52,7 +57,7 @@ def read_header(store: Store) -> StreamHeader | None:
 
 
 def write_waiting(store: Store, after: int, pending: list[Frame]) -> None:
-    """Keep frames that make no block yet, behind this many blocks.
+    """Keep the frames after the first `after` blocks, which do not fill a block yet.
 
     Raises:
         StoreError: they cannot be written.
@@ -61,19 +66,20 @@ def write_waiting(store: Store, after: int, pending: list[Frame]) -> None:
 
 
 def read_waiting(store: Store, after: int) -> list[Frame]:
-    """Frames that were kept behind this many blocks."""
+    """Read the frames that were kept after the first `after` blocks."""
     return [(seconds, torch.from_numpy(frame)) for seconds, frame in store.waiting(after)]
 
 
 def restore_window(
     window: Window, archive: Archive, far_distance: int | None
 ) -> DamageError | None:
-    """Bring the archive's newest blocks into the ring, at their own positions. Where tokens were
-    evicted, the nearest kept ones of their block stand in for them; what a store lost of the
-    blocks leaves a hole.
+    """Write the archive's newest blocks into the ring, at their own positions.
+
+    Where tokens were evicted, the nearest kept ones of their block stand in for them; blocks that
+    a store has lost leave a hole.
 
     Returns:
-        what is wrong with them where they are damaged: all of the window is then a hole, and
+        what is wrong with the blocks, if they are damaged: all of the window is then a hole, and
         questions read from the archive.
 
     Raises:
@@ -119,7 +125,7 @@ def _restore(window: Window, past: Snapshot, blocks: Sequence[CachedBlock], low:
 
 
 def _runs(blocks: Sequence[CachedBlock]) -> list[list[CachedBlock]]:
-    """Blocks that follow each other without a gap."""
+    """Split blocks into runs without a gap."""
     found: list[list[CachedBlock]] = []
     for block in blocks:
         if not found or found[-1][-1].index + 1 != block.index:
@@ -129,11 +135,15 @@ def _runs(blocks: Sequence[CachedBlock]) -> list[list[CachedBlock]]:
 
 
 def _filled(kv: Tensor, left: Tensor, lengths: list[int]) -> Tensor:
-    """Keys and values `[2, H_kv, T, D]` of whole blocks, in which every evicted token is what the
-    nearest kept one of its block is.
+    """Fill blocks up: every evicted token becomes a copy of its block's nearest kept one.
 
     Args:
-        kv: `[2, H_kv, n, D]`. left: int64 `[H_kv, n]`, which tokens these are.
+        kv: `[2, H_kv, n, D]`, the kept tokens.
+        left: int64 `[H_kv, n]`, which tokens these are.
+        lengths: tokens of the whole blocks, T in all.
+
+    Returns:
+        keys and values `[2, H_kv, T, D]`.
     """
     kept = np.zeros((len(left), sum(lengths)), dtype=bool)
     np.put_along_axis(kept, left.cpu().numpy(), True, axis=1)

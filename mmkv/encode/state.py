@@ -1,6 +1,6 @@
-"""Frames into the window and the archive: paired, encoded, kept.
+"""Takes frames into the window and the archive: paired, encoded, kept.
 
-Not thread-safe: a stream calls it one caller at a time.
+Not thread-safe: a stream lets in one caller at a time.
 """
 
 from __future__ import annotations
@@ -32,7 +32,13 @@ class StreamState:
     """State of one stream's encoding.
 
     Args:
-        prefill: encodes. codec: how the past is packed. store: where it is kept on disk, or None.
+        prefill: encodes.
+        config: sizes and policies.
+        codec: how the past is packed.
+        store: where it is kept on disk, or None.
+
+    Attributes:
+        pending: frames that do not fill a block yet.
     """
 
     def __init__(
@@ -106,11 +112,11 @@ class StreamState:
         return None if last is None else (self._first_seconds, last.seconds[1])
 
     def push(self, frames: list[Frame]) -> None:
-        """Encode frames; one that lacks its partner waits.
+        """Encode frames; those that do not fill a block wait.
 
-        Where this fails, what was encoded before the failure is in the stream, the rest is not.
+        If this fails, what was encoded before the failure is in the stream; the rest is not.
         """
-        if not self.frames:  # or an earlier attempt at the first frame failed
+        if not self.frames:  # none yet, or encoding the first one failed
             height, width = frames[0][1].shape[:2]
             self.grid = self.adapter.grid(height, width)
             self.window = None
@@ -124,14 +130,14 @@ class StreamState:
         self.pending = [(seconds, frame.clone()) for seconds, frame in waiting[ready:]]
 
     def repair(self) -> None:
-        """Commit what an interrupt left archived and not committed."""
+        """Commit what an interrupt left archived but not committed."""
         last = self.archive.last
         if last is not None and self.window is not None:
             self.window.seen = last.start + last.tokens
             self._drop_encoded(last)
 
     def flush(self) -> None:
-        """Pack what waits to be packed; with a store, return when everything is on the disk.
+        """Pack what is waiting to be packed; with a store, return when everything is on disk.
 
         Raises:
             StoreError: the store cannot be written.
@@ -141,7 +147,7 @@ class StreamState:
             resume.write_waiting(self.store, len(self.archive), self.pending)
 
     def catch_up(self) -> None:
-        """Make the stream what its store holds by now: blocks, window, waiting frames.
+        """Take over what the store holds by now: blocks, window, waiting frames.
 
         Raises:
             StoreError: the store cannot be read.
@@ -159,7 +165,7 @@ class StreamState:
         assert self.window is not None
         damage = resume.restore_window(self.window, self.archive, header.far_distance)
         self._report_losses(store, damage)
-        # what waits is encoded behind the window
+        # waiting frames are encoded after the window's
         self.pending = resume.read_waiting(store, len(self.archive)) if self.window.gapless else []
 
     def _report_losses(self, store: Store, damage: StoreError | None) -> None:
@@ -172,26 +178,26 @@ class StreamState:
             self._reported += new
 
     def start_writing(self, limits: Limits) -> None:
-        """Write the store that was read from now on.
+        """From now on, write the store that was read.
 
         Raises:
-            StoreError: it cannot be written, or has lost frames that the next one would see.
+            StoreError: it cannot be written, or has lost frames that the next ones would see.
         """
         assert self.store is not None
         if self.window is not None and not self.window.gapless:
             raise StoreError(
-                f"the store {self.store.folder} cannot be continued: frames are lost that the next "
-                f"ones would see in their window: {self._reported[-1]}; repair it, or open it with "
-                "mode='r'"
+                f"the store {self.store.folder} cannot be continued: it has lost frames that the "
+                f"next ones would see in their window: {self._reported[-1]}; repair it, or open it "
+                "with mode='r'"
             )
         write_behind(self.archive, self.store.start_writing(limits))
 
     def peek(self) -> tuple[EncodePass, list[CachedBlock]] | None:
-        """Encode what waits, padded, without making it part of the stream.
+        """Encode the waiting frames, padded, without making them part of the stream.
 
         Returns:
-            the pass, whose tokens stand in the ring behind the last ones until the next push,
-            and the block; None if nothing waits.
+            the pass, whose tokens are in the ring after the last ones until the next push, and
+            the block; None if nothing waits.
         """
         if not self.pending:
             return None

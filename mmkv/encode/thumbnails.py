@@ -1,4 +1,4 @@
-"""Small pictures of frames, kept beside their keys and values, to show where an answer is from."""
+"""Small pictures of frames, kept with their keys and values, to show where an answer is from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _LONGEST, _QUALITY = 160, 70  # pixels, JPEG's own scale
 
 
 def thumbnail(frame: Tensor) -> bytes:
-    """A JPEG of a frame, uint8 RGB `[H, W, 3]`, its longer side at most 160 pixels."""
+    """Make a JPEG, its longer side at most 160 pixels, of a frame, uint8 RGB `[H, W, 3]`."""
     from PIL import Image
 
     picture = Image.fromarray(frame.cpu().numpy())

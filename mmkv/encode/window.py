@@ -2,8 +2,8 @@
 
 Token i sees token j if 0 <= i - j < n_local, whatever the chunks it came in. A key is rotated
 once, at its absolute position, and written once. The sinks (the prompt's opening tokens) are
-ordinary tokens of the ring while they are in the window, and afterwards are seen by every query
-at the largest distance at which the window ever showed them.
+ordinary tokens of the ring while they are in the window; after that, every query sees them at the
+largest distance at which the window ever showed them.
 """
 
 from __future__ import annotations
@@ -23,9 +23,14 @@ from mmkv.models.base import Shape
 
 @dataclass(slots=True)
 class LayerWindow:
-    """One layer's ring and sinks; keys `[1, H_kv, capacity, D]`.
+    """One layer's ring and sinks.
 
-    sink_key: before RoPE. far_key: as seen from outside the window.
+    Attributes:
+        key: rotated, `[1, H_kv, capacity, D]`.
+        value: of the same shape.
+        sink_key: the sinks' keys before RoPE, `[1, H_kv, s, D]`.
+        far_key: the same, rotated for queries that have lost them.
+        sink_value: the sinks' values.
     """
 
     key: Tensor
@@ -39,8 +44,18 @@ class Window:
     """All layers' rings of one stream.
 
     Args:
-        shape: the language model's. devices: one per layer. local: tokens a query looks back.
-        chunk: most tokens in one forward. advances: per axis, whether positions grow along it.
+        shape: the language model's.
+        rotary: the model's angles.
+        devices: one per layer.
+        dtype: of keys and values.
+        local: tokens a query looks back.
+        chunk: most tokens in one forward.
+        advances: per axis, whether positions grow along it.
+
+    Attributes:
+        seen: tokens committed so far.
+        sinks: how many of the first ones are sinks.
+        far_distance: at which they are seen from outside the window, once that is known.
     """
 
     def __init__(
@@ -83,15 +98,15 @@ class Window:
 
     @property
     def gapless(self) -> bool:
-        """Whether the ring has every token that the next one looks back at."""
+        """Whether the ring has every token that the next one will look back at."""
         return self.hole <= max(0, self.seen - self.local)
 
     def holds(self, start: int) -> bool:
-        """Whether all tokens from `start` on are in the ring as they were encoded."""
+        """Return whether all tokens from `start` on are in the ring as they were encoded."""
         return start >= max(self.seen - self.local, self.whole)
 
     def read(self, layer: int, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """Copies of rotated keys and values `[1, H_kv, stop - start, D]` of a run of tokens."""
+        """Copy rotated keys and values `[1, H_kv, stop - start, D]` of a run of tokens."""
         ring, count, first = self.layers[layer], stop - start, start % self.capacity
         size = (1, ring.key.shape[1], count, ring.key.shape[3])
         key, value = ring.key.new_empty(size), ring.value.new_empty(size)
@@ -103,10 +118,14 @@ class Window:
     def restore(
         self, layer: int, stop: int, key: Tensor, value: Tensor, positions: np.ndarray
     ) -> None:
-        """Write the tokens before number `stop` into a ring again.
+        """Write the tokens before number `stop` back into a ring.
 
         Args:
-            key, value: `[1, H_kv, n, D]`, keys before RoPE. positions: int64 `[A, n]`.
+            layer: the ring's.
+            stop: number of the last of them, plus one.
+            key: `[1, H_kv, n, D]`, before RoPE.
+            value: `[1, H_kv, n, D]`.
+            positions: int64 `[A, n]`.
         """
         ring = self.layers[layer]
         table = self.rotary(positions, ring.key.device, ring.key.dtype)
@@ -115,17 +134,17 @@ class Window:
         rotate_write(key, value, table, ring.key, ring.value, first % self.capacity)
 
     def sink_positions(self) -> np.ndarray:
-        """Positions `[A, s]` of the sinks in the stream: text from zero on, on every axis."""
+        """Return the sinks' positions `[A, s]` in the stream: text from zero on, on every axis."""
         return np.broadcast_to(np.arange(self.sinks), (len(self.advances), self.sinks))
 
 
 def far_sinks(positions: np.ndarray, advances: np.ndarray) -> np.ndarray:
-    """Where the sinks stand for a query that lost them: all at zero (InfLLM's rule)."""
+    """Return where the sinks stand for a query that has lost them: all at zero (as in InfLLM)."""
     return np.where(advances, 0, positions)
 
 
 def far_queries(positions: np.ndarray, advances: np.ndarray, distance: int) -> np.ndarray:
-    """Where queries stand to see far sinks: at one distance; axes that do not advance stay."""
+    """Return where queries stand to see far sinks: at one distance, on the axes that advance."""
     return np.where(advances, positions - positions[0] + distance, positions)
 
 
@@ -133,11 +152,16 @@ class EncodePass:
     """A chunk through the language model, written into the window.
 
     Args:
+        window: of the stream.
         positions: int64 `[A, n]` of the chunk's tokens.
         sinks: whether these are the stream's opening tokens.
         archive: host tensor `[L, 2, H_kv, n, D]` to fill with keys before RoPE and values, or None.
         summarize: what of each block's keys is kept for finding it, or None.
-        stored: whether these summaries are also wanted in host memory, to be stored.
+        stored: whether these summaries are also needed in host memory, to be stored.
+
+    Attributes:
+        summaries: by layer.
+        summaries_on_host: by layer, on a GPU only, where `stored`.
     """
 
     def __init__(
@@ -157,7 +181,7 @@ class EncodePass:
         self._summarize = summarize
         self._stored = stored
         self.summaries: list[Tensor] = []
-        self.summaries_on_host: list[Tensor] = []  # where they are not there anyway
+        self.summaries_on_host: list[Tensor] = []  # where the others are not there anyway
         self._start = window.seen
         self._n = positions.shape[1]
         edge = window.local - 1 - self._start
@@ -168,6 +192,7 @@ class EncodePass:
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float
     ) -> Tensor:
+        """Attend within the window, and copy what the archive and the index need."""
         window, ring = self._window, self._window.layers[layer]
         chunk = self._chunk(ring.key.device, ring.key.dtype)
         rotate_write(key, value, chunk.near, ring.key, ring.value, self._start % window.capacity)
@@ -191,7 +216,7 @@ class EncodePass:
         return window_attention(query, ring.key, ring.value, chunk, sinks, scaling)
 
     def commit(self) -> None:
-        """Make the chunk part of the stream. Without it the next chunk takes its place."""
+        """Make the chunk part of the stream. Otherwise the next chunk takes its place."""
         self._window.seen += self._n
         if self._sinks:
             self._window.sinks = self._n
