@@ -1,4 +1,4 @@
-"""What a stream is configured by: checked here, once, and every default decided."""
+"""The settings of a stream: checked here, once, and every default decided."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["CacheConfig"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "CacheConfig":  # imports torch, which those who only want units need not
+    if name == "CacheConfig":  # imports torch, which is not needed for units alone
         from mmkv.config.cache import CacheConfig
 
         return CacheConfig

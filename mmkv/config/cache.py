@@ -1,4 +1,4 @@
-"""How a stream remembers. Checked once, here."""
+"""What a stream remembers, and how; checked once, here."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger("mmkv")
 
 _WINDOW, _RECENT, _RETRIEVE, _LANDMARKS = 64, 4, 32, 5
 _PROMPT_TOKENS = 64
-_DEFAULTS = {"max_ram": 8 * 10**9, "index_bytes": 10**9}  # as they are once read
+_DEFAULTS = {"max_ram": 8 * 10**9, "index_bytes": 10**9}  # once parsed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -31,49 +31,50 @@ class CacheConfig:
 
     Attributes:
         window_frames: frames in the sliding window that new frames attend to, at least 1.
-            None: 64, or as many as fit the length the model was trained on.
+            None: 64, or as many as fit the context that the model was trained on.
         recent_frames: newest frames shown to every question, at most `window_frames`. None: 4.
         retrieve_frames: earlier frames a question retrieves in all; 0 answers from the window.
             None: 32, or as many as fit beside the recent ones. "all": the packed past stays on the
             device, and every answer attends to all of it.
-        neighbours: frames that each retrieved one brings along on either side; they count among
-            `retrieve_frames`. A question on what came after an event finds the event's frame.
+        neighbours: frames retrieved along with each best match, on either side; they count
+            towards `retrieve_frames`. What came after an event is found by the event's frame.
         retrieve_run: frames that are scored together and retrieved as a run (ReKV's chunks).
         score: how frames are compared with a question: "attention", "mean-key" (ReKV), "cosine";
             see `mmkv.retrieval`. "uniform": not at all, frames are spread evenly over the past.
-            "external": by a text-image model, all layers alike.
+            "external": by a text-image model, the same in all layers.
         encoder: that model: a Hub id, a local folder, or a `TextImage`.
-        landmarks: unusual tokens of each frame whose keys are kept beside the frame's mean key;
+        landmarks: unusual tokens of each frame whose keys are kept besides the frame's mean key;
             "attention" finds small things by them. Each takes as much of the index as the mean.
             None: 5.
         thumbnails: whether a small JPEG of each frame is kept, for `answer.frames` to show; in
             host memory within `max_ram`, and in the store. None: no.
         codec: how keys and values of the past are packed: a name of `mmkv.codecs.CODECS`, a codec
-            of your own, or None for what the bits say, by default "fp16", which loses nothing.
+            of your own, or None for what the bits imply, by default "fp16", which loses nothing.
             With `retrieve_frames="all"` the default is "fitted".
-        key_bits, value_bits: bits per element of packed keys and values, such as 1.5 and 2.
-        group_size: tokens that share a scale. None: what the codec does, mostly a page's.
+        key_bits: bits per element of packed keys, such as 1.5.
+        value_bits: bits per element of packed values, such as 2.
+        group_size: tokens that share a scale. None: the codec's, mostly all of a page.
         transform: over channels at 1 bit: "hadamard", "fft" or "none". None: the codec's.
-        remove_mean: whether a channel's mean is taken off before packing. None: as the codec does.
+        remove_mean: whether a channel's mean is subtracted before packing. None: the codec's.
         keep_ratio: share of earlier frames' visual tokens that is kept, above 0; 1 keeps all. At
-            least one token of every frame and head is. The window and recent frames stay whole.
-            None: 1.
+            least one token of every frame and head is kept. The window and recent frames stay
+            whole. None: 1.
         eviction: which are kept: a name of `mmkv.eviction.EVICTIONS`, "temporal+" and one of
             them, or a policy of your own. None: "diverse".
         merging: what becomes of the others: a name of `mmkv.merging.MERGINGS`, or a policy.
             None: "none".
         focus: what the frames are watched for, in words, such as "watch the door"; "text-prior"
-            and "snapkv" keep what these words look at, and codec="stp" stores what is like them
-            (and like the chat template around them) in more bits.
+            and "snapkv" keep what these words attend to, and codec="stp" stores what is similar to
+            them (and to the chat template around them) in more bits.
         answer_keep_ratio: share of the retrieved visual tokens that an answer is generated from,
             those that its question attended to most.
         protected_layers: layers packed at `protected_bits` (None: 4) instead; -1 is the last.
-        page_tokens: tokens after which frames are packed together, counting those that are kept.
+        page_tokens: tokens after which frames are packed together; only kept ones count.
             None: 512 where a frame has 128 or more, else 64.
-        page_seconds: seconds of the stream after which they are packed, however few they are.
+        page_seconds: seconds of the stream after which they are packed in any case.
         max_ram: bytes of host memory for frames that may be retrieved, or a text such as
-            "8GB". Beyond it the oldest are forgotten; in a stream with a store, those not used
-            for longest are on disk alone. None: no limit.
+            "8GB". Beyond it the oldest are forgotten; in a stream with a store, the least recently
+            used are then only on disk. None: no limit.
         index_bytes: bytes on the devices for the summaries by which frames are found, or a text;
             older ones are in host memory. None: no limit.
         max_disk: bytes that a store may take, or a text such as "500GB"; beyond it the oldest
@@ -82,8 +83,8 @@ class CacheConfig:
             None: no limit.
         chunk_frames: frames encoded per forward pass, where that many are waiting.
 
-    For a stream that is opened again, None also means what its store was made with, where that
-    matters to what is kept: the window, the codec, `landmarks`, `thumbnails`, and thinning.
+    For a stream that is opened again, None means what its store was made with in all that affects
+    what is kept: the window, the codec, `landmarks`, `thumbnails`, and thinning.
 
     Raises:
         ValueError: a field is out of range; the message says which, the value, and what is allowed.
@@ -135,7 +136,7 @@ class CacheConfig:
         check_keep_ratio("answer_keep_ratio", self.answer_keep_ratio)
         if self.retrieve_frames == "all" and self.answer_keep_ratio < 1:
             raise ValueError(
-                f"answer_keep_ratio={self.answer_keep_ratio} thins what a question retrieved, and "
+                f"answer_keep_ratio={self.answer_keep_ratio} thins what a question retrieved, but "
                 "retrieve_frames='all' retrieves nothing; leave it out, or set keep_ratio"
             )
         window, recent = self.window_frames, self.recent_frames
@@ -160,7 +161,7 @@ class CacheConfig:
         return f"CacheConfig({', '.join(changed)})"
 
     def resolve(self, context_tokens: int, tokens_per_frame: float) -> ResolvedConfig:
-        """Every default decided, for a model trained on `context_tokens` with frames of so many."""
+        """Decide every default, for a model trained on `context_tokens` and its frames' tokens."""
         fit = max(1, int((context_tokens - _PROMPT_TOKENS) / tokens_per_frame))
         recent = min(_RECENT, fit) if self.recent_frames is None else self.recent_frames
         window = self.window_frames

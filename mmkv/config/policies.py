@@ -17,7 +17,7 @@ from mmkv.merging.registry import make_merge
 from mmkv.models.base import Shape
 from mmkv.retrieval.registry import EXTERNAL, SCORES, UNIFORM
 
-# what names and shapes a codec; the same names as `make_codec`'s
+# what selects and shapes a codec; named as in `make_codec`
 CODEC_FIELDS = (
     "codec",
     "key_bits",
@@ -34,9 +34,7 @@ UNNAMED: dict[str, Any] = {"keep_ratio": 1.0, "eviction": DEFAULT, "merging": No
 
 
 def check_thinning(keep_ratio: object, eviction: object, merging: object) -> None:
-    """Raises ValueError for a ratio that is none, an unknown policy, or a contradiction. None is
-    what was not named.
-    """
+    """Raise ValueError for a wrong ratio, an unknown policy, or a contradiction; None is unset."""
     if keep_ratio is not None:
         check_keep_ratio("keep_ratio", keep_ratio)
     if merging is not None:
@@ -45,13 +43,13 @@ def check_thinning(keep_ratio: object, eviction: object, merging: object) -> Non
         return
     if make_eviction(eviction).name == Nothing.name and keep_ratio not in (None, 1):
         raise ValueError(
-            f"keep_ratio={keep_ratio!r} evicts tokens and eviction='none' keeps all; leave "
+            f"keep_ratio={keep_ratio!r} evicts tokens, but eviction='none' keeps all; leave "
             "keep_ratio out, or name a policy"
         )
 
 
 def make_thinning(config: ResolvedConfig) -> Thinning | None:
-    """How a configuration thins the archived copy; None: not at all."""
+    """Return how a configuration thins the archived copy; None: not at all."""
     if config.keep_ratio == 1:
         return None
     policy, merge = make_eviction(config.eviction), make_merge(config.merging)
@@ -59,7 +57,7 @@ def make_thinning(config: ResolvedConfig) -> Thinning | None:
 
 
 def check_score(name: str, encoder: object) -> None:
-    """Raises ValueError where there is no such score, or the encoder does not go with it."""
+    """Raise ValueError if there is no such score, or it does not fit the encoder."""
     SCORES.check(name, EXTERNAL, UNIFORM)
     if name == EXTERNAL and encoder is None:
         raise ValueError(
@@ -71,10 +69,12 @@ def check_score(name: str, encoder: object) -> None:
 
 
 def codec_of(config: Any, shape: Shape, dtype: torch.dtype) -> Codec:
-    """How a configuration packs keys and values of this shape and type.
+    """Make the codec of a configuration.
 
     Args:
         config: a `CacheConfig`, or a `ResolvedConfig`.
+        shape: of the language model.
+        dtype: of its keys and values.
 
     Raises:
         ValueError: a setting is not allowed.

@@ -1,4 +1,4 @@
-"""What a stream's memory comes to, once every default is decided."""
+"""A stream's settings once every default is decided."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 class ResolvedConfig:
     """A `CacheConfig` with every default decided; the same names, sizes in bytes, times in seconds.
 
-    Where nothing is retrieved, the recent frames are the whole window. resident: whether answers
-    attend to all of the packed past; `retrieve_frames` then only says how many they name.
+    Where nothing is retrieved, the recent frames are the whole window.
+
+    Attributes:
+        resident: whether answers attend to all of the packed past; `retrieve_frames` is then only
+            how many frames they name.
     """
 
     window_frames: int

@@ -1,4 +1,4 @@
-"""What settings and options may be; every error names the value and what is allowed."""
+"""Checks of settings and options; every error names the value and what is allowed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from mmkv.config.resolved import ResolvedConfig
 def check_whole(
     name: str, value: object, low: int, *, optional: bool = False, also: str = ""
 ) -> None:
-    """Raises ValueError for what is no whole number of `low` or more.
+    """Raise ValueError for what is not a whole number of `low` or more.
 
     Args:
-        optional: whether None is allowed. also: what else is, in words, for the error.
+        name: of the setting, for the error.
+        value: to be checked.
+        low: the smallest that is allowed.
+        optional: whether None is allowed.
+        also: what else is allowed, in words, for the error.
     """
     if value is None and optional:
         return
@@ -24,7 +28,7 @@ def check_whole(
 
 
 def check_focus(focus: object) -> None:
-    """Raises ValueError where a standing instruction is given and says nothing."""
+    """Raise ValueError for a standing instruction that is empty or not a text."""
     if focus is not None and not (isinstance(focus, str) and focus.strip()):
         raise ValueError(
             f"focus={focus!r} says nothing; write what to watch for, such as 'the people at the "
@@ -33,7 +37,7 @@ def check_focus(focus: object) -> None:
 
 
 def check_keep_ratio(name: str, ratio: object) -> None:
-    """Raises ValueError for what is no share of tokens."""
+    """Raise ValueError for what is not a share of tokens."""
     if isinstance(ratio, bool) or not isinstance(ratio, Real) or not 0 < float(ratio) <= 1:
         raise ValueError(
             f"{name}={ratio!r} is not allowed; use a share above 0 and up to 1, such as 0.5, "
@@ -42,17 +46,17 @@ def check_keep_ratio(name: str, ratio: object) -> None:
 
 
 def check_span(since: object, until: object) -> None:
-    """Raises ValueError for what is no time."""
+    """Raise ValueError for what is not a time."""
     for name, moment in (("since", since), ("until", until)):
         if moment is not None and not isinstance(moment, Real):
             raise ValueError(f"{name}={moment!r} is not a time; pass seconds or None")
 
 
 def checked_recent(recent_frames: int | None, config: ResolvedConfig) -> int:
-    """How many of the newest frames a question sees: as configured where it says None.
+    """Return how many of the newest frames a question sees; None is as configured.
 
     Raises:
-        ValueError: it is no number of frames in the window.
+        ValueError: it is not a number of frames in the window.
     """
     window = config.window_frames
     if recent_frames is None:

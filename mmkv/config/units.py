@@ -10,7 +10,7 @@ _SPANS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 
 
 def parse_bytes(name: str, value: int | str) -> int:
-    """Bytes from a number or a text such as "8GB" or "500 MB" (powers of ten).
+    """Return bytes from a number or a text such as "8GB" or "500 MB" (powers of ten).
 
     Raises:
         ValueError: it is neither, or not above zero.
@@ -29,7 +29,7 @@ def parse_bytes(name: str, value: int | str) -> int:
 
 
 def parse_seconds(name: str, value: float | str) -> float:
-    """Seconds from a number or a text such as "90s", "15min", "12h" or "7d".
+    """Return seconds from a number or a text such as "90s", "15min", "12h" or "7d".
 
     Raises:
         ValueError: it is neither, or not above zero.
@@ -46,14 +46,14 @@ def parse_seconds(name: str, value: float | str) -> float:
 
 
 def clock(seconds: float) -> str:
-    """A position in a video: 0:07, 12:30, 1:02:03."""
+    """Format a position in a video: 0:07, 12:30, 1:02:03."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def size(n: float) -> str:
-    """Bytes, in powers of 1000."""
+    """Format bytes, in powers of 1000."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if n < 1000:
             return f"{n:.0f} {unit}" if unit == "bytes" or n >= 10 else f"{n:.1f} {unit}"
@@ -62,7 +62,7 @@ def size(n: float) -> str:
 
 
 def took(seconds: float) -> str:
-    """How long something took: 12 ms, 3.4 s, 2 min 5 s, 13 h 36 min."""
+    """Format how long something took: 12 ms, 3.4 s, 2 min 5 s, 13 h 36 min."""
     if seconds < 1:
         return f"{1000 * seconds:.0f} ms"
     if seconds < 100:
