@@ -1,1 +1,1 @@
-"""The model, and what every pass through it shares."""
+"""The model, and what all passes through it share."""

@@ -19,26 +19,31 @@ class Recorder(Protocol):
     """Records a step without running it."""
 
     def __call__(self, step: Callable[[], Tensor]) -> Callable[[], Tensor] | None:
-        """What does the step's work again on the same memory, and returns the same tensor; None
-        where it cannot be recorded, and nothing has changed.
+        """Record a step.
+
+        Returns:
+            what does the step's work again on the same memory, and returns the same tensor; None
+            if it cannot be recorded: then nothing has changed.
         """
 
 
 class CudaGraphs:
-    """Records steps as CUDA graphs, until one cannot be recorded: that is said once.
+    """Records steps as CUDA graphs until one cannot be recorded, which is logged once.
 
-    works: whether none has failed.
+    Attributes:
+        works: whether none has failed.
     """
 
     def __init__(self) -> None:
         self.works = True
 
     def __call__(self, step: Callable[[], Tensor]) -> Callable[[], Tensor] | None:
+        """Record a step; see `Recorder`."""
         if not self.works:
             return None
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         try:
-            # other threads may go on allocating and copying meanwhile
+            # other threads may allocate and copy meanwhile
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 out = step()
         except Exception as error:
@@ -60,16 +65,17 @@ class CudaGraphs:
 
 
 def recorder_for(devices: set[torch.device]) -> Recorder | None:
-    """What records steps of a model that lies on these devices: one CUDA device, or nothing."""
+    """Return what records steps of a model on these devices; None unless it is one CUDA device."""
     if len(devices) != 1 or next(iter(devices)).type != "cuda":
         return None
     return CudaGraphs()
 
 
 def weight_places(*modules: nn.Module) -> tuple[Place, ...]:
-    """Address, type and shape of every parameter and buffer, and whether it is to be trained: PEFT
-    changes that where it switches an adapter on or off. Weights that were copied into the same
-    memory are at the same place; those that were put in their stead, or moved, are not.
+    """Return address, device, type, shape and `requires_grad` of every parameter and buffer.
+
+    PEFT changes `requires_grad` when it switches an adapter on or off. Weights that were copied
+    into the same memory are at the same place; those that replaced others, or moved, are not.
     """
     return tuple(
         _place(tensor)
@@ -81,6 +87,6 @@ def weight_places(*modules: nn.Module) -> tuple[Place, ...]:
 def _place(tensor: Tensor) -> Place:
     try:
         address = tensor.data_ptr()
-    except RuntimeError:  # a tensor made of others, as some quantisations have it
+    except RuntimeError:  # a tensor made of others, as in some quantisations
         address = id(tensor)
     return address, tensor.device, tensor.dtype, tuple(tensor.shape), tensor.requires_grad

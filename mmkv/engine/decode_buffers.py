@@ -1,7 +1,7 @@
-"""Memory that one answer is generated in, at addresses that stay while it is, and the pool of it.
+"""Memory in which one answer is generated, at addresses that stay the same, and a pool of it.
 
-What changes from token to token (the token, its position, the place its key goes to) is in tensors
-on the devices, so that one step is the same work on the same memory every time.
+What changes from token to token (the token, its position, the slot for its key) is in tensors on
+the devices, so that every step is the same work on the same memory.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class LayerBuffer:
     value: Tensor
 
     def pick(self, tokens: Tensor, first: int) -> None:
-        """Move these tokens, int64 `[H_kv, n]` by slot, to slots first, first + 1, …"""
+        """Move the tokens in these slots, int64 `[H_kv, n]`, to slots from `first` on."""
         key, value = tokens_of(self.key[0], self.value[0], tokens)[:, None]
         rotate_write(key, value, None, self.key, self.value, first)
 
@@ -41,8 +41,11 @@ class LayerBuffer:
 class Clock:
     """Where the next token stands in the layers of one device.
 
-    index: int64 `[L]`, its slot in each layer's buffer. position: int64 `[A, L]`.
-    cos, sin: `[L, R]`, its rotation in the step under way.
+    Attributes:
+        index: int64 `[L]`, its slot in each layer's buffer.
+        position: int64 `[A, L]`.
+        cos: `[L, R]`, of its rotation, during a step; else None.
+        sin: `[L, R]`, likewise.
     """
 
     index: Tensor
@@ -55,13 +58,20 @@ class DecodeBuffers:
     """Buffers of all layers, and where decoding stands.
 
     Args:
-        axes: of a position. devices: one per layer.
+        shape: the language model's.
+        axes: of a position.
+        devices: one per layer.
+        dtype: of keys and values.
+        token_device: where tokens enter the model.
 
     Attributes:
-        layers: the buffers; `reserve` makes room in them. token: int64 `[1]`, the next token.
+        layers: the buffers; `reserve` makes room in them.
+        token: int64 `[1]`, the next token.
         replay: the recorded step for these buffers as they are, or None (`cuda_graph.py`).
-        recorded_for: what else that step was recorded with. weights: where the model's weights lay
-            when the buffers were made, if steps are recorded; see `weight_places`.
+        recorded_for: what else that step was recorded with.
+        weights: where the model's weights were when the buffers were made, if steps are recorded;
+            see `weight_places`.
+        lengths: tokens in each layer's buffer.
     """
 
     def __init__(
@@ -99,7 +109,7 @@ class DecodeBuffers:
         return sum(layer.key.nbytes + layer.value.nbytes for layer in self.layers)
 
     def reserve(self, layer: int, tokens: int, keep: int = 0) -> LayerBuffer:
-        """A layer's buffer with room for so many tokens; the first `keep` stay."""
+        """Return a layer's buffer with room for so many tokens; the first `keep` stay."""
         buffer = self.layers[layer]
         if tokens > buffer.key.shape[2]:
             self.replay = self.recorded_for = None
@@ -113,7 +123,7 @@ class DecodeBuffers:
         return buffer
 
     def begin(self, lengths: Sequence[int], positions: Sequence[np.ndarray]) -> None:
-        """Where every layer's next token stands: its slot, and its position `[A]`."""
+        """Set where each layer's next token stands: its slot, and its position `[A]`."""
         self.lengths = list(lengths)
         for device, clock in self._clocks.items():
             own = [i for i, (held, _, _) in enumerate(self._rows) if held is clock]
@@ -122,7 +132,7 @@ class DecodeBuffers:
             clock.position.copy_(torch.tensor(at, device=device))
 
     def make_room(self) -> None:
-        """Make sure that every layer has room for one more token, in twice the room if it grows."""
+        """Make sure that every layer has room for one more token; a full one doubles."""
         for layer, length in enumerate(self.lengths):
             held = self.layers[layer].key.shape[2]
             if length >= held:
@@ -134,14 +144,14 @@ class DecodeBuffers:
             clock.cos, clock.sin = rotary.at(clock.position, self._dtype)
 
     def place(self, layer: int) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """A layer's next slot, a tensor without dimensions, and the rotation `[1, R]` of it."""
+        """Return a layer's next slot, a tensor without dimensions, and its rotation `[1, R]`."""
         clock, row, index = self._rows[layer]
         assert clock.cos is not None
         assert clock.sin is not None
         return index, (clock.cos[row : row + 1], clock.sin[row : row + 1])
 
     def advance(self) -> None:
-        """The next token is the one after it, on the devices; `lengths` are counted apart."""
+        """Move on by one token, on the devices; `lengths` are counted separately."""
         for clock in self._clocks.values():
             clock.index += 1
             clock.position += 1
@@ -149,7 +159,7 @@ class DecodeBuffers:
 
     @torch.inference_mode()
     def clear(self) -> None:
-        """Forget what an answer left."""
+        """Erase what an answer left."""
         for layer in self.layers:
             layer.key.zero_()
             layer.value.zero_()
@@ -162,10 +172,11 @@ class BufferPool:
 
     Where steps are recorded, buffers that are given back are kept for the next answer, with their
     recording, unless the model's weights were replaced or moved meanwhile; elsewhere their
-    memory goes.
+    memory is freed.
 
     Args:
-        devices: gives those of the layers, as they are now.
+        adapter: the model.
+        devices: returns those of the layers, as they are now.
     """
 
     def __init__(self, adapter: VideoModel, devices: Callable[[], Sequence[torch.device]]) -> None:
@@ -184,7 +195,7 @@ class BufferPool:
             return sum(buffers.nbytes for buffers in self._all)
 
     def acquire(self) -> DecodeBuffers:
-        """Buffers that are nobody else's."""
+        """Hand out buffers that nobody else uses."""
         adapter = self._adapter
         with self._lock:
             devices = list(self._where())
@@ -205,7 +216,7 @@ class BufferPool:
             return buffers
 
     def release(self, buffers: DecodeBuffers) -> None:
-        """Give buffers back; whoever had them does not use them any more."""
+        """Take buffers back; whoever had them must not use them any more."""
         if self.recorder is None:
             return
         buffers.clear()

@@ -1,4 +1,4 @@
-"""An answer token by token: each one is the same step, and after the first ones it is replayed."""
+"""An answer token by token: each is the same step, which is replayed after the first few."""
 
 from __future__ import annotations
 
@@ -12,28 +12,30 @@ from mmkv.engine.decode_buffers import DecodeBuffers
 from mmkv.engine.rotary import Rotary
 from mmkv.models.base import VideoModel
 
-_WARM = 2  # steps run as they are first: kernels are compiled, libraries have their workspaces
+_WARM = 2  # steps that are run first, to compile kernels and let libraries allocate workspaces
 
 
 class Decodable(hooks.Pass, Protocol):
-    """A pass whose prompt went through the model. Per token it touches the buffers' memory, and
-    `outside`: what else it reads, which is then not the next answer's; None for nothing.
-    """
+    """A pass whose prompt went through the model; per token it touches `buffers` and `outside`."""
 
     buffers: DecodeBuffers
 
     @property
-    def outside(self) -> object: ...
+    def outside(self) -> object:
+        """What else it reads, which the next answer does not share; None for nothing."""
 
     def begin_decode(self) -> None:
-        """Tell the buffers where the first generated token stands."""
+        """Set in the buffers where the first generated token stands."""
 
 
 class Decoding:
     """Generates with one pass.
 
     Args:
-        recorder: records a step to replay it, None to run every one.
+        adapter: the model.
+        rotary: its angles.
+        engine_pass: the pass.
+        recorder: records a step to replay it; None: every step is run.
     """
 
     def __init__(
@@ -46,7 +48,7 @@ class Decoding:
         self._done = 0
 
     def step(self, token: int) -> Tensor:
-        """Logits `[V]` after one more token; the next step may write over them."""
+        """Return logits `[V]` after one more token; the next step may overwrite them."""
         buffers = self._pass.buffers
         if not self._done:
             self._pass.begin_decode()
@@ -65,7 +67,7 @@ class Decoding:
         return logits
 
     def _step(self) -> Tensor:
-        """One step from what the buffers' tensors say, and nothing else that changes."""
+        """Run one step; all that changes between steps is in the buffers' tensors."""
         buffers, model = self._pass.buffers, self._adapter.language_model
         buffers.tick(self._rotary)
         hidden = hooks.run(model, self._pass, model.embed_tokens(buffers.token))

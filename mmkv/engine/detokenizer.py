@@ -1,4 +1,4 @@
-"""Token ids to text, piece by piece, at a cost that does not grow with what was said before."""
+"""Token ids to text, piece by piece, at a cost that does not grow with the text so far."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from typing import Any
 
 
 class Detokenizer:
-    """Gives each part of a growing answer once, white space around the whole left out.
+    """Gives each part of a growing answer once, without white space around the whole.
 
     A token's text may depend on the one before it, and a character may need several tokens. So the
     tokens of the piece shown last are decoded again with the new ones, and a piece ends where its
-    last character is whole. shown: what was given so far.
+    last character is complete.
+
+    Attributes:
+        shown: what was given so far.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -22,10 +25,11 @@ class Detokenizer:
         self.shown = ""
 
     def take(self, ids: Sequence[int], *, whole: bool) -> str:
-        """What is new since the last call; "" while a character is incomplete.
+        """Return what is new since the last call; "" while a character is incomplete.
 
         Args:
-            ids: all tokens so far. whole: whether no more will follow.
+            ids: all tokens so far.
+            whole: whether no more will follow.
         """
         if whole:
             text = self.all(ids)
@@ -43,7 +47,7 @@ class Detokenizer:
         return piece
 
     def all(self, ids: Sequence[int]) -> str:
-        """The text of all tokens."""
+        """Return the text of all tokens."""
         return self._decode(ids).strip()
 
     def _more(self, ids: Sequence[int]) -> str:

@@ -1,4 +1,4 @@
-"""Where a model's layers lie."""
+"""Which devices a model's layers are on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mmkv.models.base import VideoModel
 
 
 def layer_devices(adapter: VideoModel) -> list[torch.device]:
-    """The device of each layer's keys, device maps of accelerate included."""
+    """Return the device of each layer's keys, also where accelerate offloads the weights."""
     devices = []
     for layer in adapter.language_model.layers:
         weight = layer.self_attn.k_proj.weight

@@ -15,7 +15,7 @@ _of_models: weakref.WeakKeyDictionary[nn.Module, FairLock] = weakref.WeakKeyDict
 
 
 class Cancelled(Exception):
-    """The work was given up while it waited or ran."""
+    """The work was cancelled while it waited or ran."""
 
 
 class FairLock:
@@ -27,7 +27,7 @@ class FairLock:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        # the first has the turn; weak, so that whoever an interrupt tore out of here leaves it
+        # the first has the turn; weak, so that a thread torn out of here by an interrupt drops out
         self._queue: deque[weakref.ref[_Ticket]] = deque()
 
     @contextmanager
@@ -40,7 +40,7 @@ class FairLock:
         with self._changed:
             first = self._first()
         if first is not None and first.thread == threading.get_ident():
-            yield  # the outer one gives it back
+            yield  # the outer call gives it back
             return
         del first
         ticket = _Ticket()
@@ -87,6 +87,6 @@ class _Ticket:
 
 
 def lock_of(model: nn.Module) -> FairLock:
-    """The one queue for a model's device, however often the model was wrapped."""
+    """Return the one lock of a model, however often the model was wrapped."""
     with _lock:
         return _of_models.setdefault(model, FairLock())

@@ -1,8 +1,8 @@
-"""Where the engine meets transformers: one attention function and a rotary that can stand aside.
+"""Where the engine meets transformers: an attention function, and a rotary that can be disabled.
 
-Inside an engine pass (a context variable says so, so each thread for itself) the rotary module
+Inside an engine pass (known by a context variable, so for each thread separately) the rotary module
 returns ones and zeros, queries and keys arrive before RoPE, and attention is the pass's own.
-Outside of one both do what they did before. Attached while a session lives, removed after the last.
+Outside, both do what they did before. Attached for the first use, removed after the last.
 """
 
 from __future__ import annotations
@@ -34,10 +34,14 @@ class Pass(Protocol):
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float
     ) -> Tensor:
-        """Attention of one layer.
+        """Compute the attention of one layer.
 
         Args:
-            query: `[1, H, n, D]`, key, value: `[1, H_kv, n, D]`, all before RoPE.
+            layer: its number.
+            query: `[1, H, n, D]`, before RoPE.
+            key: `[1, H_kv, n, D]`, before RoPE.
+            value: `[1, H_kv, n, D]`.
+            scaling: of the logits.
 
         Returns:
             `[1, n, H, D]`.
@@ -55,8 +59,8 @@ class _Attached:
 class AttentionHook:
     """The hooks in place from here to `release`, or until this object is dropped.
 
-    Wherever an interrupt strikes, a use that was begun is also ended: what is counted is the
-    token, which is known before it is counted.
+    Wherever an interrupt strikes, a use that was begun is also ended: uses are counted by a token,
+    which exists before it is counted.
     """
 
     def __init__(self, language_model: Any) -> None:
@@ -67,7 +71,7 @@ class AttentionHook:
         _detach_abandoned()
 
     def release(self) -> None:
-        """The model as it was, if this was the last use; a second call does nothing."""
+        """Restore the model, if this was the last use; a second call does nothing."""
         with _lock:
             _detach(self._language_model, self._token)
         _detach_abandoned()
@@ -80,14 +84,14 @@ class AttentionHook:
 
 
 def run(language_model: Any, engine_pass: Pass, embeds: Tensor, **extras: Any) -> Tensor:
-    """The language model over `embeds` `[n, D]` with this pass's attention.
+    """Run the language model over `embeds` `[n, D]` with this pass's attention.
 
     Returns:
         last hidden states `[n, D]`.
     """
     token = _inside.set(True)
     try:
-        # angles are the pass's own; these only keep stock code from inferring packed sequences
+        # the pass has its own angles; these only keep stock code from inferring packed sequences
         order = torch.arange(embeds.shape[0], device=embeds.device)[None]
         output = language_model(
             inputs_embeds=embeds[None],
@@ -103,7 +107,7 @@ def run(language_model: Any, engine_pass: Pass, embeds: Tensor, **extras: Any) -
 
 @contextmanager
 def attached(language_model: Any) -> Iterator[None]:
-    """The hooks in place for the length of a `with` block."""
+    """Keep the hooks in place for the length of a `with` block."""
     hook = AttentionHook(language_model)
     try:
         yield
@@ -112,7 +116,7 @@ def attached(language_model: Any) -> Iterator[None]:
 
 
 def _detach_abandoned() -> None:
-    while _abandoned and _lock.acquire(blocking=False):  # else the one that holds it does this
+    while _abandoned and _lock.acquire(blocking=False):  # else its holder does this
         try:
             while _abandoned:
                 _detach(*_abandoned.popleft())
@@ -201,7 +205,7 @@ def _register() -> None:
 
 
 def _stock_attention(module: Any) -> Any:
-    """The attention that a plain forward of this module had before."""
+    """Return the attention that a plain forward of this module had before."""
     from transformers import AttentionInterface
 
     name = _stock.get(id(module.config), "sdpa")

@@ -1,7 +1,7 @@
 """Rotary angles computed by the engine, exact at any position.
 
-Stock code forms angles in float32: off by 0.06 rad at position 1 M. Here they are float64
-products of the model's own inverse frequencies, then cosines and sines in the cache's dtype.
+Stock code computes angles in float32: off by 0.06 rad at position 1 M. Here they are float64
+products with the model's own inverse frequencies; only their cosines and sines are rounded.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ class Rotary:
     def __call__(
         self, positions: np.ndarray, device: torch.device, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
-        """Cosines and sines, each `[n, R]`, of int64 positions `[A, n]`."""
+        """Return cosines and sines, each `[n, R]`, of int64 positions `[A, n]`."""
         return self.at(torch.tensor(positions, device=device), dtype)
 
     def at(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """The same of int64 positions `[A, n]` on a device."""
+        """Return the same for int64 positions `[A, n]` that are on a device."""
         frequencies, axis = self._on(positions.device)
         angles = positions[axis].T.double() * frequencies  # [n, R/2]
         angles = torch.cat([angles, angles], dim=-1)

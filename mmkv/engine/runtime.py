@@ -17,8 +17,10 @@ from mmkv.models.base import VideoModel
 class ModelRuntime:
     """A model and its tokenizer, and what its streams share.
 
-    name: what was loaded. family: the adapter's name.
-    cuda_graphs: whether answers replay their decode step as a CUDA graph, where that is possible.
+    Attributes:
+        name: what was loaded.
+        family: the adapter's name.
+        cuda_graphs: whether answers replay their decode step as a CUDA graph, where possible.
     """
 
     cuda_graphs: bool = True
@@ -52,7 +54,7 @@ class ModelRuntime:
         return self.adapter.model
 
     def tokens_per_frame(self, height: int = 1080, width: int = 1920) -> float:
-        """Tokens that a frame of this size becomes, the text around it included."""
+        """Return how many tokens a frame of this size becomes, the text around it included."""
         grid = self.adapter.grid(height, width)
         patch = self.adapter.temporal_patch
         times = [float(i) for i in range(patch)]
@@ -66,7 +68,7 @@ class ModelRuntime:
         return shape.layers * 2 * shape.kv_heads * shape.head_dim * element
 
     def gb_per_hour(self, fps: float = 1.0, height: int = 1080, width: int = 1920) -> float:
-        """Uncompressed keys and values (10^9 bytes) of an hour of such frames."""
+        """Return GB (10^9 bytes) of uncompressed keys and values of an hour of such frames."""
         return self.tokens_per_frame(height, width) * self.bytes_per_token * fps * 3600 / 1e9
 
 

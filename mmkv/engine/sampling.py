@@ -13,8 +13,11 @@ from torch import Tensor
 class Sampling:
     """How an answer is decoded.
 
-    max_new_tokens: at most this many. temperature: 0 is greedy. top_p: nucleus, 1 is everything.
-    seed: of the private generator; None draws a fresh one.
+    Attributes:
+        max_new_tokens: at most this many.
+        temperature: 0 is greedy.
+        top_p: share of probability to sample from (nucleus sampling); 1 is everything.
+        seed: of the private generator; None draws a fresh one.
 
     Raises:
         ValueError: a field is out of range.
@@ -68,7 +71,7 @@ class Sampler:
                 self._generator.manual_seed(sampling.seed)
 
     def __call__(self, logits: Tensor) -> int:
-        """The next token from logits `[V]`."""
+        """Choose the next token from logits `[V]`."""
         if self._greedy:
             return int(logits.argmax())
         scores: Any = logits.float()[None]
