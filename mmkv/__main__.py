@@ -1,4 +1,4 @@
-"""`python -m mmkv` is the `mmkv` command."""
+"""Runs the `mmkv` command as `python -m mmkv`."""
 
 from mmkv.cli import main
 

@@ -31,14 +31,15 @@ def load(
 
     Args:
         name: "mmkv-tiny" (bundled), a Hub id, or a folder.
-        model, tokenizer: instead of a name, a transformers model and its tokenizer;
-            `preprocess` then gives its preprocessor configuration.
+        model: instead of a name, a transformers model.
+        tokenizer: that model's.
+        preprocess: that model's preprocessor configuration; None: read it from its checkpoint.
         device: "auto" (a GPU if there is one), "cpu", "cuda:1", … ; for several devices pass
-            `device_map`, which goes to `from_pretrained`.
+            `device_map`, which is passed to `from_pretrained`.
         dtype: "auto" is the checkpoint's on a GPU and float32 on a CPU.
-        max_pixels: bound on a frame's pixels, and with it on its tokens; None keeps a 1080p
-            frame under about 200 tokens.
-        options: anything else goes to `from_pretrained`.
+        max_pixels: limits a frame's pixels, and so its tokens; None keeps a 1080p frame under
+            about 200 tokens.
+        options: passed to `from_pretrained`.
 
     Raises:
         ValueError: the architecture is not supported, or arguments contradict each other.
@@ -46,8 +47,8 @@ def load(
     """
     if options.pop("trust_remote_code", False):
         raise ValueError(
-            "trust_remote_code is refused: mmkv runs models through the classes that come with "
-            "transformers only"
+            "trust_remote_code is refused: mmkv only runs models through the classes that come "
+            "with transformers"
         )
     if max_pixels is not None and (isinstance(max_pixels, bool) or int(max_pixels) <= 0):
         raise ValueError(f"max_pixels={max_pixels!r} is not allowed; use pixels, 1 or more")

@@ -1,4 +1,4 @@
-"""Policies by name: one idiom for scores, codecs, evictions and mergings."""
+"""Policies by name: one pattern for scores, codecs, evictions and mergings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ class Registry(dict[str, type[T]]):
     """Classes of one kind by their `name`, in the order in which errors list them.
 
     Args:
-        setting: what a configuration calls the choice. kinds: classes with a `name` each.
+        setting: what a configuration calls the choice.
+        kinds: classes with a `name` each.
     """
 
     def __init__(self, setting: str, kinds: Iterable[type[T]]) -> None:
@@ -20,13 +21,15 @@ class Registry(dict[str, type[T]]):
         self.setting = setting
 
     def check(self, name: object, *others: str, hint: str = "") -> str:
-        """A name of these, or of `others`.
+        """Return a name if it is one of these or of `others`.
 
         Args:
+            name: to be checked.
+            others: further names that are allowed.
             hint: what else is allowed, in words, for the error.
 
         Raises:
-            ValueError: it is another; the message lists those there are.
+            ValueError: it is not; the message lists those that are.
         """
         known = [*self, *others]
         if isinstance(name, str) and name in known:

@@ -14,8 +14,10 @@ from mmkv.session.stream import Stream
 class VideoLM(ModelRuntime):
     """A model and its tokenizer. Made by `mmkv.load`.
 
-    name: what was loaded. family: the adapter's name.
-    cuda_graphs: whether answers replay their decode step as a CUDA graph, where that is possible.
+    Attributes:
+        name: what was loaded.
+        family: the adapter's name.
+        cuda_graphs: whether answers replay their decode step as a CUDA graph, where possible.
     """
 
     def stream(
@@ -28,7 +30,8 @@ class VideoLM(ModelRuntime):
         """Open a stream.
 
         Args:
-            config: its memory. system: a system message in front of everything.
+            config: its memory; None: the defaults.
+            system: a system message in front of everything.
             store: a new folder that the stream is kept in, to be opened again with `open`.
 
         Raises:
@@ -49,11 +52,11 @@ class VideoLM(ModelRuntime):
         Args:
             path: the store's folder.
             mode: "r" answers questions, also while another process writes the store, from what it
-                has flushed; "a" goes on encoding, with times that continue.
-            config: how much memory is used and how questions are answered; None as it was. What
-                encoding depends on (`window_frames`, the codec, `landmarks`, `thumbnails`) stays
-                as it was. With mode "a", thinning (`keep_ratio`, `eviction`, `merging`, `focus`)
-                is as it was but for what is named, also when the store is opened again.
+                has flushed; "a" continues encoding, with times that follow on.
+            config: how much memory is used and how questions are answered; None: as before. What
+                encoding depends on (`window_frames`, the codec, `landmarks`, `thumbnails`) cannot
+                change. With mode "a", thinning (`keep_ratio`, `eviction`, `merging`, `focus`)
+                changes where it is named, and stays so when the store is opened again.
 
         Raises:
             ValueError: a setting is not allowed, or differs from what encoding depends on.
