@@ -138,9 +138,6 @@ def rank(
     nothing is retrieved).
 
     Args:
-        choices: by layer.
-        candidates: blocks that may be retrieved, in time order.
-        recent: blocks that every layer sees.
         hits: see `Retriever.hits`.
         thumbnail: gives a block's small picture, or None.
     """

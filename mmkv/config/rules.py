@@ -13,9 +13,6 @@ def check_whole(
     """Raise ValueError for what is not a whole number of `low` or more.
 
     Args:
-        name: of the setting, for the error.
-        value: to be checked.
-        low: the smallest that is allowed.
         optional: whether None is allowed.
         also: what else is allowed, in words, for the error.
     """

@@ -36,9 +36,6 @@ class StreamState:
         config: sizes and policies.
         codec: how the past is packed.
         store: where it is kept on disk, or None.
-
-    Attributes:
-        pending: frames that do not fill a block yet.
     """
 
     def __init__(

@@ -158,10 +158,6 @@ class EncodePass:
         archive: host tensor `[L, 2, H_kv, n, D]` to fill with keys before RoPE and values, or None.
         summarize: what of each block's keys is kept for finding it, or None.
         stored: whether these summaries are also needed in host memory, to be stored.
-
-    Attributes:
-        summaries: by layer.
-        summaries_on_host: by layer, on a GPU only, where `stored`.
     """
 
     def __init__(

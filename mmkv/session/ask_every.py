@@ -38,7 +38,6 @@ class AskEvery:
         span: float | None = None,
         **options: Any,
     ) -> None:
-        """Take arguments as `Stream.ask_every` does."""
         for name, value in {"seconds": seconds, **({} if span is None else {"span": span})}.items():
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not number or not 0 < value < float("inf"):
