@@ -1,10 +1,9 @@
 """Many questions about one stream in one forward, each answered as the engine alone would.
 
 For mmkv-tiny, whose forward is a few milliseconds of Python. Every question retrieves its own
-frames in every layer with the engine's scores, from the engine's archive; whether an answer is
-exact is seen by forcing it: every one of its tokens, and the stop after it, has to be the likeliest
-after the right ones before it. `tests/benchmarks/test_eviction_benchmark.py` holds this to the
-engine.
+frames in every layer with the engine's scores, from the engine's archive. An answer is exact if,
+when it is forced, each of its tokens and the stop after it is the likeliest after the right ones
+before it. `tests/benchmarks/test_eviction_benchmark.py` checks this against the engine.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from mmkv.retrieval.choice import choose
 
 @torch.inference_mode()
 def exact_answers(stream: mmkv.Stream, questions: Sequence[Question]) -> list[int]:
-    """1 for every question that is answered to the letter."""
+    """For each question, 1 if it is answered to the letter."""
     vlm, sizes = stream._runtime, stream.config
     adapter = vlm.adapter
     embeds, words, targets, begins = [], [], [], []
@@ -58,7 +57,8 @@ class BatchPass:
     """Questions side by side in one sequence; each attends to what it would see alone.
 
     Args:
-        words: per question, bool, the tokens that choose. lengths: tokens of each question.
+        words: per question, bool, the tokens that choose.
+        lengths: tokens of each question.
         count, neighbours: frames retrieved, and brought along.
     """
 
@@ -128,8 +128,9 @@ class BatchPass:
     def _seen(
         self, layer: int, chosen: Sequence[Sequence[CachedBlock]]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Keys and values `[Q, H_kv, S, D]` of sinks and chosen blocks, rotated, and which of them
-        are there, bool `[Q, H_kv, S]`.
+        """Keys and values `[Q, H_kv, S, D]` of sinks and chosen blocks, rotated, and a mask.
+
+        The mask, bool `[Q, H_kv, S]`, says which of them are there.
         """
         context, tokens = self._context, self._tokens
         candidates = context.candidates

@@ -61,8 +61,8 @@ def run(vlm: mmkv.VideoLM, files: int = 12, seconds: int = 12, rounds: int = 3) 
                 spent["plain"] += time.perf_counter() - started
                 for place, path in enumerate(mine):
                     wanted = [listing(scene) for scene in clips[int(path.stem)].scenes]
-                    told = [segment["caption"] for segment in rows[place]["segments"]]
-                    exact["mmkv"] += right(told, wanted)
+                    ours = [segment["caption"] for segment in rows[place]["segments"]]
+                    exact["mmkv"] += right(ours, wanted)
                     exact["plain"] += right(found[place], wanted)
     torch.set_num_threads(threads)
     captions = files * seconds
@@ -89,9 +89,9 @@ def run(vlm: mmkv.VideoLM, files: int = 12, seconds: int = 12, rounds: int = 3) 
     return result
 
 
-def right(told: list[str], wanted: list[str]) -> int:
+def right(found: list[str], wanted: list[str]) -> int:
     """How many captions are what the scenes show."""
-    return sum(a == b for a, b in zip(told, wanted, strict=True))
+    return sum(a == b for a, b in zip(found, wanted, strict=True))
 
 
 def write(path: Path, clip: Clip) -> Path:
@@ -157,10 +157,10 @@ def generate(vlm: mmkv.VideoLM, frames: torch.Tensor, question: str, tokens: int
         *encode(after, add_special_tokens=False).input_ids,
     ]
     with torch.inference_mode():
-        told = vlm.model.generate(
+        generated = vlm.model.generate(
             input_ids=torch.tensor([ids]),
             pixel_values_videos=fit_frames(frames, grid, vlm.adapter.preprocess)[None],
             max_new_tokens=tokens,
             do_sample=False,
         )
-    return str(vlm.tokenizer.decode(told[0, len(ids) :], skip_special_tokens=True)).strip()
+    return str(vlm.tokenizer.decode(generated[0, len(ids) :], skip_special_tokens=True)).strip()

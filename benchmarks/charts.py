@@ -27,8 +27,10 @@ Figures = dict[str, Any]  # what a chart shows
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours for one kind of page. lines: by name, after Okabe and Ito, told apart by readers with
-    any colour vision.
+    """Colours for one kind of page.
+
+    Attributes:
+        lines: by name, after Okabe and Ito, distinguishable with any colour vision.
     """
 
     name: str
@@ -53,9 +55,13 @@ THEMES = (LIGHT, DARK)
 
 @dataclass(frozen=True)
 class Chart:
-    """One chart. figures: from the results it names. draw: the figures onto axes.
+    """One chart.
 
-    height: in inches. left, right: where the axes begin and end, as shares of the width.
+    Attributes:
+        height: in inches.
+        left, right: where the axes begin and end, as shares of the width.
+        figures: from the results it names.
+        draw: the figures onto axes.
     """
 
     name: str
@@ -312,7 +318,7 @@ def _span(axis: Any, lines: Sequence[_Line]) -> float:
 
 
 def _apart(values: Sequence[float], gap: float) -> list[float]:
-    """Where labels of these values stand: as near as may be, `gap` apart at least."""
+    """Where labels of these values stand: as near as possible, at least `gap` apart."""
     order = sorted(range(len(values)), key=lambda i: values[i])
     placed = [values[i] for i in order]
     for _ in range(200):
@@ -351,7 +357,7 @@ def save(chart: Chart, theme: Theme, folder: Path) -> Path:
     shown = figures(chart)
     settings = {
         "svg.hashsalt": "mmkv",
-        "svg.fonttype": "path",  # the same letters wherever it is seen
+        "svg.fonttype": "path",  # the same glyphs everywhere
         "font.family": "DejaVu Sans",  # comes with matplotlib
         "font.size": 9.5,
         "text.color": theme.ink,
@@ -367,7 +373,7 @@ def save(chart: Chart, theme: Theme, folder: Path) -> Path:
         "axes.labelpad": 7,
     }
     path = folder / f"{chart.name}-{theme.name}.svg"
-    with pyplot.style.context(["default", settings]):  # whatever the user has set
+    with pyplot.style.context(["default", settings]):  # whatever settings the user has
         figure, axis = pyplot.subplots(figsize=(WIDTH, chart.height))
         below, above = 0.55 / chart.height, 1 - 0.12 / chart.height
         figure.subplots_adjust(chart.left, below, chart.right, above)

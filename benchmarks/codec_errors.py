@@ -45,7 +45,7 @@ class Packing:
 
 
 def relative(found: Tensor, wanted: Tensor) -> float:
-    """Squared error over squared size."""
+    """Squared error relative to squared size."""
     return float((found - wanted).square().sum() / wanted.square().sum())
 
 

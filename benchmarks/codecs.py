@@ -2,12 +2,12 @@
 
     python -m benchmarks.codecs                  prints the table, writes results/codecs.json
 
-- bits: stored bytes over elements, scales and all, in pages of 64 tokens.
+- bits: stored bits per element, scales included, in pages of 64 tokens.
 - error of keys and of values: squared, over their squared size, before RoPE, mean over layers.
-- error of attention: the same of what attention gives over the packed frames, for the questions'
-  own queries, mean over layers.
-- loss: how much less likely the right answer becomes, in nats per token. exact: answers right to
-  the letter. Both on held-out clips of 16 frames, all of which a question sees packed.
+- error of attention: the same for the output of attention over the packed frames, for the
+  questions' own queries, mean over layers.
+- loss: how much less likely the right answer becomes, in nats per token; exact: answers right to
+  the letter. Both are measured on held-out clips of 16 frames, all of which a question sees packed.
 
 Then the errors of the fitted codec and of VidKV's formulas at the same bits, also on synthetic
 data; and the resident mode (`resident.py`).
@@ -168,7 +168,7 @@ def measure_clips(vlm: mmkv.VideoLM, clips: Clips) -> dict[str, Any]:
 
 
 def run(vlm: mmkv.VideoLM, count: int = CLIPS) -> None:
-    """Measure on so many clips, print, write."""
+    """Measure on `count` clips, print, and write."""
     with torch.inference_mode():
         clips = make_clips(vlm, count)
         on_clips = measure_clips(vlm, clips)

@@ -21,7 +21,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def machine() -> dict[str, Any]:
-    """Hardware and versions that every result stands beside."""
+    """Hardware and versions, which are written beside every result."""
     return {
         "processor": _processor(),
         "cores": psutil.cpu_count(logical=True),
@@ -82,7 +82,7 @@ def rss() -> int:
 
 
 def show(title: str, rows: list[tuple[str, str, str]]) -> None:
-    """Print rows of what, figure, bar."""
+    """Print rows of name, figure and bar."""
     print(f"\n{title}")
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     for row in rows:
@@ -91,7 +91,7 @@ def show(title: str, rows: list[tuple[str, str, str]]) -> None:
 
 
 def save(name: str, result: dict[str, Any]) -> None:
-    """Write a result beside the machine it was measured on."""
+    """Write a result, with the machine it was measured on."""
     RESULTS.mkdir(exist_ok=True)
     text = json.dumps({"machine": machine(), **result}, indent=1)
     (RESULTS / f"{name}.json").write_text(text + "\n")

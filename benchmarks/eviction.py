@@ -2,14 +2,14 @@
 
     python -m benchmarks.eviction --save                everything; writes results/eviction.*
     python -m benchmarks.eviction --cells main --worlds 4      a first look, printed
-    python -m benchmarks.eviction --work run.jsonl      what is there already is not asked again
+    python -m benchmarks.eviction --work run.jsonl      continues an earlier run
 
 Streams of 50 drawn scenes (`needle_world.py`), one frame each, seeds that training never uses;
 window 16 frames, 8 retrieved and the newest 4 besides, which are whole. Every configuration (a
 policy, how much it keeps, how the rest is merged) encodes the same streams and is asked the same
 questions, about scenes seen 8 to 35 frames ago; the stream is flushed first, so that every frame of
 the past is thinned. "exact" is the share of answers that are right to the letter. "random" is the
-control: a question set that it passes measures nothing.
+control: a set of questions on which it does well measures nothing.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def run(
     work: Path | None = None,
     seed: int = _SEED,
 ) -> list[Asked]:
-    """Ask every configuration about every stream; what `work` holds already is taken from there."""
+    """Ask every configuration about every stream, except where `work` already has the answers."""
     done = {(a.cell, a.world): a for a in read_work(work)}
     bank = make_bank(64, seed=10_000 + seed)
     started = time.perf_counter()
@@ -80,8 +80,9 @@ def run(
 
 @dataclass
 class Recorded:
-    """A stream encoded once, every frame's keys, values and mass at hand; thinned as often as one
-    likes. What is thinned and packed is the engine's own archive.
+    """A stream encoded once, with every frame's keys, values and mass, to be thinned repeatedly.
+
+    What is thinned and packed is the engine's own archive.
     """
 
     stream: mmkv.Stream
@@ -100,7 +101,7 @@ class Recorded:
         return cls(stream, past.blocks, summaries)
 
     def thinned(self, cell: Cell) -> None:
-        """Make the stream's past what a stream with this cell's configuration has."""
+        """Give the stream the past that a stream with this cell's configuration has."""
         stream, vlm = self.stream, self.stream._runtime
         sizes = cell.config().resolve(4096, vlm.tokens_per_frame())
         archive = Archive(
@@ -122,7 +123,7 @@ def ask(vlm: mmkv.VideoLM, cell: Cell, number: int, world: World, recorded: Reco
 def ask_stored(
     vlm: mmkv.VideoLM, cell: Cell, number: int, world: World, frames: torch.Tensor
 ) -> Asked:
-    """Encode into a store, open it again and ask about that."""
+    """Encode into a store, reopen it, and ask about it."""
     questions = [case.question for case in world.cases if case.question.kind in KINDS]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kv"

@@ -1,4 +1,4 @@
-"""What `eviction.py` has asked so far, in a file that a later run goes on with."""
+"""What `eviction.py` has asked so far, in a file that a later run continues."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from benchmarks.eviction_cells import Cell
 
 @dataclass(frozen=True)
 class Asked:
-    """What one configuration answered about one stream: 1 where exact, in the questions' order.
+    """What one configuration answered about one stream.
 
-    kept: share of the tokens that was kept. nbytes: keys and values of a frame as stored.
+    Attributes:
+        exact: for each question, in order, 1 if the answer is exact.
+        kept: share of the tokens that was kept.
+        nbytes: bytes of a frame's keys and values as stored.
     """
 
     cell: Cell

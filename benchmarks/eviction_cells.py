@@ -17,8 +17,11 @@ FOCUS = "red circle green square blue triangle yellow star orange cross purple r
 
 @dataclass(frozen=True, order=True)
 class Cell:
-    """One configuration. packed: key and value bits, or None for unpacked. protected: layers packed
-    at 4 bits instead.
+    """One configuration.
+
+    Attributes:
+        packed: key and value bits, or None for unpacked.
+        protected: layers packed at 4 bits instead.
     """
 
     policy: str
@@ -30,7 +33,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """How it is called in the results."""
+        """Its name in the results."""
         parts = [self.policy, f"{100 * self.keep:g}%"]
         parts += [self.merge] if self.merge != "none" else []
         parts += ["focus"] if self.focus else []
@@ -40,7 +43,7 @@ class Cell:
 
     @property
     def observed(self) -> tuple[int, bool]:
-        """What tells apart streams that are encoded alike."""
+        """What encoding depends on: cells with the same value can share an encoded stream."""
         observes = make_eviction(self.policy).observes
         return observes, self.focus and observes != 0
 
@@ -64,9 +67,7 @@ PACKED = (1.5, 1.58)
 
 
 def bar_cells() -> list[Cell]:
-    """What the bars are about: nothing evicted, the control, the best policy, and all of it packed
-    in a store.
-    """
+    """Cells for the bars: nothing evicted, the control, the best policy, and all of it stored."""
     return [WHOLE, Cell("diverse", 0.2), Cell("random", 0.2), Cell("diverse", 0.5), *packed_cells()]
 
 
@@ -76,7 +77,7 @@ def main_cells() -> list[Cell]:
 
 
 def focus_cells() -> list[Cell]:
-    """Policies that look at a text, told what the questions will be about."""
+    """Policies that look at a text, with a focus on what the questions will be about."""
     return [
         Cell(policy, keep, focus=True)
         for policy in ("text-prior", "snapkv", "temporal+text-prior")

@@ -97,9 +97,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Exact answers against the share that is kept: policies without merging, and merges of the
-    best one.
-    """
+    """Plot exact answers against the share kept, by policy, and by merging for the best one."""
     import matplotlib
 
     matplotlib.use("svg")

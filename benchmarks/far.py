@@ -1,7 +1,7 @@
-"""Where should an answer see the past that it is not shown in order? mmkv-tiny on drawn clips.
+"""At what distance should an answer see a past that is not in order? mmkv-tiny on drawn clips.
 
-Every clip's questions are answered with the whole past in sight: at its ordinary positions, and at
-one fixed distance from every token of prompt and answer (`retrieve_frames="all"`), by several
+Every clip's questions are answered with the whole past visible: at its ordinary positions, and at
+one fixed distance from every token of prompt and answer (`retrieve_frames="all"`), with several
 choices of that distance. "loss" is how unlikely the right answer is, in nats per token.
 
     python -m benchmarks.far [--clips 20] [--frames 16 48]
@@ -33,7 +33,7 @@ ORDER: dict[str, Any] = {"retrieve_frames": 64}
 
 
 def together(blocks: list[Any], origins: list[np.ndarray]) -> np.ndarray:
-    """Every block at its own place, its tokens at one."""
+    """Every block at its own position, its tokens all at one."""
     flat = [np.repeat(o[:, None], b.tokens, axis=1) for b, o in zip(blocks, origins, strict=True)]
     return np.concatenate(flat, axis=1) if flat else block_positions(blocks, origins)
 

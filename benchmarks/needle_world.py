@@ -31,9 +31,10 @@ _SHAPES = ((1, 2, 3, 4), (35, 30, 22, 13))  # in a scene, and how often
 
 @dataclass(frozen=True)
 class Case:
-    """A question whose `scenes` are numbers in the stream.
+    """A question, its `scenes` numbered within the stream.
 
-    delay: how many scenes ago its group of needles was; of several, the longest.
+    Attributes:
+        delay: how many scenes ago its group of needles was; of several, the longest.
     """
 
     question: Question

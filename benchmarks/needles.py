@@ -1,4 +1,4 @@
-"""Does a question find a scene of long ago, and is it answered rightly?
+"""Does a question find a scene from long ago, and is it answered correctly?
 
     python -m benchmarks.needles --n 40                     a first look, about a minute
     python -m benchmarks.needles                            everything; writes results/needles.json
@@ -68,7 +68,7 @@ Make = Callable[[Context, Case], Retriever]
 
 @dataclass(frozen=True)
 class Method:
-    """A way to choose frames. recent: frames shown to every question."""
+    """A way to choose frames; `recent` is the number of frames shown to every question."""
 
     make: Make
     recent: int = RECENT
@@ -162,8 +162,8 @@ def _config() -> mmkv.CacheConfig:
 
 
 def _encode(stream: mmkv.Stream, frames: Tensor) -> float | None:
-    """Feed all frames; of a long stream, the megabytes that its last four fifths took beyond
-    the archive and its index."""
+    """Feed all frames; returns, for a long stream, the megabytes that its last four fifths took
+    beyond the archive and its index."""
     early = max(len(frames) // 5, 1000)
     stream.feed(frames[:early], np.arange(min(early, len(frames)), dtype=float))
     if len(frames) <= early:

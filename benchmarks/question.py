@@ -1,4 +1,4 @@
-"""Where the time of a question goes, in streams of different lengths, in memory and on disk.
+"""Where a question's time is spent, in streams of different lengths, in memory and on disk.
 
 Score, load and unpack are parts of the prefill; the first token comes after it. "foreseen" is the
 share of the frames a layer reads that the layer before it had chosen, and which were thus read
@@ -29,8 +29,9 @@ ROUNDS = 8
 
 
 def run(vlm: mmkv.VideoLM, lengths: Sequence[int] = (50, 500, 5000)) -> dict[str, Any]:
-    """Measure and print medians in milliseconds. The streams take turns, all questions each, so
-    that whatever else the machine does slows all of them down.
+    """Measure and print medians in milliseconds.
+
+    The streams take turns, all questions each, so that other work on the machine slows all alike.
     """
     with tempfile.TemporaryDirectory() as folder, ExitStack() as opened:
         streams = {

@@ -51,9 +51,7 @@ def measure(vlm: mmkv.VideoLM) -> dict[str, Any]:
 def judged(
     vlm: mmkv.VideoLM, stream: mmkv.Stream, question: str, answer: str
 ) -> tuple[bool, float]:
-    """Whether an answer is what greedy decoding gives, and how unlikely it is, in nats per token,
-    its end included.
-    """
+    """Whether greedy decoding gives this answer, and its loss per token in nats, end included."""
     ids = vlm.tokenizer(answer, add_special_tokens=False)["input_ids"]
     total, exact = 0.0, True
     targets = [*ids, vlm.tokenizer.eos_token_id]

@@ -1,8 +1,8 @@
-"""Against what one would do with stock transformers: same process, same model, same questions.
+"""Compared with what one would do in stock transformers: same process, model and questions.
 
 A question comes every `every` frames. Re-encode: `generate` over the whole clip so far for each
-question. Grow: a `DynamicCache` that keeps every frame; each question runs on it and is cropped
-off again. Answers have a fixed number of tokens, so that all three do equal work.
+question. Grow: a `DynamicCache` that keeps every frame; each question runs on it and is then
+cropped off. Answers have a fixed number of tokens, so that all three do equal work.
 """
 
 from __future__ import annotations

@@ -33,8 +33,8 @@ def run(vlm: mmkv.VideoLM, total: int = 1000) -> dict[str, Any]:
     rows = [("", "measured", "bar"), ("a frame's keys and values in fp16, bytes", f"{plain}", "")]
     for name, size in sizes.items():
         share = size["disk"] / plain
-        told = f"{size['disk']:.0f} ({share:.3f}), of it summaries {size['summaries']:.0f}"
-        rows.append((f"bytes per frame on disk, {name}", told, ""))
+        text = f"{size['disk']:.0f} ({share:.3f}), summaries {size['summaries']:.0f} of it"
+        rows.append((f"bytes per frame on disk, {name}", text, ""))
     rows += [
         ("ms/frame without a store", f"{1e3 * ingest['off']:.2f}", ""),
         ("ms/frame with a store", f"{1e3 * ingest['on']:.2f}", ""),
@@ -77,7 +77,7 @@ def _sizes(
 
 
 def _ingest(vlm: mmkv.VideoLM, folder: Path, total: int) -> dict[str, float]:
-    """Seconds per frame with a store and without, in turns; the rest of the backlog counts."""
+    """Seconds per frame with a store and without, in turns; the remaining backlog is included."""
     spent: dict[str, list[float]] = {"on": [], "off": []}
     with vlm.stream(_config(), store=folder) as on, vlm.stream(_config()) as off:
         for i, (stack, times) in enumerate(chunks(total, CHUNK)):

@@ -1,11 +1,11 @@
 """One command for a CUDA machine: are the kernels right, and how fast is everything?
 
 Usage: `python -m benchmarks.gpu [--out DIR] [--dry-run]`, from a checkout. Needs torch, triton,
-transformers and numpy. Takes under 8 minutes: what does not fit in the budget is left out and said
-to be, and what fails, hangs or crashes is one row of the results, not the end of the others.
-Writes one JSON and one Markdown table with the hardware named, again after every step. `--dry-run`
-goes through every step at toy size on a CPU, with Triton's interpreter; what it prints are no
-measurements.
+transformers and numpy. Takes under 8 minutes: what does not fit in the budget is marked as left
+out, and what fails, hangs or crashes becomes one row of the results and does not stop the others.
+Writes one JSON and one Markdown table that name the hardware, again after every step. `--dry-run`
+runs every step at toy size on a CPU, with Triton's interpreter; what it prints is not a
+measurement.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def params(sizes: Sizes, groups: int, form: Form) -> Params:
 
 
 def history(sizes: Sizes, tokens: int, key_form: Form, value_form: Form) -> PackedHistory:
-    """Random codes of so many tokens, a few more where they do not fill a group."""
+    """Random codes of `tokens` tokens, rounded up to whole groups."""
     groups = -(-tokens // sizes.group)
 
     def codes(form: Form, rows: int, length: int) -> Tensor:
@@ -80,12 +80,12 @@ def elsewhere(sizes: Sizes, n: int) -> tuple[Tensor, Tensor]:
 
 
 def doubled(pair: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor] | None:
-    """The same in float64."""
+    """A pair in float64."""
     return None if pair is None else (pair[0].double(), pair[1].double())
 
 
 def visible(sizes: Sizes, held: PackedHistory) -> Tensor:
-    """Everything of a history."""
+    """A history's tokens, all of them visible."""
     every = torch.tensor([0, sizes.group], dtype=torch.int32, device=sizes.device)
     return every.repeat(len(held.keys), 1)
 

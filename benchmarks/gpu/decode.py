@@ -19,15 +19,15 @@ from mmkv.kernels.pack.form import Form
 BARS = {32 << 10: 1.8, 128 << 10: 4.5, 1 << 20: 5.0}
 
 
-SLOW = 2.0  # times the fastest: a way that is not tried on longer histories
+SLOW = 2.0  # times the fastest: beyond it, a way is not tried on longer histories
 
 
 def decode(sizes: Sizes, tokens: int, bandwidth: float, slow: set[str]) -> Iterator[Row]:
-    """One token's attention over so much history, all layers.
+    """One token's attention over `tokens` tokens of history, all layers.
 
     Args:
         bandwidth: bytes a second of a copy.
-        slow: ways that are not worth a try; filled with those found to be.
+        slow: ways that are too slow to try; those found to be so are added.
     """
     query = sizes.random(1, sizes.heads, 1, sizes.dim)
     scale = sizes.dim**-0.5

@@ -25,7 +25,7 @@ LATER_SECONDS = 140.0  # left for what comes after it
 
 
 def steps(sizes: Sizes, left: Callable[[], float]) -> list[Step]:
-    """What is measured, by name; one stream serves all. left: seconds of the budget."""
+    """What is measured, by name; one stream serves all, and `left` is the seconds available."""
     held: dict[str, Any] = {}
     return [
         ("7B encode", 60.0, lambda: encode(sizes, held, left)),

@@ -33,7 +33,7 @@ Check = Callable[[Sizes], Iterator[Row]]
 
 
 def checks(*, dry: bool) -> dict[str, Check]:
-    """What is checked, by name; without bfloat16 in Triton's interpreter, which has it wrong."""
+    """What is checked, by name; without bfloat16 in Triton's interpreter, which gets it wrong."""
     kinds = [kind for kind in BARS if not (dry and kind == torch.bfloat16)]
     found: dict[str, Check] = {}
     for kind in kinds:
@@ -122,7 +122,7 @@ def buffers(sizes: Sizes) -> Found:
 
 
 def far(sizes: Sizes) -> Found:
-    """A prompt over packed history, some of whose centres words cannot tell."""
+    """A prompt over packed history, some of whose centres do not fit into words."""
     from mmkv.kernels.packed_attention import triton
 
     n = 3 if sizes.dry else 40

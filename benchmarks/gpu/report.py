@@ -19,8 +19,10 @@ class Report:
         folder: where the results go, or None.
 
     Attributes:
-        right: whether every check passed and nothing failed. machine: hardware and versions.
-        steps: names and seconds of what was run. stopped: whether nothing else is to be begun.
+        right: whether every check passed and nothing failed.
+        machine: hardware and versions.
+        steps: names and seconds of what was run.
+        stopped: whether no further step is to begin.
     """
 
     def __init__(self, folder: Path | None, *, dry: bool) -> None:
@@ -33,7 +35,7 @@ class Report:
         self._lock = threading.RLock()
 
     def add(self, row: Row) -> None:
-        """One more row."""
+        """Add a row."""
         broken = row.get("check") or row["value"] is None
         with self._lock:
             self.rows.append(row)
@@ -42,11 +44,11 @@ class Report:
             print(line(row), flush=True)
 
     def took(self, name: str, seconds: float) -> None:
-        """How long a step ran."""
+        """Record how long a step ran."""
         self.steps.append({"name": name, "seconds": round(seconds, 1)})
 
     def write(self) -> Path | None:
-        """Write `gpu-<name>.json` and `.md` into the folder, if there is one: where the JSON is."""
+        """Write `gpu-<name>.json` and `.md` into the folder, if any; returns where the JSON is."""
         if self._folder is None:
             return None
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -87,12 +89,12 @@ def check(name: str, found: float, bar: float, unit: str = "error / signal") -> 
 
 
 def missing(name: str, why: str) -> Row:
-    """A row of what is not here, which is no fault."""
+    """A row for something that is not available here, which is not a failure."""
     return {"name": name, "value": None, "unit": why, "ok": None}
 
 
 def failed(name: str, error: Exception) -> Row:
-    """A row of what went wrong."""
+    """A row for a failure."""
     first = (str(error).splitlines() or [""])[0]
     text = f"failed: {type(error).__name__}: {first}"[:300]
     return {"name": name, "value": None, "unit": text, "ok": False}

@@ -1,8 +1,8 @@
-"""The fastest of PyTorch's fused attentions over the same keys, to stand beside kernels of ours.
+"""The fastest of PyTorch's fused attentions over the same keys, to compare our kernels with.
 
-Which of them takes grouped heads, or a mask, differs by release and GPU, and what none takes falls
-back to plain products, which are easy to beat: so every way is tried, also with keys and values
-that were repeated for every query head beforehand.
+Which of them takes grouped heads, or a mask, differs by release and GPU; where none does, PyTorch
+falls back to plain products, which are easy to beat. So every way is tried, also with keys and
+values repeated for every query head beforehand.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def fastest(
     """Seconds of attention over one of these pairs, and by which way.
 
     Args:
-        query: `[1, H, n, D]`. pairs: keys and values `[1, H_kv, m, D]`, used in turn.
+        query: `[1, H, n, D]`.
+        pairs: keys and values `[1, H_kv, m, D]`, used in turn.
         mask: bool `[n, m]`, what is seen; None for everything.
 
     Raises:

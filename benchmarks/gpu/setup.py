@@ -17,7 +17,7 @@ ROTATED = 8  # layers whose buffers are used in turn, so that none stays in the 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What is measured. heads, kv_heads, dim, layers: of a 7B Qwen2."""
+    """What is measured; `heads`, `kv_heads`, `dim` and `layers` are those of a 7B Qwen2."""
 
     device: torch.device
     dry: bool
@@ -103,13 +103,13 @@ def captured(step: Callable[[], T]) -> tuple[Callable[[], object], T]:
 
 
 def wait(sizes: Sizes) -> None:
-    """Until the device is through with what it was given."""
+    """Wait until the device has finished its work."""
     if sizes.device.type == "cuda":
         torch.cuda.synchronize()
 
 
 def rmse_ratio(found: Tensor, wanted: Tensor) -> float:
-    """Root mean square error over the wanted numbers' root mean square."""
+    """Root mean square error relative to the wanted numbers' root mean square."""
     wanted = wanted.double()
     error = (found.double() - wanted).square().mean().sqrt()
     return float(error / wanted.square().mean().sqrt().clamp_min(1e-30))

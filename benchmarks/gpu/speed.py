@@ -41,7 +41,7 @@ def copy(sizes: Sizes, state: dict[str, float]) -> Iterator[Row]:
 
 
 def bandwidth(sizes: Sizes, state: dict[str, float]) -> float:
-    """Bytes a second, read and written, of a large copy; measured once in a process."""
+    """Bytes a second, read and written, of a large copy; measured once per process."""
     if "copy" in state:
         return state["copy"]
     source = torch.empty(1 << (16 if sizes.dry else 29), dtype=torch.uint8, device=sizes.device)

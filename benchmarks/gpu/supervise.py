@@ -1,5 +1,6 @@
-"""Runs the measuring process, and starts another where it crashes or hangs, behind the step it was
-at: a fault on a GPU ends every later call of the process that met it.
+"""Runs the measuring process and, if it crashes or hangs, starts another after the failed step.
+
+After a fault on a GPU, every later call of the same process fails too.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ Command = Callable[[Path, Sequence[int], float], list[str]]
 def side_by_side(
     command: Command, report: Report, until: float, numbers: Sequence[int], lanes: int
 ) -> None:
-    """Supervise so many workers at a time, which share the steps: for steps that time nothing."""
+    """Supervise `lanes` workers at a time, which share the steps: for steps that time nothing."""
     with ThreadPoolExecutor(lanes) as pool:
         jobs = [
             pool.submit(supervise, command, report, until, numbers[lane::lanes])
@@ -40,12 +41,11 @@ def side_by_side(
 
 
 def supervise(command: Command, report: Report, until: float, numbers: Sequence[int]) -> None:
-    """Fill the report from one worker after the other, until one of them is through with these
-    steps, or it is that late by `time.monotonic`.
+    """Fill the report from one worker after the other until the steps are done or time is up.
 
-    A worker writes a JSON object a line: {"machine": …, "plan": [[i, name], …]}; {"begin": i,
+    A worker writes one JSON object a line: {"machine": …, "plan": [[i, name], …]}; {"begin": i,
     "name": …, "limit": seconds} before each step; {"row": …}; {"took": seconds} after each step;
-    {"done": true} at the end.
+    {"done": true} at the end. `until`: of `time.monotonic`.
     """
     while numbers and not report.stopped:
         with tempfile.TemporaryDirectory() as folder:
@@ -69,8 +69,13 @@ def supervise(command: Command, report: Report, until: float, numbers: Sequence[
 
 
 class _Worker:
-    """One process. step, name: what it was at. plan: numbers and names of what it was to do.
-    ended: how it ended, where it was not done.
+    """One process.
+
+    Attributes:
+        step, name: what it is at.
+        plan: numbers and names of its steps.
+        done: whether it finished.
+        ended: how it ended otherwise.
     """
 
     def __init__(
@@ -88,11 +93,11 @@ class _Worker:
         self._process = subprocess.Popen(command(found, numbers, until - time.monotonic()))
 
     def follow(self) -> None:
-        """Until it ends, or has to be ended."""
+        """Follow it until it ends, or has to be ended."""
         try:
             with self._found.open() as lines:
                 while self._process.poll() is None:
-                    self._read(lines.read())  # first: it may have gone on meanwhile
+                    self._read(lines.read())  # first: it may have written more meanwhile
                     if time.monotonic() >= self._limit or self._report.stopped:
                         break
                     time.sleep(_POLL)

@@ -1,4 +1,4 @@
-"""The process that measures: runs the steps and writes down at once what each of them finds."""
+"""The process that measures: runs the steps and records at once what each of them finds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Say = Callable[[dict[str, Any]], None]
 
 
 def main(found: Path, numbers: Sequence[int], budget: float, *, dry: bool) -> int:
-    """The steps of these numbers, within so many seconds."""
+    """Run the steps with these numbers, within `budget` seconds."""
     until = time.monotonic() + budget
     with found.open("a") as file, torch.inference_mode():
 
@@ -45,8 +45,7 @@ def main(found: Path, numbers: Sequence[int], budget: float, *, dry: bool) -> in
 
 
 def work(steps: Sequence[Step], numbers: Sequence[int], until: float, say: Say) -> int:
-    """Run steps of these numbers while there is time; one that fails becomes a row, and the others
-    go on.
+    """Run steps with these numbers while there is time; a failed one becomes a row of the results.
 
     Returns:
         0, or 3 where the device is lost to this process.
@@ -96,7 +95,7 @@ def _finite(row: Row) -> Row:
 
 
 def machine(sizes: Sizes) -> Row:
-    """Hardware and versions that every figure stands beside."""
+    """Hardware and versions, which are written beside every figure."""
     found: Row = {"gpu": None, "python": platform.python_version()}
     if sizes.device.type == "cuda":
         about = torch.cuda.get_device_properties(sizes.device)
