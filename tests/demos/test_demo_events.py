@@ -1,4 +1,4 @@
-"""The demo: what a tick of the page's timer tells it while an answer is told by its own handler."""
+"""The demo: what a tick of the page's timer updates while an answer has a handler of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What thinning is told is checked before a frame is seen."""
+"""Settings of thinning are checked before a frame is seen."""
 
 from __future__ import annotations
 

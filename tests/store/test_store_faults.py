@@ -348,7 +348,7 @@ def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path: Path, quota: bool) ->
         check(reader.snapshot(), 0, len(reader))
         more()
         with contextlib.suppress(StoreError):
-            writer.flush()  # what went wrong since the last call is told first
+            writer.flush()  # what went wrong since the last call is raised first
         fill(writer, len(writer), len(writer) + 5)
         writer.flush()
         check(Followed(path).archive.snapshot(), 0, len(writer))
