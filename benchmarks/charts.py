@@ -12,45 +12,18 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.chart_lines import THEMES, Line, Theme, log_lines
 from benchmarks.common import RESULTS
 
 IMAGES = RESULTS.parents[1] / "docs" / "img"
 WIDTH = 8.6  # inches
 
 Figures = dict[str, Any]  # what a chart shows
-
-
-@dataclass(frozen=True)
-class Theme:
-    """Colours for one kind of page.
-
-    Attributes:
-        lines: by name, after Okabe and Ito, distinguishable with any colour vision.
-    """
-
-    name: str
-    ink: str
-    muted: str
-    grid: str
-    lines: dict[str, str]
-
-
-LIGHT = Theme(
-    "light", "#1f2328", "#59636e", "#d8dee4",
-    {"blue": "#0072b2", "orange": "#c65300", "green": "#00805c", "purple": "#a8427f",
-     "grey": "#6e7781"},
-)  # fmt: skip
-DARK = Theme(
-    "dark", "#e6e8eb", "#a5adb8", "#444b56",
-    {"blue": "#5cb8f0", "orange": "#f29b52", "green": "#3fc79a", "purple": "#dd93bf",
-     "grey": "#98a1ac"},
-)  # fmt: skip
-THEMES = (LIGHT, DARK)
 
 
 @dataclass(frozen=True)
@@ -102,8 +75,8 @@ def _draw_lengths(axis: Any, figures: Figures, theme: Theme) -> None:
     for way, exact in figures["exact"].items():
         label, colour = WAYS[way]
         style = ":" if colour == "grey" else "-"
-        lines.append(_Line(label, exact, theme.lines[colour], style, bold=way == "attention+1"))
-    _log_lines(axis, figures["frames"], lines, theme, "{:.1f} %")
+        lines.append(Line(label, exact, theme.lines[colour], style, bold=way == "attention+1"))
+    log_lines(axis, figures["frames"], lines, theme, "{:.1f} %")
     axis.set_ylim(0, 100)
     axis.set_ylabel("Exact answers, %")
     axis.set_xlabel("Length of the stream, frames")
@@ -139,9 +112,9 @@ def _draw_kept(axis: Any, figures: Figures, theme: Theme) -> None:
         points = figures[f"{policy}{', focus' * focus}"]
         style = "-" if focus or colour != "green" else "--"
         bold = policy == "diverse"
-        lines.append(_Line(label, [y for _, y in points], theme.lines[colour], style, bold))
+        lines.append(Line(label, [y for _, y in points], theme.lines[colour], style, bold))
     kept = [x for x, _ in next(iter(figures.values()))]
-    _log_lines(axis, kept, lines, theme, "{:.1f} %")
+    log_lines(axis, kept, lines, theme, "{:.1f} %")
     axis.set_xticks(kept, [f"{x:g}" for x in kept])
     axis.set_ylim(0, 100)
     axis.set_ylabel("Exact answers, %")
@@ -267,70 +240,16 @@ def _first(question: Figures) -> Figures:
 
 def _draw_first(axis: Any, figures: Figures, theme: Theme) -> None:
     lines = [
-        _Line(PLACES[place][0], times, theme.lines[PLACES[place][1]], "-")
+        Line(PLACES[place][0], times, theme.lines[PLACES[place][1]], "-")
         for place, times in figures["milliseconds"].items()
     ]
-    _log_lines(axis, figures["frames"], lines, theme, "{:.1f} ms")
+    log_lines(axis, figures["frames"], lines, theme, "{:.1f} ms")
     axis.set_ylim(0, 25)
     axis.set_ylabel("Time to the first token, ms")
     axis.set_xlabel("Length of the stream, frames")
 
 
 # -- what they share -----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Line:
-    label: str
-    values: Sequence[float]
-    colour: str
-    style: str
-    bold: bool = False
-
-
-def _log_lines(
-    axis: Any, at: Sequence[float], lines: Sequence[_Line], theme: Theme, shown: str
-) -> None:
-    """Lines over a logarithmic axis, each labelled where it ends."""
-    for line in lines:
-        axis.plot(
-            at, line.values, line.style, marker="o", color=line.colour, markersize=5,
-            linewidth=2.8 if line.bold else 1.9,
-        )  # fmt: skip
-    axis.set_xscale("log")
-    axis.set_xticks(at, [f"{x:,}" for x in at])
-    axis.minorticks_off()
-    if at[0] > at[-1]:
-        axis.invert_xaxis()
-    axis.grid(axis="y", color=theme.grid, linewidth=0.8)
-    ends = _apart([line.values[-1] for line in lines], 0.052 * _span(axis, lines))
-    for line, end in zip(lines, ends, strict=True):
-        axis.annotate(
-            f"{shown.format(line.values[-1])}  {line.label}", (at[-1], end), (10, 0),
-            textcoords="offset points", color=line.colour, va="center", annotation_clip=False,
-            weight="bold" if line.bold else "normal", fontsize=9.5,
-        )  # fmt: skip
-
-
-def _span(axis: Any, lines: Sequence[_Line]) -> float:
-    largest = max(max(line.values) for line in lines)
-    return 100.0 if largest > 50 else 25.0
-
-
-def _apart(values: Sequence[float], gap: float) -> list[float]:
-    """Where labels of these values stand: as near as possible, at least `gap` apart."""
-    order = sorted(range(len(values)), key=lambda i: values[i])
-    placed = [values[i] for i in order]
-    for _ in range(200):
-        for i in range(1, len(placed)):
-            short = gap - (placed[i] - placed[i - 1])
-            if short > 1e-9:
-                placed[i - 1] -= short / 2
-                placed[i] += short / 2
-    found = [0.0] * len(values)
-    for place, i in zip(placed, order, strict=True):
-        found[i] = place
-    return found
 
 
 CHARTS = (
