@@ -30,9 +30,8 @@ def impatient() -> Iterator[None]:
 
 
 def logits(stream: mmkv.Stream, **options: Any) -> torch.Tensor:
-    reply = stream.ask_iter("Which?", max_new_tokens=1, **options)
-    reply.close()
-    return reply._generation.logits
+    with stream.ask_iter("Which?", max_new_tokens=1, **options) as reply:
+        return reply._generation.logits
 
 
 @pytest.mark.parametrize("where", ["writer", "reader", "later", "from disk alone"])
