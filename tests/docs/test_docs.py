@@ -151,6 +151,8 @@ def anchors(target: Path) -> set[str]:
 def leads_somewhere(page: Path, link: str) -> bool:
     path, _, anchor = link.partition("#")
     target = page.parent / path if path else page
+    if target.suffix == ".svg":  # the site shows a picture on light pages only, or on dark ones
+        return target.exists() and anchor in ("", "only-light", "only-dark")
     return target.exists() and (not anchor or anchor in anchors(target))
 
 
