@@ -1,7 +1,7 @@
 """Retrieval by a text-image model: one choice of frames, shared by all layers.
 
 The language model's own keys are not used. Frames are embedded when they are encoded; the vectors
-lie beside the frames, in half precision, and go with them.
+are kept with the frames, in half precision, and dropped with them.
 """
 
 from __future__ import annotations

@@ -87,6 +87,7 @@ class Retrieved(Past):
         self._keep = keep
 
     def loaded(self, chosen: list[CachedBlock]) -> list[CachedBlock]:
+        """Return all of them."""
         return chosen
 
     def attend(
@@ -98,6 +99,7 @@ class Retrieved(Past):
         table: Table,
         scaling: float,
     ) -> Tensor:
+        """Attend to the buffer alone."""
         return buffer_attention(query, buffer.key, buffer.value, at, scaling, table)
 
     def after_prompt(
@@ -109,6 +111,7 @@ class Retrieved(Past):
         chosen: Chosen,
         scaling: float,
     ) -> int:
+        """Thin the retrieved tokens to `keep`."""
         if self._keep == 1:
             return length
         return thin_buffer(buffer, length, query, table, chosen, self._keep, scaling)

@@ -38,9 +38,11 @@ class Resident(Past):
 
     @property
     def outside(self) -> object:
+        """The packed past."""
         return self.far
 
     def loaded(self, chosen: list[CachedBlock]) -> list[CachedBlock]:
+        """Return none."""
         return []
 
     def attend(
@@ -52,6 +54,7 @@ class Resident(Past):
         table: Table,
         scaling: float,
     ) -> Tensor:
+        """Attend to the buffer and to the packed past, joined by their log-sum-exp."""
         found = buffer_attention_lse(query, buffer.key, buffer.value, at, scaling, table)
         far, table = self.far.layers[layer], self._table(query)
         if far.key.shape[2]:
