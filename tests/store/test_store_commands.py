@@ -121,7 +121,7 @@ def test_info_finds_damage_and_rm_removes_only_stores(here, tmp_path: Path) -> N
     assert (code, "1 other files" in out) == (0, True)
     assert [f.name for f in store.iterdir()] == ["mine.txt"]
     code, _, err = here("rm", store)
-    assert (code, "is no store" in err) == (1, True)
+    assert (code, "is not an mmkv store" in err) == (1, True)
     for wrong in (("encode", "sample", "--append"), ("info", "--check")):
         assert here(*wrong)[0] == 2
 
