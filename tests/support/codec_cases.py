@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmkv.codecs import CODECS, Codec, PackedLayer, Part, make_codec
+from mmkv.codecs import Codec, PackedLayer, Part, make_codec
+from mmkv.codecs import registry as codec_registry
 from mmkv.kernels.pack import Form
 from mmkv.models.base import Shape
 
-PACKED = [name for name in CODECS if name != "fp16"]
+PACKED = list(codec_registry.PACKED)
 CPU = torch.device("cpu")
 
 
