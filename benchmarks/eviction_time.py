@@ -46,9 +46,9 @@ class Clocked(Thinning):
 class Forward:
     """Adds up the seconds of a stream's forwards."""
 
-    def __init__(self, ingest: StreamState) -> None:
+    def __init__(self, state: StreamState) -> None:
         self.seconds = 0.0
-        inner = ingest._forward
+        inner = state._forward
 
         def forward(*args: Any, **options: Any) -> Any:
             began = clock()
@@ -56,7 +56,7 @@ class Forward:
             self.seconds += clock() - began
             return done
 
-        ingest._forward = forward  # type: ignore[method-assign]
+        state._forward = forward  # type: ignore[method-assign]
 
 
 def run(

@@ -28,9 +28,10 @@ class Generation:
         prompt: the question as tokens.
         retriever: chooses blocks of the context, layer by layer.
         past: how the chosen ones are reached.
-        room: most tokens that will be generated.
+        room: most tokens that will be generated; 0: nothing will, and `logits` are not computed.
 
     Attributes:
+        logits: `[V]`, of the next token; known after `prefill`, new after each `step`.
         choices: what each layer chose; this and the others are known after `prefill`.
         foreseen: see `Answer`.
         timings: seconds of the prompt's pass, and of its stages.
@@ -55,7 +56,6 @@ class Generation:
         self._past = past
         self._room = room
         self._hook: hooks.AttentionHook | None = None
-        self._logits: Tensor | None = None
 
     def prefill(self, cancel: threading.Event | None = None) -> None:
         """Pass the prompt through the model; every layer chooses and reads on the way.
@@ -79,7 +79,10 @@ class Generation:
             )
             with runtime.lock.hold(cancel), torch.inference_mode():
                 started = time.perf_counter()
-                self._hidden = hooks.run(adapter.language_model, self.engine_pass, embeds)[-1]
+                hidden = hooks.run(adapter.language_model, self.engine_pass, embeds)
+                if self._room:
+                    self.logits: Tensor = adapter.lm_head(hidden[-1])
+                spent = time.perf_counter() - started
         except BaseException:
             self._hook.release()
             self._hook = None
@@ -87,29 +90,19 @@ class Generation:
         recorder = runtime.buffers.recorder if runtime.cuda_graphs else None
         self._decoding = Decoding(adapter, runtime.rotary, self.engine_pass, recorder)
         self.choices, self.foreseen = self.engine_pass.choices, self.engine_pass.foreseen
-        spent = time.perf_counter() - started
         self.timings = {"prefill": spent, **self.engine_pass.timings}
-
-    @property
-    def logits(self) -> Tensor:
-        """Logits `[V]` of the next token; the caller must hold the model's lock."""
-        if self._logits is None:
-            with torch.inference_mode():
-                self._logits = self.runtime.adapter.lm_head(self._hidden)
-        return self._logits
 
     def step(self, token: int) -> Tensor:
         """Return logits `[V]` after one more token; the next step may overwrite them."""
-        self._logits = self._decoding.step(token)
-        return self._logits
+        self.logits = self._decoding.step(token)
+        return self.logits
 
     def close(self) -> None:
         """Give the buffers back, and release the model and what was seen."""
         if self._hook is None:
             return
         self.runtime.buffers.release(self.engine_pass.buffers)
-        del self.context, self.retriever, self.engine_pass, self._past, self._decoding, self._hidden
-        self._logits = None
+        del self.context, self.retriever, self.engine_pass, self._past, self._decoding
         self._hook.release()
         self._hook = None
 

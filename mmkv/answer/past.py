@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
-from mmkv.answer.thinning import Chosen, thin_buffer
 from mmkv.archive import CachedBlock
 from mmkv.engine.decode_buffers import LayerBuffer
 from mmkv.kernels.buffer_attention import buffer_attention
@@ -15,7 +14,14 @@ Table = tuple[Tensor, Tensor]  # cosines and sines [n, R]
 
 
 class Past(ABC):
-    """What a `RetrievalPass` asks of the past."""
+    """What a `RetrievalPass` asks of the past.
+
+    Attributes:
+        keep: share of the loaded visual tokens that the answer is generated from, those that the
+            prompt attends to most; the prompt itself sees all of them.
+    """
+
+    keep: float = 1.0
 
     @property
     def outside(self) -> object:
@@ -50,30 +56,6 @@ class Past(ABC):
             `[1, n, H, D]`.
         """
 
-    def after_prompt(
-        self,
-        buffer: LayerBuffer,
-        length: int,
-        query: Tensor,
-        table: Table,
-        chosen: Chosen,
-        scaling: float,
-    ) -> int:
-        """Remove what the generated tokens need not see from a layer's buffer.
-
-        Args:
-            buffer: the layer's.
-            length: tokens in it.
-            query: the prompt's, before RoPE, `[H, n, D]`.
-            table: their rotation.
-            chosen: the retrieved tokens.
-            scaling: of the logits.
-
-        Returns:
-            how many tokens are left.
-        """
-        return length
-
 
 class Retrieved(Past):
     """The blocks that each layer chose, unpacked into its buffer (ReKV, arXiv 2503.00540).
@@ -84,7 +66,7 @@ class Retrieved(Past):
     """
 
     def __init__(self, keep: float = 1.0) -> None:
-        self._keep = keep
+        self.keep = keep
 
     def loaded(self, chosen: list[CachedBlock]) -> list[CachedBlock]:
         """Return all of them."""
@@ -101,17 +83,3 @@ class Retrieved(Past):
     ) -> Tensor:
         """Attend to the buffer alone."""
         return buffer_attention(query, buffer.key, buffer.value, at, scaling, table)
-
-    def after_prompt(
-        self,
-        buffer: LayerBuffer,
-        length: int,
-        query: Tensor,
-        table: Table,
-        chosen: Chosen,
-        scaling: float,
-    ) -> int:
-        """Thin the retrieved tokens to `keep`."""
-        if self._keep == 1:
-            return length
-        return thin_buffer(buffer, length, query, table, chosen, self._keep, scaling)

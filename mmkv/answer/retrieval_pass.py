@@ -16,7 +16,7 @@ from torch import Tensor
 from mmkv.answer.context import Context, block_positions
 from mmkv.answer.past import Past
 from mmkv.answer.retriever import LayerChoice, Retriever
-from mmkv.answer.thinning import Chosen
+from mmkv.answer.thinning import Chosen, thin_buffer
 from mmkv.archive import CachedBlock
 from mmkv.engine.decode_buffers import DecodeBuffers
 from mmkv.engine.rotary import Rotary
@@ -106,10 +106,9 @@ class RetrievalPass:
         buffer = self.buffers.layers[layer]
         rotate_write(key, value, table, buffer.key, buffer.value, at)
         out = self._past.attend(layer, query, buffer, at, table, scaling)
-        if isinstance(at, int):
-            length, position = self._next[layer]
-            chosen = self._chosen[layer]
-            left = self._past.after_prompt(buffer, length, query[0], table, chosen, scaling)
+        if isinstance(at, int) and self._past.keep < 1:
+            (length, position), chosen = self._next[layer], self._chosen[layer]
+            left = thin_buffer(buffer, length, query[0], table, chosen, self._past.keep, scaling)
             self._next[layer] = (left, position)
         return out
 

@@ -17,7 +17,7 @@ from mmkv.archive.reads import PageMemory, ReadCounts
 from mmkv.archive.sink import PageSink, PageSource
 from mmkv.archive.slabs import Slabs
 from mmkv.archive.snapshot import Packed, Snapshot
-from mmkv.archive.summaries import SummaryIndex
+from mmkv.archive.summaries import SummaryIndex, first_centre, rounded
 from mmkv.archive.summary_format import centre_of, facts, from_bytes, to_bytes
 from mmkv.archive.thinning import Thinning
 from mmkv.archive.timeline import BlockList, PageList, PageSize
@@ -72,6 +72,7 @@ class Archive:
         self._shape = shape
         self._handed = 0  # the first block that was not handed over to be written
         self._to_write: dict[int, Tensor] = {}  # summaries [L, m, H_kv, D] of blocks from there on
+        self._host_centre: list[Tensor] = []  # as `SummaryIndex.centre`, where that is elsewhere
         self._centre_noted = False  # whether the store has the summaries' centre
         self._packed = Packed(codec, shape, dtype, self._memory)
         self._bytes = 0  # of packed blocks not forgotten
@@ -140,13 +141,7 @@ class Archive:
         rows = [layer if layer.ndim == 4 else layer[:, None] for layer in summaries]
         kept = self._summaries.append(len(self), rows)
         if self.sink is not None and blocks:
-            if on_host is not None:
-                kept = self._summaries.rounded([layer.view(kept[0].shape) for layer in on_host])
-            stored = torch.stack([layer.cpu() for layer in kept], dim=1)  # [n, L, m, H_kv, D]
-            self._to_write.update(zip((b.index for b in blocks), stored, strict=True))
-        if self.sink is not None and blocks and not self._centre_noted:
-            self.sink.note(summaries=facts(self._summaries.centre))
-            self._centre_noted = True
+            self._keep_to_write(self.sink, blocks, kept, on_host)
         for block in blocks:
             self._blocks.add([block])
             if self._page_size.full(self._open(), self._thinning):
@@ -170,6 +165,7 @@ class Archive:
             page = stored.page
             if not self._summaries.centre:
                 centre = centre_of(store.meta["summaries"], self._shape)
+                self._host_centre = centre
                 pairs = zip(centre, devices, strict=True)
                 self._summaries.centre = [layer.to(device) for layer, device in pairs]
             if self._blocks.last is None:
@@ -250,6 +246,28 @@ class Archive:
         self._pages.add(page)
         self._blocks.replace([stripped(block) for block in blocks])
         self._bytes += sum(page.bytes_of(block.index) for block in blocks)
+
+    def _keep_to_write(
+        self,
+        sink: PageSink,
+        blocks: Sequence[CachedBlock],
+        kept: Sequence[Tensor],
+        on_host: Sequence[Tensor] | None,
+    ) -> None:
+        """Hold blocks' summaries in host memory until their page is handed over.
+
+        Args:
+            kept: as the index has them. on_host: as `append` got them.
+        """
+        if on_host is not None:  # rounded here too, so that nothing is fetched from a device
+            rows = [layer.view(kept[0].shape) for layer in on_host]
+            self._host_centre = self._host_centre or first_centre(rows)
+            kept = [rounded(*pair) for pair in zip(rows, self._host_centre, strict=True)]
+        stored = torch.stack([layer.cpu() for layer in kept], dim=1)  # [n, L, m, H_kv, D]
+        self._to_write.update(zip((b.index for b in blocks), stored, strict=True))
+        if not self._centre_noted:
+            sink.note(summaries=facts(self._host_centre or self._summaries.centre))
+            self._centre_noted = True
 
     def _hand_over(self) -> None:
         """Give the sink the pages that it does not have yet."""

@@ -45,18 +45,10 @@ class SummaryIndex:
         if not rows or not len(rows[0]):
             return []
         if not self.centre:
-            first = [layer[0, 0].float() for layer in rows]
-            self.centre = [layer.nan_to_num(0.0, 0.0, 0.0) for layer in first]
-        written = self.rounded(rows)
+            self.centre = first_centre(rows)
+        written = [rounded(*pair) for pair in zip(rows, self.centre, strict=True)]
         self.extend(at, written)
         return written
-
-    def rounded(self, rows: Sequence[Tensor]) -> list[Tensor]:
-        """What is kept of summaries, per layer `[n, m, H_kv, D]`, where they lie."""
-        return [
-            rounded(layer, centre.to(layer.device))
-            for layer, centre in zip(rows, self.centre, strict=True)
-        ]
 
     def extend(self, at: int, rows: Sequence[Tensor]) -> None:
         """Write what is rounded already; float16, less the centre."""
@@ -102,6 +94,11 @@ class SummaryIndex:
             for number, layer in held:
                 if number == oldest:
                     self.chunks[layer][number] = self.chunks[layer][number].cpu()
+
+
+def first_centre(rows: Sequence[Tensor]) -> list[Tensor]:
+    """The centre `[H_kv, D]` per layer, of a stream that begins with these summaries."""
+    return [layer[0, 0].float().nan_to_num(0.0, 0.0, 0.0) for layer in rows]
 
 
 def rounded(rows: Tensor, centre: Tensor) -> Tensor:

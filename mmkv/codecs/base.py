@@ -139,7 +139,7 @@ class Codec(ABC):
 
     def __repr__(self) -> str:
         inside = ", ".join(f"{k}={v!r}" for k, v in self.spec().items() if k != "name")
-        return f"<codec {self.name}: {inside}>"
+        return f"<codec {self.name}: {inside}>" if inside else f"<codec {self.name}>"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Codec) and self.spec() == other.spec()

@@ -32,7 +32,7 @@ class StreamState:
     """State of one stream's encoding.
 
     Args:
-        prefill: encodes.
+        frame_encoder: encodes.
         config: sizes and policies.
         codec: how the past is packed.
         store: where it is kept on disk, or None.
@@ -40,13 +40,13 @@ class StreamState:
 
     def __init__(
         self,
-        prefill: FrameEncoder,
+        frame_encoder: FrameEncoder,
         config: ResolvedConfig,
         codec: Codec,
         store: Store | None = None,
     ) -> None:
-        self.prefill = prefill
-        self.adapter = adapter = prefill.adapter
+        self.frame_encoder = frame_encoder
+        self.adapter = adapter = frame_encoder.adapter
         self.store = store
         self.archive = Archive(
             codec,
@@ -73,7 +73,7 @@ class StreamState:
     @property
     def timings(self) -> dict[str, float]:
         """Seconds spent so far per stage."""
-        return {**self.prefill.timings, "archive": self._archiving}
+        return {**self.frame_encoder.timings, "archive": self._archiving}
 
     @property
     def writing(self) -> bool:
@@ -205,17 +205,19 @@ class StreamState:
 
     def _blocks(self, frames: list[Frame]) -> list[Block]:
         assert self.grid is not None
-        blocks = self.prefill.blocks(frames, self.grid)
+        blocks = self.frame_encoder.blocks(frames, self.grid)
         if self.window is None:
             self._open(len(blocks[0]))
         return blocks
 
     def _forward(self, blocks: list[Block], *, keep: bool) -> tuple[EncodePass, list[CachedBlock]]:
         assert self.window is not None
-        return self.prefill.run(blocks, self.window, self.archive, self._first_seconds, keep=keep)
+        return self.frame_encoder.run(
+            blocks, self.window, self.archive, self._first_seconds, keep=keep
+        )
 
     def _open(self, tokens: int) -> None:
-        self.window = self.prefill.open(tokens)
+        self.window = self.frame_encoder.open(tokens)
         self.archive.window_tokens = self.window.local
         self._opened_for = tokens
 

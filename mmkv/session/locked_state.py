@@ -12,9 +12,9 @@ from mmkv.encode.resume import Frame
 from mmkv.encode.state import StreamState
 from mmkv.engine import hooks
 from mmkv.engine.fair_lock import FairLock
+from mmkv.engine.runtime import ModelRuntime
 
 if TYPE_CHECKING:
-    from mmkv.engine.runtime import ModelRuntime
     from mmkv.store.retention import Limits
 
 
@@ -25,12 +25,12 @@ class LockedStreamState:
         closed: whether `close` was called.
     """
 
-    def __init__(self, vlm: ModelRuntime, state: StreamState) -> None:
+    def __init__(self, runtime: ModelRuntime, state: StreamState) -> None:
         self.closed = False
-        self._vlm = vlm
+        self._runtime = runtime
         self._state = state
         self._lock = FairLock()
-        self._use = hooks.AttentionHook(vlm.adapter.language_model)
+        self._hook = hooks.AttentionHook(runtime.adapter.language_model)
 
     def begin(self, limits: Limits | None) -> None:
         """Bring a store's past into the stream.
@@ -59,7 +59,7 @@ class LockedStreamState:
             check_rising((seconds for seconds, _ in frames), None if span is None else span[1])
             ready: list[Frame] = [(s, as_tensor(f)) for s, f in frames]
             if ready:
-                with self._vlm.lock.hold(), torch.inference_mode():
+                with self._runtime.lock.hold(), torch.inference_mode():
                     self._state.push(ready)
 
     def context(self, recent_frames: int, since: float | None, until: float | None) -> Context:
@@ -70,10 +70,10 @@ class LockedStreamState:
         """
         with self._lock.hold():
             self.check_open()
-            with self._vlm.lock.hold(), torch.inference_mode():
+            with self._runtime.lock.hold(), torch.inference_mode():
                 if self._state.reading:
                     self._state.catch_up()
-                return capture(self._state, self._vlm.rotary, recent_frames, since, until)
+                return capture(self._state, self._runtime.rotary, recent_frames, since, until)
 
     def catch_up(self) -> None:
         """Read what is in the store by now, unless this stream writes it.
@@ -84,7 +84,7 @@ class LockedStreamState:
         with self._lock.hold():
             self.check_open()
             if self._state.reading:
-                with self._vlm.lock.hold(), torch.inference_mode():
+                with self._runtime.lock.hold(), torch.inference_mode():
                     self._state.catch_up()
 
     def flush(self) -> None:
@@ -113,7 +113,7 @@ class LockedStreamState:
             finally:
                 self.closed = True
                 self._state.archive.close()
-                self._use.release()
+                self._hook.release()
 
     def check_writable(self) -> None:
         """Raise ValueError if frames come from a store that another stream writes."""

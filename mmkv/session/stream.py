@@ -28,6 +28,7 @@ from mmkv.encode.frames import as_frames, as_times, check_rising
 from mmkv.encode.proxy import proxy_of
 from mmkv.encode.state import StreamState
 from mmkv.engine.devices import layer_devices
+from mmkv.engine.runtime import ModelRuntime
 from mmkv.engine.sampling import Sampling
 from mmkv.models.prompt import Template, Turn
 from mmkv.retrieval.text_image import TextImage
@@ -37,7 +38,6 @@ from mmkv.session.stats import Stats
 if TYPE_CHECKING:
     from mmkv.answer.find import Moment
     from mmkv.codecs import Codec
-    from mmkv.engine.runtime import ModelRuntime
     from mmkv.session.ask_every import AskEvery
     from mmkv.session.chat import Chat
     from mmkv.session.encode_source import Progress
@@ -70,10 +70,10 @@ class Stream:
         self._vectors: dict[int, Tensor] = {}  # of blocks, by the encoder
         proxy = proxy_of(config, runtime.adapter, template)
         salience = salience_of(codec, runtime.adapter, template, config.focus)
-        prefill = FrameEncoder(
+        frame_encoder = FrameEncoder(
             runtime.adapter, runtime.rotary, template.prefix, config, encoder, proxy, salience
         )
-        self._state = StreamState(prefill, config, codec, store)
+        self._state = StreamState(frame_encoder, config, codec, store)
         self._resident = None
         if config.resident:
             self._resident = ResidentPast(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from store_blocks import CPU, created, fill, kept_rows, resumed
+from store_blocks import CPU, block, created, fill, kept_rows, resumed, rows
 
 from mmkv.archive import archive, summaries
 from mmkv.archive.summaries import SummaryIndex
@@ -64,6 +64,19 @@ def test_a_centre_that_could_not_be_told_is_told_later(
         with pytest.raises(OSError, match="no room"):
             fill(kept, 0, 1)
     fill(kept, 0, 40)
+    kept.flush()
+    kept.close()
+    past = resumed(tmp_path / "kept").snapshot()
+    assert all(torch.equal(past.summaries(i, 0, 40), kept_rows(0, 40)[i]) for i in range(3))
+
+
+def test_what_is_stored_is_never_fetched_from_a_device(tmp_path: Path) -> None:
+    nowhere = torch.device("meta")  # whatever is fetched from it is an error
+    kept = created(tmp_path / "kept")
+    for at in range(0, 40, 4):
+        held = rows(at, at + 4)
+        there = [layer.to(nowhere) for layer in held]
+        kept.append([block(i) for i in range(at, at + 4)], there, held)
     kept.flush()
     kept.close()
     past = resumed(tmp_path / "kept").snapshot()

@@ -107,4 +107,4 @@ def test_thinned_pages_are_judged_and_read_too() -> None:
 
 def test_codecs_that_treat_all_alike_are_not_told() -> None:
     with opened(codec="fitted") as stream:
-        assert stream._state.prefill.salience is None
+        assert stream._state.frame_encoder.salience is None

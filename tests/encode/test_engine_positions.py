@@ -92,7 +92,7 @@ def test_blocks_stand_at_whole_positions_after_hours(family: str) -> None:
         assert last is not None
         assert last.origin.dtype == np.int64
         if family == "qwen2_5_vl":  # two positions a second, from the stream's first frame on
-            assert last.origin[0] - len(stream._state.prefill.prefix) == 2 * (10**6 + 1)
+            assert last.origin[0] - len(stream._state.frame_encoder.prefix) == 2 * (10**6 + 1)
         assert stream.ask("What?", max_new_tokens=2).as_of == 1e6 + 1.5
 
 

@@ -84,7 +84,7 @@ def test_mass_is_the_attention_of_a_clip_that_is_asked_about(family: str, evicti
     with opened(family, **settings, chunk_frames=4, window_frames=12) as stream:
         blocks = stream._state.archive.snapshot().blocks[: 4 // vlm.adapter.temporal_patch]
         mass = torch.cat([block.mass for block in blocks], dim=2)
-        prefix = stream._state.prefill.prefix
+        prefix = stream._state.frame_encoder.prefix
         proxy = proxy_of(stream.config, vlm.adapter, stream._template)
         frames, times = list(clip(FRAMES)[:4]), [0.0, 1.0, 2.0, 3.0]
         encoded = vlm.adapter.blocks(frames, times, stream._state.grid)
@@ -119,16 +119,16 @@ def test_mass_is_the_attention_of_a_clip_that_is_asked_about(family: str, evicti
 def test_policies_that_look_at_nothing_run_no_text() -> None:
     for eviction in ("temporal", "random", "diverse"):
         with opened("llava_onevision", keep_ratio=0.5, eviction=eviction) as stream:
-            assert stream._state.prefill.proxy is None
+            assert stream._state.frame_encoder.proxy is None
             assert stream._state.archive.last.mass is None
     with opened("llava_onevision", focus="the door") as stream:
-        assert stream._state.prefill.proxy is None
+        assert stream._state.frame_encoder.proxy is None
 
 
 def test_a_policy_after_temporal_is_observed_as_by_itself() -> None:
     with opened("llava_onevision", keep_ratio=0.5, eviction="temporal+text-prior") as stream:
-        assert stream._state.prefill.proxy is not None
-        assert stream._state.prefill.proxy._observes == ALL_TEXT
+        assert stream._state.frame_encoder.proxy is not None
+        assert stream._state.frame_encoder.proxy._observes == ALL_TEXT
 
 
 def test_mass_adds_up_to_the_queries() -> None:

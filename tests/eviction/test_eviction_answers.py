@@ -25,7 +25,7 @@ def test_an_answer_sees_every_kept_token_where_the_whole_stream_has_it(family: s
     with opened(family) as thin, opened(family, keep_ratio=1.0) as whole:
         blocks = thin._state.archive.snapshot().blocks[: -2 // thin._runtime.adapter.temporal_patch]
         old = sum(block.tokens for block in blocks)
-        sinks = len(thin._state.prefill.prefix)
+        sinks = len(thin._state.frame_encoder.prefix)
         for layer, (got, want) in enumerate(zip(buffers(thin), buffers(whole), strict=True)):
             left = kept_places(thin, layer, blocks)
             assert left.shape[1] < 0.8 * old
@@ -88,7 +88,7 @@ def test_a_retrieved_frame_brings_its_keyframe() -> None:
             shown = {chosen, page.keyframe}
             tokens = sum(page.lengths[i - page.first] for i in shown)
             recent = sum(b.tokens for b in stream._state.archive.snapshot().blocks[-2:])
-            sinks = len(stream._state.prefill.prefix)
+            sinks = len(stream._state.frame_encoder.prefix)
             assert reply._generation.engine_pass.before[layer] == sinks + tokens + recent
         reply.finish()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 import tomllib
@@ -45,3 +46,23 @@ def test_licence_is_the_full_apache_text() -> None:
     text = (ROOT / "LICENSE").read_text()
     assert "Version 2.0, January 2004" in text
     assert "END OF TERMS AND CONDITIONS" in text
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [
+        ("mmkv", "Answer AskEvery CacheConfig Chat Eviction Feed FrameRef Frames Merge Moment "
+         "Progress Reply Stats StoreError Stream TextImage VideoLM load __version__"),
+        ("mmkv.answer", "Answer FrameRef"),
+        ("mmkv.archive", "Archive PageSize Snapshot"),
+        ("mmkv.codecs", "CODECS Codec PackedLayer Part bits_per_element from_spec make_codec"),
+        ("mmkv.config", "CacheConfig"),
+        ("mmkv.eviction", "ALL_TEXT EVICTIONS Eviction Frames make_eviction"),
+        ("mmkv.merging", "MERGINGS Merge make_merge"),
+        ("mmkv.retrieval.text_image", "TextImage"),
+        ("mmkv.store", "DamageError Store StoreError StoreMismatchError remove"),
+    ],
+)  # fmt: skip
+def test_public_names_are_where_they_were(module: str, names: str) -> None:
+    found = importlib.import_module(module)
+    assert [name for name in names.split() if not hasattr(found, name)] == []

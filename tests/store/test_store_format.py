@@ -32,6 +32,7 @@ from store_blocks import (
 )
 
 from mmkv.store import Store, StoreError, StoreMismatchError
+from mmkv.store.files import DataFile
 from mmkv.store.retention import Limits
 
 
@@ -300,3 +301,20 @@ def test_data_reaches_the_disk_before_the_index_names_it(
     writer.flush()
     assert done[-5:] == ["data", "index", "sync data", "sync index", "index"]
     writer.close()
+
+
+def test_the_writer_reads_back_nothing_of_what_it_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object) -> bytes:
+        raise AssertionError("read")
+
+    writer = created(tmp_path / "s")
+    fill(writer, 0, 5)
+    writer.flush()
+    with monkeypatch.context() as patch:
+        patch.setattr(DataFile, "bytes", refuse)
+        fill(writer, 5, 30)
+        writer.flush()
+    writer.close()
+    check(resumed(tmp_path / "s").snapshot(), 0, 30)

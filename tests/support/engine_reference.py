@@ -95,10 +95,10 @@ class SlowPass:
 @torch.inference_mode()
 def slow_stream(stream: mmkv.Stream, frames: Tensor, times: list[float]) -> Tensor:
     """Keys before RoPE and values `[L, 2, H_kv, T, D]` of a stream's blocks, all in one forward."""
-    adapter, ingest = stream._runtime.adapter, stream._state
-    prefix = ingest.prefill.prefix
-    blocks = adapter.blocks(list(frames), times, ingest.grid)
-    archived = ingest.archive.snapshot().blocks
+    adapter, state = stream._runtime.adapter, stream._state
+    prefix = state.frame_encoder.prefix
+    blocks = adapter.blocks(list(frames), times, state.grid)
+    archived = state.archive.snapshot().blocks
     opening = np.broadcast_to(np.arange(len(prefix)), (adapter.axes, len(prefix)))
     places = [b.layout.offsets + b.origin[:, None] for b in archived]
     slow = SlowPass(stream, np.concatenate([opening, *places], axis=1))
