@@ -116,6 +116,14 @@ def test_bgr_frames_are_turned_round(stream: mmkv.Stream) -> None:
         assert torch.equal(archived_kv(stream), archived_kv(other))
 
 
+def test_a_late_time_that_does_not_rise_refuses_all_frames_of_the_call() -> None:
+    frames = np.zeros((20, 24, 24, 3), dtype=np.uint8)
+    with small_vlm("llava_onevision").stream() as stream:
+        with pytest.raises(ValueError, match="times must rise"):
+            stream.feed(frames, [*range(18), 3.0, 19.0])  # in the third chunk
+        assert stream.stats().frames == 0
+
+
 @pytest.mark.parametrize(
     ("times", "message"),
     [
