@@ -45,7 +45,7 @@ def exact_answers(stream: mmkv.Stream, questions: Sequence[Question]) -> list[in
     lengths = [len(e) for e in embeds]
     batch = BatchPass(context, vlm.rotary, words, lengths, sizes.retrieve_frames, sizes.neighbours)
     with hooks.attached(adapter.language_model):
-        hidden = hooks.run(adapter.language_model, batch, torch.cat(embeds))
+        hidden = hooks.run(adapter, batch, torch.cat(embeds))
     found = []
     for states, begin, target in zip(hidden.split(lengths), begins, targets, strict=True):
         likeliest = adapter.lm_head(states[begin:]).argmax(dim=-1).tolist()

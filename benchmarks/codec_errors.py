@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mmkv.codecs import Codec, Part, bits_per_element, make_codec
-from mmkv.models.base import Shape
+from mmkv.models.layers import Shape
 
 BLOCK, PAGE = 16, 64  # tokens
 KINDS_OF_NOISE = ("gaussian", "biased", "laplace")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import groupby
 from typing import Any, ClassVar
 
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mmkv.models.grid import Grid
+from mmkv.models.layers import Layer, Shape, global_layers, read_layers, shape_of
 from mmkv.models.preprocess import Preprocess, fit_frames
 
 _PIXELS_AT_ONCE = 1 << 24
@@ -64,23 +66,6 @@ class Block:
 
     def __len__(self) -> int:
         return int(self.embeds.shape[0])
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """Sizes of the language model that the cache is built from.
-
-    Attributes:
-        layers: decoder layers.
-        heads: query heads.
-        kv_heads: key-value heads.
-        head_dim: elements of one head.
-    """
-
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
 
 
 class VideoModel(ABC):
@@ -145,14 +130,20 @@ class VideoModel(ABC):
         """The module that turns hidden states into logits."""
         return self.model.get_output_embeddings()
 
-    @property
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """The decoder's layers: what each keeps of the past."""
+        return read_layers(self.text_config)
+
+    @cached_property
+    def global_layers(self) -> tuple[int, ...]:
+        """Numbers of the layers whose keys and values are archived; others keep a state."""
+        return tuple(global_layers(self.layers))
+
+    @cached_property
     def shape(self) -> Shape:
-        """Layers, heads, key-value heads and head size."""
-        text = self.text_config
-        head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        return Shape(
-            text.num_hidden_layers, text.num_attention_heads, text.num_key_value_heads, head_dim
-        )
+        """How many global layers there are, their heads, key-value heads and head size."""
+        return shape_of(self.layers)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -54,7 +54,7 @@ class Qwen3VL(QwenVision):
 
     def frequency_axis(self, frequencies: int) -> Tensor:
         """Return axes interleaved: time, row, column, time, and so on."""
-        sections = self.text_config.rope_parameters.get("mrope_section", [24, 20, 20])
+        sections = self.language_model.rotary_emb.mrope_section
         axis = torch.zeros(frequencies, dtype=torch.long)
         for which in (1, 2):
             axis[which : sections[which] * 3 : 3] = which

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from mmkv.models.base import VideoModel
 from mmkv.models.llava_onevision import LlavaOnevision
 from mmkv.models.qwen2_5_vl import Qwen25VL
+from mmkv.models.qwen3_5 import Qwen35
 from mmkv.models.qwen3_vl import Qwen3VL
 
-FAMILIES: tuple[type[VideoModel], ...] = (LlavaOnevision, Qwen25VL, Qwen3VL)
+FAMILIES: tuple[type[VideoModel], ...] = (LlavaOnevision, Qwen25VL, Qwen3VL, Qwen35)
 
 
 def adapter_for(architectures: Sequence[str]) -> tuple[type[VideoModel], str]:

@@ -54,7 +54,7 @@ def bandwidth(sizes: Sizes, state: dict[str, float]) -> float:
 def packing(sizes: Sizes, state: dict[str, float]) -> Iterator[Row]:
     from mmkv.codecs import make_codec
     from mmkv.kernels.pack import triton
-    from mmkv.models.base import Shape
+    from mmkv.models.layers import Shape
 
     pages = 2 if sizes.dry else 128
     lengths = [sizes.group // 4] * 4

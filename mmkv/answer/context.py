@@ -11,6 +11,7 @@ from torch import Tensor
 from mmkv.archive import CachedBlock, Snapshot
 from mmkv.encode.state import StreamState
 from mmkv.encode.thumbnails import SIDE
+from mmkv.engine.carry import Carry
 from mmkv.engine.rotary import Rotary
 
 
@@ -30,6 +31,8 @@ class Context:
         anchor: origin `[A]` at which the recent blocks (or the next one) stand.
         sinks: per layer keys before RoPE and values, `[1, H_kv, s, D]`.
         seconds: time of the newest frame seen.
+        carry: state of the layers without keys and values after that frame, this question's own;
+            None where the model has none.
         thumbnails: whether frames have small pictures.
     """
 
@@ -40,6 +43,7 @@ class Context:
     anchor: np.ndarray
     sinks: list[tuple[Tensor, Tensor]]
     seconds: float
+    carry: Carry | None = None
     thumbnails: bool = False
 
     def thumbnail(self, block: CachedBlock) -> bytes | None:
@@ -71,7 +75,7 @@ def capture(
     low = float("-inf") if since is None else since
     high = float("inf") if until is None else until
     pending = state.pending[-1][0] if state.pending else float("-inf")
-    tail: list[CachedBlock] = []
+    peeked, tail = None, list[CachedBlock]()
     if state.pending and low <= pending <= high:
         peeked = state.peek()
         tail = peeked[1] if peeked else []
@@ -97,6 +101,7 @@ def capture(
         anchor=anchor,
         sinks=[_sinks(layer.sink_key, layer.sink_value, layer.key) for layer in window.layers],
         seconds=(tail or inside)[-1].seconds[1],
+        carry=peeked[0].carry if peeked else state.carry_after(inside[-1]),
         thumbnails=state.thumbnails,
     )
 

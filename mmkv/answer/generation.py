@@ -68,6 +68,7 @@ class Generation:
         self._hook = hooks.AttentionHook(adapter.language_model)
         try:
             embeds, words = prompt_input(adapter, self.prompt)
+            buffers = runtime.buffers.acquire()
             self.engine_pass = RetrievalPass(
                 self.context,
                 runtime.rotary,
@@ -75,11 +76,12 @@ class Generation:
                 self.retriever,
                 self._past,
                 self._room,
-                runtime.buffers.acquire(),
+                buffers,
             )
             with runtime.lock.hold(cancel), torch.inference_mode():
                 started = time.perf_counter()
-                hidden = hooks.run(adapter.language_model, self.engine_pass, embeds)
+                buffers.take(self.context.carry)
+                hidden = hooks.run(adapter, self.engine_pass, embeds, buffers.carry)
                 if self._room:
                     self.logits: Tensor = adapter.lm_head(hidden[-1])
                 spent = time.perf_counter() - started

@@ -27,7 +27,7 @@ from mmkv.codecs import Codec
 from mmkv.codecs.packed import PackedCodec
 from mmkv.codecs.packer import ChannelPacker
 from mmkv.kernels.packed_attention import PackedHistory, compact
-from mmkv.models.base import Shape
+from mmkv.models.layers import Shape
 
 _AT_ONCE = 64  # pages copied together
 

@@ -13,7 +13,7 @@ from mmkv.archive.pages import Page
 from mmkv.codecs.packer import ChannelPacker
 from mmkv.kernels.pack import Form
 from mmkv.kernels.packed_attention import Compact, PackedHistory, resident_keys, resident_values
-from mmkv.models.base import Shape
+from mmkv.models.layers import Shape
 
 
 @dataclass(frozen=True, slots=True)

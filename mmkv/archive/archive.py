@@ -22,7 +22,7 @@ from mmkv.archive.summary_format import centre_of, facts, from_bytes, to_bytes
 from mmkv.archive.thinning import Thinning
 from mmkv.archive.timeline import BlockList, PageList, PageSize
 from mmkv.codecs import Codec
-from mmkv.models.base import Shape
+from mmkv.models.layers import Shape
 
 log = logging.getLogger("mmkv.archive")
 

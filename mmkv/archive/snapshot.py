@@ -18,7 +18,7 @@ from mmkv.archive.summaries import Summaries
 from mmkv.archive.timeline import page_of
 from mmkv.codecs import Codec, Part
 from mmkv.kernels.rotate_write import rotate_write
-from mmkv.models.base import Shape
+from mmkv.models.layers import Shape
 
 Table = tuple[Tensor, Tensor]  # cosines and sines
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmkv.models.base import Shape
+from mmkv.models.layers import Shape
 
 KINDS = ("float16",)
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mmkv.kernels.rotate_write import rotate_write
-from mmkv.models.base import Shape
+from mmkv.models.layers import Shape
 
 KINDS = ("keys", "values")
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmkv.codecs.base import Codec, PackedLayer, Part, check_input, to_numpy, to_tensor
 from mmkv.kernels.common.naive import rotate
-from mmkv.models.base import Shape
+from mmkv.models.layers import Shape
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 

@@ -15,7 +15,7 @@ from mmkv.codecs.packer import ChannelPacker, Packed, Packer, at_once
 from mmkv.codecs.settings import Settings
 from mmkv.kernels.pack import Form
 from mmkv.kernels.token_pack import block_bytes, pack_tokens, unpack_tokens
-from mmkv.models.base import Shape
+from mmkv.models.layers import Shape
 
 _HALF = torch.finfo(torch.float16)
 

@@ -19,7 +19,7 @@ from mmkv.codecs.base import KINDS, Codec, PackedLayer, Part, check_input
 from mmkv.codecs.packer import ChannelPacker, Packer
 from mmkv.codecs.settings import Settings
 from mmkv.kernels.pack import Form
-from mmkv.models.base import Shape
+from mmkv.models.layers import Shape
 
 # sums of squares of larger numbers, also after a transform, can overflow float32
 _LARGEST = 1e16

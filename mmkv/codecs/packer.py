@@ -19,7 +19,7 @@ from mmkv.codecs.base import Part
 from mmkv.kernels.pack import Fit, Form, Params, pack
 from mmkv.kernels.unpack_rotate import unpack_rotate
 from mmkv.kernels.widen import widen
-from mmkv.models.base import Shape
+from mmkv.models.layers import Shape
 
 _LISTED = 2  # words whose high part is below this ask for an exact centre
 # elements packed at a time: few enough to stay in a processor's caches, and on a GPU in its L2

@@ -22,7 +22,7 @@ from mmkv.codecs.settings import (
 )
 from mmkv.codecs.stp import Stp
 from mmkv.codecs.vidkv import VidKV
-from mmkv.models.base import Shape
+from mmkv.models.layers import Shape
 from mmkv.registry import Registry
 
 PACKED: Registry[PackedCodec] = Registry("codec", (Fitted, VidKV, Stp, Kivi))

@@ -16,7 +16,7 @@ from mmkv.codecs.base import Part
 from mmkv.codecs.packed import PackedCodec
 from mmkv.codecs.packer import ChannelPacker, Packed, Packer
 from mmkv.codecs.settings import Settings
-from mmkv.models.base import Shape
+from mmkv.models.layers import Shape
 
 _SHARE = 0.2
 _SIZE = np.dtype("<u4")

@@ -14,7 +14,7 @@ from mmkv.eviction.none import Nothing
 from mmkv.eviction.registry import DEFAULT, make_eviction
 from mmkv.merging.none import NoMerge
 from mmkv.merging.registry import make_merge
-from mmkv.models.base import Shape
+from mmkv.models.layers import Shape
 from mmkv.retrieval.registry import EXTERNAL, SCORES, UNIFORM
 
 # what selects and shapes a codec; named as in `make_codec`

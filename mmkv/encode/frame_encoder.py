@@ -129,7 +129,7 @@ class FrameEncoder:
         embeds = torch.cat([b.embeds for b in blocks])
         masses = None
         if self.proxy is None or not keep:
-            hooks.run(adapter.language_model, encode, embeds, **extras)
+            hooks.run(adapter, encode, embeds, encode.carry, **extras)
         else:
             masses = encode_observed(self.proxy, encode, window, positions, embeds, extras)
         for device in {layer.key.device for layer in window.layers}:

@@ -10,6 +10,7 @@ from mmkv.archive import CachedBlock
 from mmkv.config.resolved import ResolvedConfig
 from mmkv.encode.window import EncodePass, Window
 from mmkv.engine import hooks
+from mmkv.engine.carry import new_carry
 from mmkv.engine.devices import layer_devices
 from mmkv.engine.rotary import Rotary
 from mmkv.models.base import Block, VideoModel
@@ -27,11 +28,14 @@ def open_window(
     chunk = max(1, -(-config.chunk_frames // patch)) * (tokens + _SLACK)
     chunk = max(chunk, len(prefix))
     devices = layer_devices(adapter)
-    window = Window(adapter.shape, rotary, devices, adapter.dtype, local, chunk, adapter.advances)
+    carry = new_carry(adapter.layers)
+    window = Window(
+        adapter.shape, rotary, devices, adapter.dtype, local, chunk, adapter.advances, carry
+    )
     if prefix:
         positions = np.broadcast_to(np.arange(len(prefix)), (adapter.axes, len(prefix)))
         opening = EncodePass(window, positions, sinks=True)
-        hooks.run(adapter.language_model, opening, adapter.embed_text(prefix))
+        hooks.run(adapter, opening, adapter.embed_text(prefix), opening.carry)
         opening.commit()
     return window
 

@@ -78,15 +78,35 @@ class ObservedPass:
             [base + np.arange(sinks), positions, start + np.arange(text)], axis=1
         )
         self._tables: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        self._chunk: list[tuple[Tensor, Tensor, Tensor]] = []  # per layer, where text comes later
         self.masses: list[Tensor] = []
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float
     ) -> Tensor:
-        """Attend as the chunk's own pass, then as the text, and add to `masses`."""
+        """Attend as the chunk's own pass, then as the text, and add to `masses`.
+
+        Chunk and text come in one forward or, where layers carry a state that the text must not
+        change, in two.
+        """
+        n, text = self._n, self._text
+        if query.shape[2] == n + text:
+            own = (query[:, :, :n], key[:, :, :n], value[:, :, :n])
+            out = self._encode.attend(layer, *own, scaling)
+            return torch.cat([out, self._say(layer, query, key, value, scaling)], dim=1)
+        if layer == len(self._chunk):
+            self._chunk.append((query, key, value))
+            return self._encode.attend(layer, query, key, value, scaling)
+        before = self._chunk[layer]
+        query, key, value = (
+            torch.cat([old, new], dim=2)
+            for old, new in zip(before, (query, key, value), strict=True)
+        )
+        return self._say(layer, query, key, value, scaling)
+
+    def _say(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """Attend as the text, which is the end of these tokens, and add to `masses`."""
         n, text, rows = self._n, self._text, self._rows
-        own = (query[:, :, :n], key[:, :, :n], value[:, :, :n])
-        out = self._encode.attend(layer, *own, scaling)
         ring = self._window.layers[layer]
         cos, sin = self._table(key)
         sinks, total = len(cos) - n - text, len(cos)
@@ -103,7 +123,7 @@ class ObservedPass:
         table = (cos[first:], sin[first:])
         mass = attention_mass(query[0, :, -rows:], seen_key[0], scaling, first, table)
         self.masses.append(mass[:, before - n : before])
-        return torch.cat([out, said], dim=1)
+        return said
 
     def _table(self, like: Tensor) -> tuple[Tensor, Tensor]:
         if like.device not in self._tables:
@@ -120,7 +140,7 @@ def encode_observed(
     embeds: Tensor,
     extras: dict[str, Any],
 ) -> Tensor:
-    """Run a chunk's forward with the text after it.
+    """Run a chunk's forward with the text after it; the text leaves no trace in the stream.
 
     Args:
         proxy: the text.
@@ -134,11 +154,15 @@ def encode_observed(
         the attention that the chunk's tokens got, float32 `[L, H_kv, n]` on the CPU.
     """
     text = proxy.embeds
-    visual = extras.get("visual_pos_masks")
-    if visual is not None:
-        extras = {**extras, "visual_pos_masks": F.pad(visual, (0, len(text)))}
     run = proxy.observe(encode, window, positions)
-    hooks.run(proxy.adapter.language_model, run, torch.cat([embeds, text]), **extras)
+    if encode.carry is None:
+        visual = extras.get("visual_pos_masks")
+        if visual is not None:
+            extras = {**extras, "visual_pos_masks": F.pad(visual, (0, len(text)))}
+        hooks.run(proxy.adapter, run, torch.cat([embeds, text]), **extras)
+    else:
+        hooks.run(proxy.adapter, run, embeds, encode.carry, **extras)
+        hooks.run(proxy.adapter, run, text, encode.carry.fork())
     return torch.stack([mass.cpu() for mass in run.masses])
 
 

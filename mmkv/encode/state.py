@@ -18,6 +18,7 @@ from mmkv.encode import resume
 from mmkv.encode.frame_encoder import FrameEncoder, frame_after
 from mmkv.encode.resume import Frame, StreamHeader
 from mmkv.encode.window import EncodePass, Window
+from mmkv.engine.carry import Carry
 from mmkv.engine.devices import layer_devices
 from mmkv.models.base import Block
 from mmkv.models.grid import Grid
@@ -202,6 +203,11 @@ class StreamState:
             self.adapter.temporal_patch - len(self.pending)
         )
         return self._forward(self._blocks(padded), keep=False)
+
+    def carry_after(self, block: CachedBlock) -> Carry | None:
+        """Return the state after a block, a question's own; None where the model has none."""
+        assert self.window is not None
+        return None if self.window.carry is None else self.window.carry.fork()
 
     def _blocks(self, frames: list[Frame]) -> list[Block]:
         assert self.grid is not None

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from mmkv.encode.summarizer import Summarizer
+from mmkv.engine.carry import Carry
 from mmkv.engine.rotary import Rotary
 from mmkv.kernels.rotate_write import rotate_write
 from mmkv.kernels.window_attention import Chunk, window_attention
-from mmkv.models.base import Shape
+from mmkv.models.layers import Shape
 
 
 @dataclass(slots=True)
@@ -51,11 +52,13 @@ class Window:
         local: tokens a query looks back.
         chunk: most tokens in one forward.
         advances: per axis, whether positions grow along it.
+        carry: state before the first token of layers that have no keys and values; None: all have.
 
     Attributes:
         seen: tokens committed so far.
         sinks: how many of the first ones are sinks.
         far_distance: at which they are seen from outside the window, once that is known.
+        carry: state after the last committed token; a pass that changes it works on a fork.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Window:
         local: int,
         chunk: int,
         advances: tuple[bool, ...],
+        carry: Carry | None = None,
     ) -> None:
         self.local = local
         self.chunk = chunk
@@ -75,6 +79,7 @@ class Window:
         self.sinks = 0
         self.whole = 0  # from this token on the ring holds what was encoded
         self.rotary = rotary
+        self.carry = carry
         self.advances = np.array(advances)[:, None]
         self.far_distance: int | None = None
         self.hole = 0  # a token before this one may be missing: a store lost it
@@ -158,6 +163,9 @@ class EncodePass:
         archive: host tensor `[L, 2, H_kv, n, D]` to fill with keys before RoPE and values, or None.
         summarize: what of each block's keys is kept for finding it, or None.
         stored: whether these summaries are also needed in host memory, to be stored.
+
+    Attributes:
+        carry: the window's state, forked; after the pass, that after the chunk.
     """
 
     def __init__(
@@ -178,6 +186,7 @@ class EncodePass:
         self._stored = stored
         self.summaries: list[Tensor] = []
         self.summaries_on_host: list[Tensor] = []  # where the others are not there anyway
+        self.carry = None if window.carry is None else window.carry.fork()
         self._start = window.seen
         self._n = positions.shape[1]
         edge = window.local - 1 - self._start
@@ -214,6 +223,7 @@ class EncodePass:
     def commit(self) -> None:
         """Make the chunk part of the stream. Otherwise the next chunk takes its place."""
         self._window.seen += self._n
+        self._window.carry = self.carry
         if self._sinks:
             self._window.sinks = self._n
 

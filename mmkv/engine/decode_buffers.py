@@ -15,10 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmkv.engine.carry import Carry
 from mmkv.engine.cuda_graph import Recorder, recorder_for, weight_places
 from mmkv.engine.rotary import Rotary
 from mmkv.kernels.rotate_write import rotate_write, tokens_of
-from mmkv.models.base import Shape, VideoModel
+from mmkv.models.base import VideoModel
+from mmkv.models.layers import Shape
 
 _PIECE = 256  # tokens by which buffers on a GPU grow, so that the next answer fits them too
 _IDLE = 1  # sets of buffers kept while no answer has them
@@ -72,6 +74,8 @@ class DecodeBuffers:
         weights: where the model's weights were when the buffers were made, if steps are recorded;
             see `weight_places`.
         lengths: tokens in each layer's buffer.
+        carry: state of the layers without keys and values, after the newest token; None where the
+            model has none.
     """
 
     def __init__(
@@ -92,6 +96,7 @@ class DecodeBuffers:
         self.recorded_for: object = None
         self.weights: object = None
         self.lengths: list[int] = []
+        self.carry: Carry | None = None
         self._clocks: dict[torch.device, Clock] = {}
         self._rows: list[tuple[Clock, int, Tensor]] = []
         for device in devices:
@@ -106,7 +111,14 @@ class DecodeBuffers:
     @property
     def nbytes(self) -> int:
         """Bytes of the buffers."""
-        return sum(layer.key.nbytes + layer.value.nbytes for layer in self.layers)
+        held = sum(layer.key.nbytes + layer.value.nbytes for layer in self.layers)
+        return held + (0 if self.carry is None else self.carry.nbytes)
+
+    def take(self, carry: Carry | None) -> None:
+        """Begin from a state, which becomes the buffers' own; it must not be used any more."""
+        if self.carry is None or carry is None or not self.carry.load(carry):
+            self.carry = carry
+            self.replay = self.recorded_for = None
 
     def reserve(self, layer: int, tokens: int, keep: int = 0) -> LayerBuffer:
         """Return a layer's buffer with room for so many tokens; the first `keep` stay."""
@@ -163,6 +175,9 @@ class DecodeBuffers:
         for layer in self.layers:
             layer.key.zero_()
             layer.value.zero_()
+        if self.carry is not None:
+            for state in self.carry.tensors():
+                state.zero_()
         if self.recorded_for is not None:
             self.replay = self.recorded_for = None
 

@@ -70,7 +70,9 @@ class Decoding:
         """Run one step; all that changes between steps is in the buffers' tensors."""
         buffers, model = self._pass.buffers, self._adapter.language_model
         buffers.tick(self._rotary)
-        hidden = hooks.run(model, self._pass, model.embed_tokens(buffers.token))
+        hidden = hooks.run(
+            self._adapter, self._pass, model.embed_tokens(buffers.token), buffers.carry
+        )
         logits: Tensor = self._adapter.lm_head(hidden[-1])
         buffers.advance()
         return logits

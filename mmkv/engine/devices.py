@@ -8,11 +8,11 @@ from mmkv.models.base import VideoModel
 
 
 def layer_devices(adapter: VideoModel) -> list[torch.device]:
-    """Return the device of each layer's keys, also where accelerate offloads the weights."""
+    """Return the device of each global layer's keys, also where accelerate offloads the weights."""
     devices = []
-    for layer in adapter.language_model.layers:
-        weight = layer.self_attn.k_proj.weight
-        device = weight.device
+    for index in adapter.global_layers:
+        layer = adapter.language_model.layers[index]
+        device = next(layer.parameters()).device
         hook = getattr(layer, "_hf_hook", None)  # none where a model has no weights at all
         if device.type == "meta" and hook is not None:
             device = torch.device(hook.execution_device)

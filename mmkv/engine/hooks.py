@@ -11,13 +11,16 @@ import sys
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+
+from mmkv.engine.carry import Carry
+from mmkv.models.base import VideoModel
 
 NAME = "mmkv"
 
@@ -37,7 +40,7 @@ class Pass(Protocol):
         """Compute the attention of one layer.
 
         Args:
-            layer: its number.
+            layer: its ordinal among the global layers.
             query: `[1, H, n, D]`, before RoPE.
             key: `[1, H_kv, n, D]`, before RoPE.
             value: `[1, H_kv, n, D]`.
@@ -46,6 +49,19 @@ class Pass(Protocol):
         Returns:
             `[1, n, H, D]`.
         """
+
+
+class _ByOrdinal:
+    """A pass that is called with the numbers of layers instead of the ordinals of global ones."""
+
+    def __init__(self, layers: Sequence[int], engine_pass: Pass) -> None:
+        self._ordinals = {layer: ordinal for ordinal, layer in enumerate(layers)}
+        self._pass = engine_pass
+
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float
+    ) -> Tensor:
+        return self._pass.attend(self._ordinals[layer], query, key, value, scaling)
 
 
 class _Attached:
@@ -83,21 +99,37 @@ class AttentionHook:
             _detach_abandoned()
 
 
-def run(language_model: Any, engine_pass: Pass, embeds: Tensor, **extras: Any) -> Tensor:
+def run(
+    adapter: VideoModel,
+    engine_pass: Pass,
+    embeds: Tensor,
+    carry: Carry | None = None,
+    **extras: Any,
+) -> Tensor:
     """Run the language model over `embeds` `[n, D]` with this pass's attention.
+
+    Args:
+        adapter: the model.
+        engine_pass: computes the attention of the global layers, whose ordinals it gets.
+        embeds: input embeddings.
+        carry: state of the other layers, which is brought up to the last token; None where the
+            model has only global layers.
+        extras: what else the model needs of these tokens.
 
     Returns:
         last hidden states `[n, D]`.
     """
+    if carry is not None:
+        extras["cache"] = carry.cache
     token = _inside.set(True)
     try:
         # the pass has its own angles; these only keep stock code from inferring packed sequences
         order = torch.arange(embeds.shape[0], device=embeds.device)[None]
-        output = language_model(
+        output = adapter.language_model(
             inputs_embeds=embeds[None],
             position_ids=order,
             use_cache=False,
-            mmkv=engine_pass,
+            mmkv=_ByOrdinal(adapter.global_layers, engine_pass),
             **extras,
         )
         return output.last_hidden_state[0]

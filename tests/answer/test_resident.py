@@ -80,7 +80,7 @@ def logits(stream: Any, slow: bool, **span: Any) -> Tensor:
     one_pass = RetrievalPass(context, vlm.rotary, words, retriever, past, 8, buffers)
     decoding = Decoding(adapter, vlm.rotary, one_pass, None)
     with hooks.attached(adapter.language_model):
-        rows = adapter.lm_head(hooks.run(adapter.language_model, one_pass, embeds))
+        rows = adapter.lm_head(hooks.run(adapter, one_pass, embeds))
         return torch.cat([rows, *(decoding.step(token)[None] for token in (5, 9))])
 
 

@@ -23,7 +23,7 @@ from mmkv.kernels.pack import Form, Params
 from mmkv.kernels.pack.form import tables
 from mmkv.kernels.pack.naive import code_groups
 from mmkv.kernels.packed_attention import Compact, compact, history, resident_keys
-from mmkv.models.base import Shape
+from mmkv.models.layers import Shape
 
 FORMS = (Form(2, 16, "hadamard"), Form(3), Form(16, 16), Form(4))
 HEADS, TOKENS, DIM = 2, 16, 32

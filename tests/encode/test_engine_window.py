@@ -13,7 +13,7 @@ from small_models import FAMILIES, clip, small_vlm
 import mmkv
 from mmkv.encode.window import EncodePass, Window
 from mmkv.kernels.window_attention import naive
-from mmkv.models.base import Shape
+from mmkv.models.layers import Shape
 
 FREQUENCIES = torch.tensor([1.0, 0.3, 0.1, 0.02], dtype=torch.float64)
 

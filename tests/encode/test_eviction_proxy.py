@@ -109,7 +109,7 @@ def test_mass_is_the_attention_of_a_clip_that_is_asked_about(family: str, evicti
             extras["deepstack_visual_embeds"] = [
                 torch.cat([b.deepstack[i] for b in encoded]) for i in levels
             ]  # fmt: skip
-        hooks.run(vlm.adapter.language_model, slow, torch.cat(embeds), **extras)
+        hooks.run(vlm.adapter, slow, torch.cat(embeds), **extras)
     rows = text if eviction == "text-prior" else min(32, n + text)
     for layer, weights in enumerate(slow.weights):
         want = weights[:, -rows:, len(prefix) : len(prefix) + n].sum(dim=1)

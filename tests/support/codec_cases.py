@@ -12,7 +12,7 @@ from torch import Tensor
 from mmkv.codecs import Codec, PackedLayer, Part, make_codec
 from mmkv.codecs import registry as codec_registry
 from mmkv.kernels.pack import Form
-from mmkv.models.base import Shape
+from mmkv.models.layers import Shape
 
 PACKED = list(codec_registry.PACKED)
 CPU = torch.device("cpu")

@@ -112,7 +112,7 @@ def slow_stream(stream: mmkv.Stream, frames: Tensor, times: list[float]) -> Tens
         ]
     embeds = torch.cat([adapter.embed_text(prefix), *(b.embeds for b in blocks)])
     with hooks.attached(adapter.language_model):
-        hooks.run(adapter.language_model, slow, embeds, **extras)
+        hooks.run(adapter, slow, embeds, **extras)
     kept = [torch.stack(pair)[:, :, len(prefix) :] for pair in slow.kept]
     return torch.stack(kept)
 

@@ -158,7 +158,53 @@ def _qwen3() -> tuple[Any, Any]:
     return transformers.Qwen3VLForConditionalGeneration(config), tok
 
 
-FAMILIES = {"llava_onevision": _llava, "qwen2_5_vl": _qwen25, "qwen3_vl": _qwen3}
+def _qwen35(**more: Any) -> tuple[Any, Any]:
+    tok = tokenizer("<|vision_start|><|video_pad|><|vision_end|>")
+    ids = _ids(tok)
+    config = transformers.Qwen3_5Config(
+        vision_config={
+            "depth": 2,
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_heads": 2,
+            "patch_size": 8,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+            "out_hidden_size": 64,
+            "num_position_embeddings": 64,
+        },
+        text_config=_text(
+            tok,
+            num_hidden_layers=4,
+            layer_types=["linear_attention", "full_attention"] * 2,
+            head_dim=24,
+            linear_key_head_dim=8,
+            linear_value_head_dim=12,
+            linear_num_key_heads=2,
+            linear_num_value_heads=4,
+            rope_parameters={
+                "rope_type": "default",
+                "rope_theta": 10000.0,
+                "partial_rotary_factor": 0.5,
+                "mrope_section": [2, 2, 2],
+                "mrope_interleaved": True,
+            },
+            **more,
+        ),
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+        video_token_id=ids["<|video_pad|>"],
+        image_token_id=ids["<|image_pad|>"],
+    )
+    return transformers.Qwen3_5ForConditionalGeneration(config), tok
+
+
+FAMILIES = {
+    "llava_onevision": _llava,
+    "qwen2_5_vl": _qwen25,
+    "qwen3_vl": _qwen3,
+    "qwen3_5": _qwen35,
+}
 
 
 @functools.cache

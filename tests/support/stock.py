@@ -101,6 +101,8 @@ class Stock:
             segments += f"<{middle:.1f} seconds>" + start + pad * self.grid.tokens + end
         return self._qwen(self._ids(question, generated, start + pad + end, segments))
 
+    _qwen3_5 = _qwen3_vl
+
 
 def teacher_forced(
     stream: mmkv.Stream, steps: int, **options: Any
