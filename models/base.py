@@ -140,6 +140,11 @@ class VideoModel(ABC):
         """Numbers of the layers whose keys and values are archived; others keep a state."""
         return tuple(global_layers(self.layers))
 
+    @property
+    def carries(self) -> bool:
+        """Whether some layers carry a state instead of keys and values that are archived."""
+        return any(layer.kind in ("carry", "local") for layer in self.layers)
+
     @cached_property
     def shape(self) -> Shape:
         """How many global layers there are, their heads, key-value heads and head size."""
@@ -149,6 +154,11 @@ class VideoModel(ABC):
     def dtype(self) -> torch.dtype:
         """Element type of embeddings, keys and values."""
         return self.language_model.embed_tokens.weight.dtype
+
+    @property
+    def bytes_per_embedding(self) -> int:
+        """Bytes of one token's input embedding."""
+        return int(self.text_config.hidden_size) * torch.empty((), dtype=self.dtype).element_size()
 
     @property
     def device(self) -> torch.device:

@@ -22,7 +22,7 @@ log = logging.getLogger("mmkv")
 
 _WINDOW, _RECENT, _RETRIEVE, _LANDMARKS = 64, 4, 32, 5
 _PROMPT_TOKENS = 64
-_DEFAULTS = {"max_ram": 8 * 10**9, "index_bytes": 10**9}  # once parsed
+_DEFAULTS = {"max_ram": 8 * 10**9, "index_bytes": 10**9, "snapshot_ram": 10**9}  # once parsed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -77,6 +77,13 @@ class CacheConfig:
             used are then only on disk. None: no limit.
         index_bytes: bytes on the devices for the summaries by which frames are found, or a text;
             older ones are in host memory. None: no limit.
+        snapshot_frames: for models with layers that carry a state instead of keys and values:
+            frames between two snapshots of it, by which `until=` and stores go back to an earlier
+            moment. 0: none are kept, and neither works. None: chosen so that snapshots take about
+            as much as what is kept between them.
+        snapshot_ram: bytes of host memory for these, or a text; beyond it the oldest are dropped,
+            and `until=` reaches back less far. In a stream with a store they are in the store.
+            None: no limit.
         max_disk: bytes that a store may take, or a text such as "500GB"; beyond it the oldest
             frames leave it. None: no limit.
         max_age: seconds that a store reaches back, or a text such as "12h" or "7d".
@@ -116,6 +123,8 @@ class CacheConfig:
     page_seconds: float = 60.0
     max_ram: int | str | None = "8GB"
     index_bytes: int | str | None = "1GB"
+    snapshot_frames: int | None = None
+    snapshot_ram: int | str | None = "1GB"
     max_disk: int | str | None = None
     max_age: float | str | None = None
     chunk_frames: int = 8
@@ -130,6 +139,7 @@ class CacheConfig:
         check_whole("landmarks", self.landmarks, 0, optional=True)
         check_whole("chunk_frames", self.chunk_frames, 1)
         check_whole("page_tokens", self.page_tokens, 1, optional=True)
+        check_whole("snapshot_frames", self.snapshot_frames, 0, optional=True)
         check_score(self.score, self.encoder)
         check_focus(self.focus)
         check_thinning(self.keep_ratio, self.eviction, self.merging)
@@ -145,7 +155,7 @@ class CacheConfig:
                 f"recent_frames={recent} is more than window_frames={window}; recent frames come "
                 "from the window, so lower it or widen the window"
             )
-        for name in ("max_ram", "index_bytes", "max_disk"):
+        for name in ("max_ram", "index_bytes", "snapshot_ram", "max_disk"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, parse_bytes(name, getattr(self, name)))
         for name in ("page_seconds", "max_age"):
@@ -207,6 +217,8 @@ class CacheConfig:
             page_seconds=float(self.page_seconds),
             max_ram=None if self.max_ram is None else int(self.max_ram),
             index_bytes=None if self.index_bytes is None else int(self.index_bytes),
+            snapshot_frames=self.snapshot_frames,
+            snapshot_ram=None if self.snapshot_ram is None else int(self.snapshot_ram),
             max_disk=None if self.max_disk is None else int(self.max_disk),
             max_age=None if self.max_age is None else float(self.max_age),
         )

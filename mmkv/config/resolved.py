@@ -50,5 +50,7 @@ class ResolvedConfig:
     page_seconds: float
     max_ram: int | None
     index_bytes: int | None
+    snapshot_frames: int | None
+    snapshot_ram: int | None
     max_disk: int | None
     max_age: float | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mmkv.archive import Archive, CachedBlock, Snapshot
+from mmkv.archive.blocks import index_of
 from mmkv.archive.kept import nearest
 from mmkv.encode.window import Window
 from mmkv.kernels.rotate_write import tokens_of
@@ -71,12 +73,18 @@ def read_waiting(store: Store, after: int) -> list[Frame]:
 
 
 def restore_window(
-    window: Window, archive: Archive, far_distance: int | None
+    window: Window, archive: Archive, far_distance: int | None, stop: int | None = None
 ) -> DamageError | None:
     """Write the archive's newest blocks into the ring, at their own positions.
 
     Where tokens were evicted, the nearest kept ones of their block stand in for them; blocks that
     a store has lost leave a hole.
+
+    Args:
+        window: without these blocks.
+        archive: has them.
+        far_distance: of the stream's window.
+        stop: number of the last block to be written; None: the newest.
 
     Returns:
         what is wrong with the blocks, if they are damaged: all of the window is then a hole, and
@@ -85,13 +93,15 @@ def restore_window(
     Raises:
         StoreError: they cannot be read.
     """
-    last = archive.last
-    if last is None:
-        return None
-    end = last.start + last.tokens
-    low = max(window.seen, end - window.local)
     past = archive.snapshot()
-    blocks = [b for b in past.blocks[-window.local :] if b.start + b.tokens > low]
+    held = past.blocks
+    if stop is not None:
+        held = held[: bisect_right(held, stop, key=index_of)]
+    if not held:
+        return None
+    end = held[-1].start + held[-1].tokens
+    low = max(window.seen, end - window.local)
+    blocks = [b for b in held[-window.local :] if b.start + b.tokens > low]
     if not blocks:
         return None
     window.far_distance = far_distance

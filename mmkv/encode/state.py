@@ -16,7 +16,9 @@ from mmkv.config.policies import make_thinning
 from mmkv.config.resolved import ResolvedConfig
 from mmkv.encode import resume
 from mmkv.encode.frame_encoder import FrameEncoder, frame_after
+from mmkv.encode.replay import Known, NoStateError, state_after
 from mmkv.encode.resume import Frame, StreamHeader
+from mmkv.encode.state_log import MemoryLog, StateLog, StoreLog, frames_apart
 from mmkv.encode.window import EncodePass, Window
 from mmkv.engine.carry import Carry
 from mmkv.engine.devices import layer_devices
@@ -70,6 +72,10 @@ class StreamState:
         self._first_seconds = 0.0
         self._opened_for = 0
         self._reported: list[str] = []  # losses of the store
+        self._log: StateLog | None = None  # of the state that the window carries, if it does
+        self._known: list[Known] = []  # states in memory: of earlier moments, and the window's
+        self._uncommitted: EncodePass | None = None
+        self._state_lost = False  # whether a store has lost part of the window's state
 
     @property
     def timings(self) -> dict[str, float]:
@@ -90,6 +96,16 @@ class StreamState:
     def thumbnails(self) -> bool:
         """Whether a small picture is kept of every frame."""
         return self._config.thumbnails
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of the carried state, now and before the newest chunk."""
+        return sum(carry.nbytes for _, carry in list(self._known))
+
+    @property
+    def snapshot_bytes(self) -> int:
+        """Bytes in host memory by which the carried state of earlier moments can be had."""
+        return 0 if self._log is None else self._log.nbytes
 
     @property
     def block_tokens(self) -> int:
@@ -129,10 +145,19 @@ class StreamState:
 
     def repair(self) -> None:
         """Commit what an interrupt left archived but not committed."""
-        last = self.archive.last
-        if last is not None and self.window is not None:
-            self.window.seen = last.start + last.tokens
-            self._drop_encoded(last)
+        last, window = self.archive.last, self.window
+        if last is None or window is None:
+            return
+        end, chunk = last.start + last.tokens, self._uncommitted
+        if window.seen < end and window.carry is not None:
+            if chunk is not None and chunk.stop == end:
+                window.carry = chunk.carry
+            else:  # only some of the chunk's blocks were archived
+                window.carry = self._state_after(last)
+            assert window.carry is not None
+            self._known = [(last.index, window.carry)]
+        window.seen = end
+        self._drop_encoded(last)
 
     def flush(self) -> None:
         """Pack what is waiting to be packed; with a store, return when everything is on disk.
@@ -162,12 +187,20 @@ class StreamState:
             self._open(header.block_tokens)
         assert self.window is not None
         damage = resume.restore_window(self.window, self.archive, header.far_distance)
-        self._report_losses(store, damage)
+        lost: list[str] = []
+        if self.window.carry is not None and self.archive.last is not None:
+            last = self.archive.last
+            if [at for at, _ in self._known[-1:]] != [last.index]:
+                self.window.carry = self._state_after(last, lost)
+                self._known = [(last.index, self.window.carry)]
+                self._state_lost = self._state_lost or bool(lost)
+        self._report_losses(store, damage, lost)
         # waiting frames are encoded after the window's
         self.pending = resume.read_waiting(store, len(self.archive)) if self.window.gapless else []
 
-    def _report_losses(self, store: Store, damage: StoreError | None) -> None:
+    def _report_losses(self, store: Store, damage: StoreError | None, state: list[str]) -> None:
         lost = [str(loss) for loss in store.losses]
+        lost += [f"part of the state that the model carried: {what}" for what in state]
         if damage is not None:
             lost.append(f"some of the newest frames: {damage}")
         new = [loss for loss in lost if loss not in self._reported]
@@ -182,13 +215,15 @@ class StreamState:
             StoreError: it cannot be written, or has lost frames that the next ones would see.
         """
         assert self.store is not None
-        if self.window is not None and not self.window.gapless:
+        if self.window is not None and (self._state_lost or not self.window.gapless):
             raise StoreError(
                 f"the store {self.store.folder} cannot be continued: it has lost frames that the "
                 f"next ones would see in their window: {self._reported[-1]}; repair it, or open it "
                 "with mode='r'"
             )
         write_behind(self.archive, self.store.start_writing(limits))
+        if self._log is not None:
+            self._log.begin()
 
     def peek(self) -> tuple[EncodePass, list[CachedBlock]] | None:
         """Encode the waiting frames, padded, without making them part of the stream.
@@ -205,9 +240,40 @@ class StreamState:
         return self._forward(self._blocks(padded), keep=False)
 
     def carry_after(self, block: CachedBlock) -> Carry | None:
-        """Return the state after a block, a question's own; None where the model has none."""
-        assert self.window is not None
-        return None if self.window.carry is None else self.window.carry.fork()
+        """Return the state after a block, a question's own; None where the model has none.
+
+        Raises:
+            NoStateError: the model has one, but that of this moment is no longer kept.
+        """
+        window = self.window
+        assert window is not None
+        if window.carry is None:
+            return None
+        if self.archive.last is block:
+            return window.carry.fork()
+        if self._log is None:
+            raise NoStateError(
+                f"a question about what was seen up to {block.seconds[1]:.2f} s needs the state "
+                f"that layers of this model ({self.adapter.family}) carried then, but "
+                "snapshot_frames=0 keeps none; leave snapshot_frames out, or ask about everything"
+            )
+        try:
+            return self._state_after(block)
+        except NoStateError as error:
+            raise NoStateError(
+                "the state that layers of this model carried at "
+                f"{block.seconds[1]:.2f} s is no longer kept ({error}); ask about a later moment, "
+                "raise snapshot_ram, or keep the stream in a store"
+            ) from error
+
+    def _state_after(self, block: CachedBlock, lost: list[str] | None = None) -> Carry:
+        window, log = self.window, self._log
+        assert window is not None
+        assert log is not None
+        return state_after(
+            block, self.frame_encoder, self.archive, log, window, self._opened_for,
+            self._known, lost=lost,
+        )  # fmt: skip
 
     def _blocks(self, frames: list[Frame]) -> list[Block]:
         assert self.grid is not None
@@ -223,9 +289,24 @@ class StreamState:
         )
 
     def _open(self, tokens: int) -> None:
-        self.window = self.frame_encoder.open(tokens)
-        self.archive.window_tokens = self.window.local
+        self.window = window = self.frame_encoder.open(tokens)
+        self.archive.window_tokens = window.local
         self._opened_for = tokens
+        if window.carry is None:
+            return
+        self._known = [(-1, window.carry)]
+        config, patch = self._config, self.adapter.temporal_patch
+        if self._log is None and config.snapshot_frames != 0:
+            frames = config.snapshot_frames or frames_apart(
+                window.carry.nbytes, tokens * self.adapter.bytes_per_embedding, patch
+            )
+            every = -(-frames // patch)
+            self._log = (
+                MemoryLog(every, config.snapshot_ram) if self.store is None else StoreLog(every)
+            )
+        if self._log is not None:
+            # a store must keep what the newest snapshot's window showed, and all that came after
+            self.archive.window_tokens += window.chunk + self._log.every * tokens
 
     def _write_header(self) -> None:
         window, grid = self.window, self.grid
@@ -243,8 +324,14 @@ class StreamState:
             done, archived = self._forward(blocks[:take], keep=True)
             started = time.perf_counter()
             self._write_header()
+            if self._log is not None and done.carry is not None:
+                self._log.add(archived, blocks[:take], done.carry)
+            self._uncommitted = done
             self.archive.append(archived, done.summaries, done.summaries_on_host or None)
             done.commit()
+            if done.carry is not None:
+                self._known = [*self._known[-1:], (archived[-1].index, done.carry)]
+            self._uncommitted = None
             self._drop_encoded(archived[-1])
             self._archiving += time.perf_counter() - started
             blocks = blocks[take:]

@@ -220,6 +220,11 @@ class EncodePass:
             sinks = (ring.far_key, ring.sink_value)
         return window_attention(query, ring.key, ring.value, chunk, sinks, scaling)
 
+    @property
+    def stop(self) -> int:
+        """Number of the token after the chunk."""
+        return self._start + self._n
+
     def commit(self) -> None:
         """Make the chunk part of the stream. Otherwise the next chunk takes its place."""
         self._window.seen += self._n

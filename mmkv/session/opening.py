@@ -36,6 +36,7 @@ def new_stream(
     encoder = _encoder(vlm, config.encoder)
     if path is None:
         return Stream(vlm, resolved, template, codec, None, encoder)
+    _check_snapshots(vlm, resolved)
     shape = vlm.adapter.shape
     facts = {
         "mmkv": __version__,
@@ -79,6 +80,7 @@ def open_stream(
         meta, name = store.meta, str(store.folder)
         refuse_other(meta["model"], identity(vlm.adapter), name)
         resolved = _stored_config(vlm, meta, config, writing=mode == "a")
+        _check_snapshots(vlm, resolved)
         codec = _stored_codec(vlm, meta, config, name)
         template = Template(vlm.tokenizer, vlm.adapter.video_tokens, meta["system"])
         if list(template.prefix) != meta["prefix"]:
@@ -106,6 +108,14 @@ def open_stream(
 def _check_config(config: object) -> None:
     if not isinstance(config, CacheConfig):
         raise ValueError(f"config={config!r} is not a CacheConfig; pass mmkv.CacheConfig(...)")
+
+
+def _check_snapshots(vlm: ModelRuntime, config: ResolvedConfig) -> None:
+    if vlm.adapter.carries and config.snapshot_frames == 0:
+        raise ValueError(
+            f"snapshot_frames=0 keeps none of the state that layers of {vlm.name} carry, and "
+            "without it nobody could ask or continue a store; leave it out, or use no store"
+        )
 
 
 def _resolved(vlm: ModelRuntime, config: CacheConfig) -> ResolvedConfig:

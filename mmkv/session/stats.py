@@ -23,6 +23,10 @@ class Stats:
         bytes_per_frame: keys and values of one frame, unpacked.
         gb_per_hour: what an hour of this video takes at this rate (10^9 bytes), as it is packed.
         window_bytes: device memory of the window.
+        state_bytes: device memory of the state that layers without archived keys and values carry:
+            now, and before the newest frames.
+        snapshot_bytes: host memory of that state's snapshots and of what is kept between them;
+            those in a store are counted as `archive_bytes` and `disk_bytes`.
         archive_bytes: host memory of archived frames.
         index_bytes: memory of their summaries.
         archived_frames: how many are archived.
@@ -56,6 +60,8 @@ class Stats:
     codec: str = "fp16"
     bits_per_element: float | None = None
     keep_ratio: float | None = None
+    state_bytes: int = 0
+    snapshot_bytes: int = 0
     resident_bytes: int = 0
     answer_bytes: int = 0
     timings: dict[str, float] = field(default_factory=dict)
@@ -74,6 +80,8 @@ class Stats:
             f"archive {size(self.archive_bytes)}{packed}",
             f"index {size(self.index_bytes)}",
         ]
+        if self.state_bytes:
+            parts.append(f"state {size(self.state_bytes + self.snapshot_bytes)} with snapshots")
         if self.disk_bytes:
             parts.append(f"disk {size(self.disk_bytes)}")
         if self.resident_bytes:
@@ -116,6 +124,8 @@ def collect(state: StreamState, resident_bytes: int = 0, answer_bytes: int = 0) 
         codec=archive.codec.name,
         bits_per_element=bits,
         keep_ratio=archive.kept,
+        state_bytes=state.state_bytes,
+        snapshot_bytes=state.snapshot_bytes,
         resident_bytes=resident_bytes,
         answer_bytes=answer_bytes,
         timings=dict(state.timings),
