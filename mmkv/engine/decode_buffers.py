@@ -116,9 +116,10 @@ class DecodeBuffers:
 
     def take(self, carry: Carry | None) -> None:
         """Begin from a state, which becomes the buffers' own; it must not be used any more."""
-        if self.carry is None or carry is None or not self.carry.load(carry):
-            self.carry = carry
-            self.replay = self.recorded_for = None
+        if carry is None or (self.carry is not None and self.carry.load(carry)):
+            return
+        self.carry = carry
+        self.replay = self.recorded_for = None
 
     def reserve(self, layer: int, tokens: int, keep: int = 0) -> LayerBuffer:
         """Return a layer's buffer with room for so many tokens; the first `keep` stay."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _SAMPLE = 256  # elements of each sampled weight
 _LAYERS = 4
+_NAMED = ("self_attn.k_proj.weight", "self_attn.v_proj.weight", "mlp.down_proj.weight")
 _IGNORED = ("attn_implementation", "transformers_version", "architectures", "dtype", "torch_dtype")
 
 
@@ -50,12 +51,20 @@ def fingerprint(adapter: VideoModel) -> str:
     places = sorted({round(i * (len(layers) - 1) / (_LAYERS - 1)) for i in range(_LAYERS)})
     tensors = [adapter.language_model.embed_tokens.weight]
     for place in places:
-        attention, mlp = layers[place].self_attn, layers[place].mlp
-        tensors += [attention.k_proj.weight, attention.v_proj.weight, mlp.down_proj.weight]
+        tensors += _weights(layers[place])
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(_sample(tensor))
     return digest.hexdigest()
+
+
+def _weights(layer: Any) -> list[Tensor]:
+    """Return weights of a layer that stand for all of them."""
+    held = dict(layer.named_parameters())
+    if all(name in held for name in _NAMED):
+        return [held[name] for name in _NAMED]
+    # layers of another kind, or with experts
+    return [held[name] for name in sorted(held) if held[name].ndim > 1]
 
 
 def refuse_other(stored: Mapping[str, Any], now: Mapping[str, Any], store: str) -> None:

@@ -54,6 +54,7 @@ class Recorder:
         memory = [slot.token]
         memory += [t for layer in slot.layers for t in (layer.key, layer.value)]
         memory += [t for clock in slot._clocks.values() for t in (clock.index, clock.position)]
+        memory += [] if slot.carry is None else slot.carry.tensors()
         held = [t.clone() for t in memory]
         with Tape() as tape:
             out = step()
