@@ -28,7 +28,9 @@ def state(stream: mmkv.Stream) -> list[Any]:
     layers = range(len(window.layers))
     summaries = [past.summaries(i, 0, len(past.blocks)).clone() for i in layers]
     waiting = [(seconds, frame.clone()) for seconds, frame in ingest.pending]
-    return [held, sinks, archived_kv(stream), summaries, waiting, window.seen, window.far_distance]
+    carried = [] if window.carry is None else [t.clone() for t in window.carry.tensors()]
+    counts = [window.seen, window.far_distance]
+    return [held, sinks, archived_kv(stream), summaries, waiting, carried, counts]
 
 
 def same(one: Any, other: Any) -> bool:
