@@ -199,8 +199,8 @@ class StreamState:
         self.pending = resume.read_waiting(store, len(self.archive)) if self.window.gapless else []
 
     def _report_losses(self, store: Store, damage: StoreError | None, state: list[str]) -> None:
-        lost = [str(loss) for loss in store.losses]
-        lost += [f"part of the state that the model carried: {what}" for what in state]
+        lost = [f"part of the state that the model carried: {what}" for what in state]
+        lost += [str(loss) for loss in store.losses]
         if damage is not None:
             lost.append(f"some of the newest frames: {damage}")
         new = [loss for loss in lost if loss not in self._reported]
@@ -215,7 +215,12 @@ class StreamState:
             StoreError: it cannot be written, or has lost frames that the next ones would see.
         """
         assert self.store is not None
-        if self.window is not None and (self._state_lost or not self.window.gapless):
+        if self.window is not None and self.window.gapless and self._state_lost:
+            raise StoreError(
+                f"the store {self.store.folder} cannot be continued: it has lost "
+                f"{self._reported[-1]}; repair it, or open it with mode='r'"
+            )
+        if self.window is not None and not self.window.gapless:
             raise StoreError(
                 f"the store {self.store.folder} cannot be continued: it has lost frames that the "
                 f"next ones would see in their window: {self._reported[-1]}; repair it, or open it "

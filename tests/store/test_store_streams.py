@@ -20,7 +20,9 @@ from waiting import until
 import mmkv
 from mmkv.store import StoreError, StoreMismatchError
 
-CONFIG = mmkv.CacheConfig(window_frames=6, recent_frames=2, retrieve_frames=4, chunk_frames=4)
+CONFIG = mmkv.CacheConfig(
+    window_frames=6, recent_frames=2, retrieve_frames=4, chunk_frames=4, snapshot_frames=2
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
