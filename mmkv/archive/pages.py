@@ -28,6 +28,9 @@ class Stored(Protocol):
         Row 0 is what the blocks share, row i + 1 is the page's block i.
         """
 
+    def side_sizes(self) -> dict[str, int]:
+        """Bytes that are kept beside the page's blocks, by name."""
+
     def side(self, name: str, block: int) -> bytes | None:
         """What was kept under this name beside this block."""
 

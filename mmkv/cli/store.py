@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -122,6 +123,7 @@ def describe(folder: str, *, check: bool = False) -> dict[str, Any]:
     store = Store.follow(folder)
     frames, first, last, pages, damaged = 0, None, None, 0, []
     forgotten = packed = tokens = whole = held = 0
+    beside: Counter[str] = Counter()
     for stored in store.pages():
         if first is None:
             first, forgotten = stored.blocks[0].seconds[0], stored.blocks[0].frame
@@ -130,6 +132,8 @@ def describe(folder: str, *, check: bool = False) -> dict[str, Any]:
         held += sum(block.frames for block in stored.blocks)
         packed, tokens = packed + stored.page.nbytes, tokens + sum(stored.page.lengths)
         whole += sum(stored.page.whole or stored.page.lengths)
+        if stored.page.stored is not None:
+            beside.update(stored.page.stored.side_sizes())
         if check:
             damaged += store.damage_of(stored)
     meta, config = store.meta, store.meta["config"]
@@ -147,6 +151,7 @@ def describe(folder: str, *, check: bool = False) -> dict[str, Any]:
         "until": last,
         "bytes": store.nbytes,
         "bytes_per_frame": store.nbytes / held if held else None,
+        "beside_bytes": dict(beside),
         "codec": meta["codec"],
         "bits_per_element": 8 * packed / elements if elements else None,
         "keep_ratio": tokens / whole if whole else None,
@@ -181,6 +186,7 @@ def lines(found: dict[str, Any]) -> str:
         ("size", f"{size(found['bytes'])} in {found['pages']} pages{each}"),
         ("codec", (f"{name} ({how})" if how else name) + taken),
         *kept,
+        *_beside(found["beside_bytes"], found["readable"]),
         ("window", f"{found['window_frames']} frames"),
     ]
     if found["written_by"]:
@@ -191,6 +197,22 @@ def lines(found: dict[str, Any]) -> str:
         checked = "; ".join(found["damaged"]) or "every byte is as it was written"
         rows.append(("checked", checked))
     return table(rows)
+
+
+def _beside(sizes: dict[str, int], frames: int) -> list[tuple[str, str]]:
+    """Say what a store keeps beside keys and values."""
+    from mmkv.encode.state_log import EMBEDS, STATE
+
+    rows = [
+        (f"{name}s", f"{size(sizes[name])}, {size(sizes[name] / frames)} per frame")
+        for name in sizes
+        if name not in (STATE, EMBEDS)
+    ]
+    if EMBEDS in sizes:
+        both, state = sizes.get(STATE, 0) + sizes[EMBEDS], sizes.get(STATE, 0)
+        what = f"{size(both)}, {size(both / frames)} per frame; snapshots are {size(state)} of it"
+        rows.append(("state", what))
+    return rows
 
 
 def rm(

@@ -52,6 +52,14 @@ class DiskPage:
             self._payload + before, int(self._sizes[row, layer]), int(self._checks[row, layer])
         )
 
+    def side_sizes(self) -> dict[str, int]:
+        """Return the bytes that are kept beside the page's blocks, by name."""
+        sizes: dict[str, int] = {}
+        for side in () if self._sides is None else self._sides:
+            name = side["name"].decode()
+            sizes[name] = sizes.get(name, 0) + int(side["length"])
+        return sizes
+
     def side(self, name: str, block: int) -> bytes | None:
         """What was kept under this name beside this block, or None."""
         if self._sides is None:

@@ -13,6 +13,8 @@ from small_models import clip, small_vlm
 from stock import QUESTION, tolerance
 
 import mmkv
+from mmkv.cli.store import describe, lines
+from mmkv.config.units import size
 from mmkv.encode import replay, state_log
 from mmkv.encode.replay import NoStateError
 from mmkv.encode.window import EncodePass, Window
@@ -358,3 +360,16 @@ def test_an_interrupt_between_archive_and_state_leaves_both_at_one_place(
         stream.feed(frames[8 + 2 * archived :], times(8 - 2 * archived, 8 + 2 * archived))
         for one, other in zip(want, state(stream), strict=True):
             near(one, other)
+
+
+def test_what_snapshots_take_of_a_store_is_told(tmp_path: Path) -> None:
+    vlm, path = small_vlm(FAMILY), str(tmp_path / "kv")
+    with vlm.stream(config(snapshot_frames=12), store=path) as stream:
+        stream.feed(clip(32), times(32))
+        tokens = sum(block.tokens for block in stream._state.archive.snapshot().blocks)
+        assert stream.stats().snapshot_bytes == 0
+        one = sum(tensor.nbytes for tensor in state(stream))
+    found = describe(path, check=True)
+    assert found["beside_bytes"] == {"embeds": tokens * 64 * 4, "state": 2 * one}
+    assert found["damaged"] == []
+    assert f"snapshots are {size(2 * one)} of it" in lines(found)
