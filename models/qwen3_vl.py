@@ -15,10 +15,17 @@ from mmkv.models.qwen_vision import QwenVision, frame_offsets
 
 
 class Qwen3VL(QwenVision):
-    """`Qwen3VLForConditionalGeneration`: interleaved M-RoPE, deepstack (arXiv 2511.21631)."""
+    """`Qwen3VLForConditionalGeneration`: interleaved M-RoPE, deepstack (arXiv 2511.21631).
+
+    Cosmos3 is the same model; what its checkpoints hold besides, to generate images and sound,
+    transformers does not load.
+    """
 
     family = "qwen3_vl"
-    architectures: ClassVar[tuple[str, ...]] = ("Qwen3VLForConditionalGeneration",)
+    architectures: ClassVar[tuple[str, ...]] = (
+        "Qwen3VLForConditionalGeneration",
+        "Cosmos3OmniForConditionalGeneration",
+    )
     advances: ClassVar[tuple[bool, ...]] = (True, True, True)
     # the whole placeholder is replaced: each segment brings its own start and end
     video_tokens = ("<|vision_start|><|video_pad|><|vision_end|>",)

@@ -47,7 +47,7 @@ def options(family: str) -> dict[str, Any]:
 def test_a_folder_answers_like_the_model_it_was_saved_from(saved: tuple[str, Path]) -> None:
     family, folder = saved
     vlm = mmkv.load(str(folder), **options(family))
-    assert vlm.family == family
+    assert vlm.family == small_vlm(family).family
     assert vlm.dtype == torch.float32
     assert answer(vlm) == answer(small_vlm(family))
 
@@ -84,7 +84,7 @@ def test_weights_on_disk_answer_the_same(
     vlm = mmkv.load(
         str(folder), device_map=device_map, offload_folder=str(tmp_path), **options(family)
     )
-    assert vlm.model.model.language_model.layers[1].mlp.up_proj.weight.device.type == "meta"
+    assert next(vlm.adapter.language_model.layers[1].mlp.parameters()).device.type == "meta"
     assert answer(vlm) == answer(small_vlm(family))
 
 

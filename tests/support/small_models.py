@@ -124,10 +124,10 @@ def _qwen25() -> tuple[Any, Any]:
     return transformers.Qwen2_5_VLForConditionalGeneration(config), tok
 
 
-def _qwen3() -> tuple[Any, Any]:
-    tok = tokenizer("<|vision_start|><|video_pad|><|vision_end|>")
+def _qwen3_config(kind: Any, tok: Any) -> Any:
+    """A configuration of Qwen3-VL or one of its relatives."""
     ids = _ids(tok)
-    config = transformers.Qwen3VLConfig(
+    return kind(
         vision_config={
             "depth": 3,
             "hidden_size": 32,
@@ -155,6 +155,11 @@ def _qwen3() -> tuple[Any, Any]:
         video_token_id=ids["<|video_pad|>"],
         image_token_id=ids["<|image_pad|>"],
     )
+
+
+def _qwen3() -> tuple[Any, Any]:
+    tok = tokenizer("<|vision_start|><|video_pad|><|vision_end|>")
+    config = _qwen3_config(transformers.Qwen3VLConfig, tok)
     return transformers.Qwen3VLForConditionalGeneration(config), tok
 
 
@@ -199,11 +204,18 @@ def _qwen35(**more: Any) -> tuple[Any, Any]:
     return transformers.Qwen3_5ForConditionalGeneration(config), tok
 
 
+def _cosmos3() -> tuple[Any, Any]:
+    tok = tokenizer("<|vision_start|><|video_pad|><|vision_end|>")
+    config = _qwen3_config(transformers.Cosmos3OmniConfig, tok)
+    return transformers.Cosmos3OmniForConditionalGeneration(config), tok
+
+
 FAMILIES = {
     "llava_onevision": _llava,
     "qwen2_5_vl": _qwen25,
     "qwen3_vl": _qwen3,
     "qwen3_5": _qwen35,
+    "cosmos3_omni": _cosmos3,
 }
 
 
