@@ -38,7 +38,7 @@ def load(
             `device_map`, which is passed to `from_pretrained`.
         dtype: "auto" is the checkpoint's on a GPU and float32 on a CPU.
         max_pixels: limits a frame's pixels, and so its tokens; None keeps a 1080p frame under
-            about 200 tokens.
+            about 200 tokens, where the checkpoint has not fixed the size.
         options: passed to `from_pretrained`.
 
     Raises:

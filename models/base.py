@@ -19,6 +19,7 @@ from torch import Tensor
 from mmkv.models.grid import Grid
 from mmkv.models.layers import Layer, Shape, global_layers, read_layers, shape_of
 from mmkv.models.preprocess import Preprocess, fit_frames
+from mmkv.models.prompt import Template
 
 _PIXELS_AT_ONCE = 1 << 24
 
@@ -174,6 +175,17 @@ class VideoModel(ABC):
         return self.language_model.embed_tokens(
             torch.tensor(list(ids), dtype=torch.long, device=self.device)
         )
+
+    def template(self, system: str | None = None) -> Template:
+        """Return what renders prompts: the checkpoint's own chat template.
+
+        Args:
+            system: a system message; None: the template's own.
+
+        Raises:
+            ValueError: there is no chat template, or it renders no video.
+        """
+        return Template(self.tokenizer, self.video_tokens, system)
 
     def prompt_lead(self) -> Tensor | None:
         """Return embeddings `[n, D]` placed once between the last frame and the prompt, or None."""

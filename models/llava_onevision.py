@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, ClassVar
 
-import numpy as np
 from torch import Tensor
 
 from mmkv.models.base import Layout, VideoModel
 from mmkv.models.grid import Grid
 from mmkv.models.preprocess import Preprocess
+from mmkv.models.square import in_a_row, square_grid
 
 
 class LlavaOnevision(VideoModel):
@@ -53,13 +52,8 @@ class LlavaOnevision(VideoModel):
         """
         vision = self.config.vision_config
         size = vision.image_size
-        if self.max_pixels is not None and self.max_pixels < size * size:
-            raise ValueError(
-                f"max_pixels={self.max_pixels} is below the {size * size} pixels that every frame "
-                f"of this LLaVA-OneVision checkpoint has ({size}x{size}); leave max_pixels unset"
-            )
         side = math.ceil(size // vision.patch_size / 2)
-        return Grid(size, size, side, side, height, width)
+        return square_grid("LLaVA-OneVision", size, side, (height, width), self.max_pixels)
 
     def vision(self, pixels: Tensor, grid: Grid) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Compute pooled features, `grid.tokens` per frame; there is no deepstack."""
@@ -70,16 +64,9 @@ class LlavaOnevision(VideoModel):
 
     def layout(self, grid: Grid, seconds: Sequence[float]) -> Layout:
         """Number the visual tokens in a row; there is no text, and times do not matter."""
-        return Layout((), (), _line(grid.tokens), (grid.tokens,))
+        return Layout((), (), in_a_row(grid.tokens), (grid.tokens,))
 
     def prompt_lead(self) -> Tensor:
         """Return the newline `[1, D]` that ends the clip."""
         newline = self.model.model.image_newline
         return newline[None].to(device=self.device, dtype=self.dtype)
-
-
-@lru_cache(maxsize=8)
-def _line(tokens: int) -> np.ndarray:
-    offsets = np.arange(tokens, dtype=np.int64)[None]
-    offsets.setflags(write=False)  # every block of every stream shares it
-    return offsets

@@ -35,6 +35,8 @@ class Preprocess:
         width: the same across.
         min_pixels: lower bound for families that choose the size, or None.
         max_pixels: upper bound, the same way.
+        longest_edge: pixels that a frame's longer side is brought to first, keeping the frame's
+            shape, where the stock processor resizes twice; or None.
     """
 
     mean: tuple[float, float, float]
@@ -45,6 +47,7 @@ class Preprocess:
     width: int | None = None
     min_pixels: int | None = None
     max_pixels: int | None = None
+    longest_edge: int | None = None
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> Preprocess:
@@ -52,6 +55,13 @@ class Preprocess:
         size = config.get("size") or {}
         if isinstance(size, int):
             size = {"height": size, "width": size}
+        if "max_image_size" in config:  # SmolVLM: the longer side first, then a square
+            first = (config.get("video_sampling") or {}).get("video_size") or size
+            square = config["max_image_size"]["longest_edge"]
+            size = {"height": square, "width": square}
+            longest = first["longest_edge"]
+        else:
+            longest = None
         edge = size.get("shortest_edge") if "longest_edge" not in size else None
         return cls(
             mean=tuple(config.get("image_mean", (0.5, 0.5, 0.5))),
@@ -62,6 +72,7 @@ class Preprocess:
             width=size.get("width", edge),
             min_pixels=config.get("min_pixels") or size.get("shortest_edge"),
             max_pixels=config.get("max_pixels") or size.get("longest_edge"),
+            longest_edge=longest,
         )
 
 
@@ -112,13 +123,29 @@ def fit_frames(frames: Tensor, grid: Grid, config: Preprocess) -> Tensor:
     scale = min(grid.source_height / height, grid.source_width / width)
     rows = max(1, round(height * scale / grid.source_height * grid.height))
     cols = max(1, round(width * scale / grid.source_width * grid.width))
-    if (height, width) != (rows, cols):
-        antialias = config.resample != "nearest"
-        pixels = F.interpolate(pixels, size=(rows, cols), mode=config.resample, antialias=antialias)
-        pixels = pixels.round_().clamp_(0, 255)
+    if config.longest_edge is not None:
+        pixels = _resize(pixels, _fit_within(height, width, config.longest_edge), config.resample)
+    pixels = _resize(pixels, (rows, cols), config.resample)
     top, left = (grid.height - rows) // 2, (grid.width - cols) // 2
     if (rows, cols) != (grid.height, grid.width):
         pixels = F.pad(pixels, (left, grid.width - cols - left, top, grid.height - rows - top))
     mean = torch.tensor(config.mean, device=pixels.device).view(1, 3, 1, 1) / config.rescale
     std = torch.tensor(config.std, device=pixels.device).view(1, 3, 1, 1) / config.rescale
     return pixels.sub_(mean).div_(std)
+
+
+def _resize(pixels: Tensor, size: tuple[int, int], mode: str) -> Tensor:
+    if pixels.shape[-2:] == size:
+        return pixels
+    pixels = F.interpolate(pixels, size=size, mode=mode, antialias=mode != "nearest")
+    return pixels.round_().clamp_(0, 255)
+
+
+def _fit_within(height: int, width: int, edge: int) -> tuple[int, int]:
+    """Return the size whose longer side is `edge`; the other is rounded down, then up to even."""
+    ratio = width / height  # in this order of operations, as the stock processor rounds
+    if width >= height:
+        short = int(edge / ratio)
+        return max(1, short + short % 2), edge
+    short = int(edge * ratio)
+    return edge, max(1, short + short % 2)

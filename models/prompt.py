@@ -36,6 +36,8 @@ class Template:
         tokenizer: a fast tokenizer with a chat template.
         video_tokens: the texts that may stand for the video in a rendered prompt.
         system: a system message; None: the template's own.
+        chat_template: instead of the tokenizer's, or None.
+        around: texts before the first frame and after the last, in the place of the video.
 
     Attributes:
         prefix: token ids before the video.
@@ -45,19 +47,28 @@ class Template:
     """
 
     def __init__(
-        self, tokenizer: Any, video_tokens: Sequence[str], system: str | None = None
+        self,
+        tokenizer: Any,
+        video_tokens: Sequence[str],
+        system: str | None = None,
+        *,
+        chat_template: str | None = None,
+        around: tuple[str, str] = ("", ""),
     ) -> None:
-        if not getattr(tokenizer, "chat_template", None):
+        if not (chat_template or getattr(tokenizer, "chat_template", None)):
             raise ValueError("the tokenizer has no chat template; mmkv builds every prompt from it")
         self._tokenizer = tokenizer
         self._system = system
         self._video_tokens = video_tokens
+        self._chat_template = chat_template
+        self._around = around
         self._special = sorted(
             {
                 t.content
                 for t in tokenizer.added_tokens_decoder.values()
                 if (t.special or t.content in "".join(video_tokens)) and len(t.content) > 1
-            },
+            }
+            | {token.strip() for token in video_tokens},  # some families have no such token
             key=len,
             reverse=True,
         )
@@ -139,7 +150,10 @@ class Template:
         first = next(m for m in messages if m["role"] == "user")
         first["content"].insert(0, {"type": "video"})
         rendered = self._tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True
+            messages,
+            chat_template=self._chat_template,
+            tokenize=False,
+            add_generation_prompt=True,
         )
         return str(rendered)
 
@@ -147,7 +161,7 @@ class Template:
         for token in self._video_tokens:
             before, found, after = text.partition(token)
             if found:
-                return before, after
+                return before + self._around[0], self._around[1] + after
         raise ValueError(
             f"the chat template renders no video (looked for {', '.join(self._video_tokens)})"
         )

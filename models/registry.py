@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mmkv.models.base import VideoModel
+from mmkv.models.internvl import InternVL
 from mmkv.models.llava_onevision import LlavaOnevision
 from mmkv.models.qwen2_5_vl import Qwen25VL
 from mmkv.models.qwen3_5 import Qwen35
 from mmkv.models.qwen3_vl import Qwen3VL
+from mmkv.models.smolvlm import SmolVLM
 
-FAMILIES: tuple[type[VideoModel], ...] = (LlavaOnevision, Qwen25VL, Qwen3VL, Qwen35)
+FAMILIES: tuple[type[VideoModel], ...] = (
+    LlavaOnevision,
+    Qwen25VL,
+    Qwen3VL,
+    Qwen35,
+    InternVL,
+    SmolVLM,
+)
 
 
 def adapter_for(architectures: Sequence[str]) -> tuple[type[VideoModel], str]:

@@ -14,7 +14,6 @@ from mmkv.config.cache import CacheConfig
 from mmkv.config.policies import CODEC_FIELDS, codec_of
 from mmkv.config.resolved import ResolvedConfig
 from mmkv.engine.runtime import ModelRuntime
-from mmkv.models.prompt import Template
 from mmkv.retrieval.registry import EXTERNAL
 from mmkv.retrieval.text_image import TextImage
 from mmkv.session.stored_thinning import stored_thinning, thinning_facts
@@ -32,7 +31,7 @@ def new_stream(
     _check_config(config)
     resolved = _resolved(vlm, config)
     codec = codec_of(resolved, vlm.adapter.shape, vlm.dtype)
-    template = Template(vlm.tokenizer, vlm.adapter.video_tokens, system)
+    template = vlm.adapter.template(system)
     encoder = _encoder(vlm, config.encoder)
     if path is None:
         return Stream(vlm, resolved, template, codec, None, encoder)
@@ -82,7 +81,7 @@ def open_stream(
         resolved = _stored_config(vlm, meta, config, writing=mode == "a")
         _check_snapshots(vlm, resolved)
         codec = _stored_codec(vlm, meta, config, name)
-        template = Template(vlm.tokenizer, vlm.adapter.video_tokens, meta["system"])
+        template = vlm.adapter.template(meta["system"])
         if list(template.prefix) != meta["prefix"]:
             raise StoreMismatchError(
                 f"the store {name} does not begin with the tokens that this model's chat template "

@@ -30,6 +30,8 @@ def saved(request: pytest.FixtureRequest, tmp_path_factory: Any) -> tuple[str, P
     vlm.tokenizer.save_pretrained(folder)
     size = {"height": 40, "width": 40} if request.param == "llava_onevision" else {}
     fields = {"image_mean": PREPROCESS.mean, "image_std": PREPROCESS.std, "size": size}
+    if request.param == "smolvlm":
+        fields |= {"size": {"longest_edge": 56}, "max_image_size": {"longest_edge": 48}}
     (folder / "preprocessor_config.json").write_text(json.dumps(fields))
     return request.param, folder
 
@@ -67,17 +69,18 @@ def test_weights_on_disk_answer_the_same(
 ) -> None:
     family, folder = saved
     names = [f"model.{name}" for name, _ in small_vlm(family).model.model.named_children()]
-    names.remove("model.language_model")
-    layers = [f"model.language_model.layers.{i}" for i in range(4)]
-    layers = layers[: len(small_vlm(family).model.model.language_model.layers)]
+    decoder = "model.text_model" if family == "smolvlm" else "model.language_model"
+    names.remove(decoder)
+    count = len(small_vlm(family).adapter.language_model.layers)
+    layers = [f"{decoder}.layers.{i}" for i in range(count)]
     if disk == "two layers":
-        names += ["model.language_model.norm", "model.language_model.rotary_emb", *layers]
+        names += [f"{decoder}.norm", f"{decoder}.rotary_emb", *layers]
         away = layers[1:]
     else:
-        names += [f"model.language_model.{name}" for name in ("norm", "rotary_emb", "layers")]
+        names += [f"{decoder}.{name}" for name in ("norm", "rotary_emb", "layers")]
         away = names
     device_map = {name: "disk" if name in away else "cpu" for name in names}
-    here = ["lm_head", "model.language_model.embed_tokens"]
+    here = ["lm_head", f"{decoder}.embed_tokens"]
     if family == "llava_onevision":
         here.append("model.image_newline")
     device_map |= dict.fromkeys(here, "cpu")

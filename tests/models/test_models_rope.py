@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from engine_reference import archived_kv
-from small_models import FAMILIES, PREPROCESS, clip, small_vlm
+from small_models import FAMILIES, clip, small_vlm
 from stock import QUESTION, Stock, teacher_forced
 
 import mmkv
@@ -40,7 +40,10 @@ def load(family: str, rope: dict[str, Any]) -> mmkv.VideoLM:
     model, plain = with_rope(family, rope)
     bound = plain.adapter.max_pixels
     return mmkv.load(
-        model=model, tokenizer=plain.tokenizer, preprocess=PREPROCESS, max_pixels=bound
+        model=model,
+        tokenizer=plain.tokenizer,
+        preprocess=plain.adapter.preprocess,
+        max_pixels=bound,
     )
 
 

@@ -25,8 +25,7 @@ def stream() -> Any:
 
 
 def template(family: str = "llava_onevision", system: str | None = None) -> Template:
-    vlm = small_vlm(family)
-    return Template(vlm.tokenizer, vlm.adapter.video_tokens, system)
+    return small_vlm(family).adapter.template(system)
 
 
 def text(prompt: Prompt) -> str:
@@ -39,7 +38,7 @@ def words(prompt: Prompt) -> str:
     return VLM.tokenizer.decode(chosen)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", sorted({*FAMILIES} - {"smolvlm"}))  # it has its own
 def test_a_prompt_is_the_checkpoints_own_template(family: str) -> None:
     tok = small_vlm(family).tokenizer
     made, video = template(family), small_vlm(family).adapter.video_tokens[0]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 import transformers
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 import mmkv
 from mmkv.models.preprocess import Preprocess
@@ -24,6 +26,14 @@ SPECIAL = [
     "<video>",
     "<image>",
 ]
+INTERN = [*SPECIAL, "<img>", "</img>", "<IMG_CONTEXT>"]
+SMOL = [
+    "<|im_start|>",
+    "<image>",
+    "<end_of_utterance>",
+    "<fake_token_around_image>",
+    "<global-img>",
+]
 
 _TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% for c in m['content'] %}"
@@ -34,23 +44,56 @@ _TEMPLATE = (
 PREPROCESS = Preprocess(mean=(0.5, 0.4, 0.3), std=(0.3, 0.25, 0.2))
 
 
-def tokenizer(video: str) -> Any:
-    """A byte-level tokenizer with the control tokens of the Qwen and LLaVA families."""
+# texts of a frame and a prompt of SmolVLM, of which a tokenizer learns words as the real one has
+_WORDS = (
+    "You are provided the following series of frames from a video.\n\nFrame from 00:00:",
+    "User: Assistant: ",
+    "\n\n",
+)
+
+
+def tokenizer(video: str, special: Sequence[str] = SPECIAL, end: str = "<|im_end|>") -> Any:
+    """A byte-level tokenizer.
+
+    Args:
+        video: what its chat template renders for a video.
+        special: control tokens.
+        end: the one that ends a turn.
+    """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     core = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
+    return _fast(core, video, special, end)
+
+
+def word_tokenizer(video: str, special: Sequence[str], end: str) -> Any:
+    """A tokenizer of SmolVLM's kind: single digits, and words where it has learned them."""
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)]
+    )
+    core.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, initial_alphabet=alphabet, min_frequency=1, show_progress=False
+    )
+    core.train_from_iterator(_WORDS, trainer)
+    return _fast(core, video, special, end)
+
+
+def _fast(core: Tokenizer, video: str, special: Sequence[str], end: str) -> Any:
     fast = transformers.PreTrainedTokenizerFast(
         tokenizer_object=core,
-        eos_token="<|im_end|>",
-        additional_special_tokens=[s for s in SPECIAL if s != "<|im_end|>"],
+        eos_token=end,
+        additional_special_tokens=[s for s in special if s != end],
     )
     fast.chat_template = _TEMPLATE.replace("VIDEO", video)
     return fast
 
 
 def _ids(tok: Any) -> dict[str, int]:
-    return {s: tok.convert_tokens_to_ids(s) for s in SPECIAL}
+    return {s: tok.convert_tokens_to_ids(s) for s in {*SPECIAL, *INTERN}}
 
 
 def _text(tok: Any, **more: Any) -> dict[str, Any]:
@@ -210,12 +253,55 @@ def _cosmos3() -> tuple[Any, Any]:
     return transformers.Cosmos3OmniForConditionalGeneration(config), tok
 
 
+def _internvl() -> tuple[Any, Any]:
+    tok = tokenizer("<video>\n", INTERN)
+    config = transformers.InternVLConfig(
+        vision_config={
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": 48,
+            "patch_size": 8,
+        },
+        text_config={"model_type": "qwen2", **_text(tok)},
+        image_token_id=_ids(tok)["<IMG_CONTEXT>"],
+        image_seq_length=9,
+    )
+    model = transformers.InternVLForConditionalGeneration(config)
+    embeddings = model.model.vision_tower.embeddings
+    for weight in (embeddings.cls_token, embeddings.position_embeddings):  # zero in a fresh model
+        weight.data.normal_(std=0.5)
+    return model, tok
+
+
+def _smolvlm() -> tuple[Any, Any]:
+    tok = word_tokenizer("<video>", SMOL, "<end_of_utterance>")
+    config = transformers.SmolVLMConfig(
+        vision_config={
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": 48,
+            "patch_size": 8,
+        },
+        text_config={"model_type": "llama", **_text(tok)},
+        scale_factor=2,
+        image_token_id=tok.convert_tokens_to_ids("<image>"),
+    )
+    return transformers.SmolVLMForConditionalGeneration(config), tok
+
+
+FIXED = ("llava_onevision", "internvl", "smolvlm")  # families whose checkpoint fixes the size
 FAMILIES = {
     "llava_onevision": _llava,
     "qwen2_5_vl": _qwen25,
     "qwen3_vl": _qwen3,
     "qwen3_5": _qwen35,
     "cosmos3_omni": _cosmos3,
+    "internvl": _internvl,
+    "smolvlm": _smolvlm,
 }
 
 
@@ -241,9 +327,16 @@ def small_vlm(
     model, tok = _model(family, seed)
     if not shared:
         model = copy.deepcopy(model)
-    if max_pixels is None and family != "llava_onevision":
+    if max_pixels is None and family not in FIXED:
         max_pixels = 12 * 16 * 16
-    return mmkv.load(model=model, tokenizer=tok, preprocess=PREPROCESS, max_pixels=max_pixels)
+    return mmkv.load(
+        model=model, tokenizer=tok, preprocess=preprocess_of(family), max_pixels=max_pixels
+    )
+
+
+def preprocess_of(family: str) -> Preprocess:
+    """How the family's small model wants its frames; SmolVLM resizes them twice."""
+    return replace(PREPROCESS, longest_edge=56) if family == "smolvlm" else PREPROCESS
 
 
 def clip(n: int, seed: int = 0, height: int = 48, width: int = 64) -> Any:

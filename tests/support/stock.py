@@ -8,19 +8,20 @@ from typing import Any
 import torch
 import transformers
 from small_models import PREPROCESS, clip, small_vlm
+from transformers.models.smolvlm.processing_smolvlm import DEFAULT_CHAT_TEMPLATE
 
 import mmkv
 
 QUESTION = "What happened?"
 
 
-def stock_pixels(frames: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Resize, rescale and normalise, written a second time from the description."""
+def stock_pixels(frames: torch.Tensor, *sizes: tuple[int, int]) -> torch.Tensor:
+    """Resize to each size in turn, rescale and normalise, written a second time."""
     pixels = frames.permute(0, 3, 1, 2).float()
-    pixels = torch.nn.functional.interpolate(
-        pixels, size=(height, width), mode="bicubic", antialias=True
-    )
-    pixels = pixels.round().clamp(0, 255) / 255
+    for size in sizes:
+        pixels = torch.nn.functional.interpolate(pixels, size=size, mode="bicubic", antialias=True)
+        pixels = pixels.round().clamp(0, 255)
+    pixels = pixels / 255
     mean, std = torch.tensor(PREPROCESS.mean), torch.tensor(PREPROCESS.std)
     return (pixels - mean.view(3, 1, 1)) / std.view(3, 1, 1)
 
@@ -52,24 +53,50 @@ class Stock:
         """Logits `[n, V]` of the whole sequence."""
         return getattr(self, "_" + self.vlm.family)(question, generated)
 
-    def _ids(self, question: str, generated: list[int], video: str, expanded: str) -> torch.Tensor:
+    def _ids(
+        self,
+        question: str,
+        generated: list[int],
+        video: str,
+        expanded: str,
+        template: str | None = None,
+    ) -> torch.Tensor:
         message = [{"type": "video"}, {"type": "text", "text": question}]
         text = self.tok.apply_chat_template(
-            [{"role": "user", "content": message}], tokenize=False, add_generation_prompt=True
+            [{"role": "user", "content": message}],
+            chat_template=template,
+            tokenize=False,
+            add_generation_prompt=True,
         )
         assert text.count(video) == 1
         ids = self.tok(text.replace(video, expanded), add_special_tokens=False).input_ids
         return torch.tensor([ids + generated])
 
     def _llava_onevision(self, question: str, generated: list[int]) -> torch.Tensor:
-        pixels = stock_pixels(self.frames, 40, 40)[None]
+        pixels = stock_pixels(self.frames, (40, 40))[None]
         tokens = len(self.frames) * 9 + 1
         ids = self._ids(question, generated, "<video>", "<video>" * tokens)
         return self.model(input_ids=ids, pixel_values_videos=pixels).logits[0]
 
+    def _internvl(self, question: str, generated: list[int]) -> torch.Tensor:
+        seconds = [int(t + 1e-3) for t in self.times]
+        text = "\n".join(f"Frame{s + 1}: <img>" + "<IMG_CONTEXT>" * 9 + "</img>" for s in seconds)
+        ids = self._ids(question, generated, "<video>", text)
+        return self.model(input_ids=ids, pixel_values=stock_pixels(self.frames, (48, 48))).logits[0]
+
+    def _smolvlm(self, question: str, generated: list[int]) -> torch.Tensor:
+        mark = "<fake_token_around_image>"
+        text = "You are provided the following series of frames from a video.\n"
+        for t in self.times:
+            clock = f"{int(t + 1e-3) // 60:02d}:{int(t + 1e-3) % 60:02d}"
+            text += f"\nFrame from {clock}:{mark}<global-img>" + "<image>" * 9 + mark
+        ids = self._ids(question, generated, "<video>", text + "\n\n", DEFAULT_CHAT_TEMPLATE)
+        pixels = stock_pixels(self.frames, (42, 56), (48, 48))  # the longer side to 56 first
+        return self.model(input_ids=ids, pixel_values=pixels[None]).logits[0]
+
     def _qwen(self, ids: torch.Tensor, **more: Any) -> torch.Tensor:
         grid = self.grid
-        pixels = stock_patches(stock_pixels(self.frames, grid.height, grid.width), 8, 2)
+        pixels = stock_patches(stock_pixels(self.frames, (grid.height, grid.width)), 8, 2)
         thw = torch.tensor([[len(self.frames) // 2, grid.rows * 2, grid.cols * 2]])
         kinds = (ids == self.model.config.video_token_id).int() * 2
         positions, _ = self.model.model.get_rope_index(

@@ -1,0 +1,59 @@
+"""InternVL3: one fixed square tile per frame, numbered in text, one token after the other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from mmkv.models.base import Layout, VideoModel
+from mmkv.models.grid import Grid
+from mmkv.models.square import in_a_row, side_of, square_grid
+
+
+class InternVL(VideoModel):
+    """`InternVLForConditionalGeneration`, InternVL3 as `-hf` (arXiv 2504.10479).
+
+    The stock prompt numbers a clip's frames from 1 ("Frame1: ", "Frame2: "), by their order. Here
+    the number is that of the second that a frame is from, so that it says where in the stream the
+    frame is, at any rate. At one frame per second from 0 s they are the stock's own numbers.
+    """
+
+    family = "internvl"
+    architectures: ClassVar[tuple[str, ...]] = ("InternVLForConditionalGeneration",)
+    # with the line's end that templates put after it: each frame brings its own
+    video_tokens = ("<video>\n", "<video>")
+
+    @property
+    def vision_tower(self) -> Any:
+        """The vision tower, without the projector."""
+        return self.model.model.vision_tower
+
+    def grid(self, height: int, width: int) -> Grid:
+        """Return the checkpoint's square grid, whatever the frame's shape.
+
+        Raises:
+            ValueError: `max_pixels` is below the size that the checkpoint has fixed.
+        """
+        vision = self.config.vision_config
+        size = side_of(vision.image_size)
+        side = int(size // side_of(vision.patch_size) * self.config.downsample_ratio)
+        return square_grid("InternVL", size, side, (height, width), self.max_pixels)
+
+    def vision(self, pixels: Tensor, grid: Grid) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Compute shuffled and projected features, `grid.tokens` per frame."""
+        return self.model.model.get_image_features(pixels).pooler_output, ()
+
+    def layout(self, grid: Grid, seconds: Sequence[float]) -> Layout:
+        """Put the frame's number and a start mark before its tokens, an end mark after."""
+        # container times are rounded: 0.9999 s is one second
+        number = math.floor(seconds[0] + 1e-3) + 1
+        before = self._ids(f"Frame{number}: <img>")
+        after = self._ids("</img>\n")
+        total = len(before) + grid.tokens + len(after)
+        return Layout(before, after, in_a_row(total), (total,))
+
+    def _ids(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer(text, add_special_tokens=False).input_ids)
