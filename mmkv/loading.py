@@ -88,7 +88,9 @@ def _from_pretrained(
     hub = {key: options[key] for key in _HUB if key in options}
     # the file itself: AutoConfig knows fewer architectures, and may offer to run foreign code
     config, _ = transformers.PretrainedConfig.get_config_dict(path, **hub)
-    family, architecture = adapter_for(config.get("architectures") or [])
+    family, architecture = adapter_for(
+        config.get("architectures") or [], own_code=bool(config.get("auto_map"))
+    )
     target = _device(device)
     if "device_map" not in options:
         options["device_map"] = {"": target}

@@ -22,17 +22,30 @@ FAMILIES: tuple[type[VideoModel], ...] = (
 )
 
 
-def adapter_for(architectures: Sequence[str]) -> tuple[type[VideoModel], str]:
+# architectures of which it is known why they are not served
+REFUSED: dict[str, str] = {
+    "Molmo2ForConditionalGeneration": (
+        "all its frames attend to each other, earlier ones to later ones too, so that no frame "
+        "could be encoded before the last one has come"
+    ),
+}
+
+
+def adapter_for(
+    architectures: Sequence[str], *, own_code: bool = False
+) -> tuple[type[VideoModel], str]:
     """Find the adapter for a checkpoint's architectures.
 
     Args:
         architectures: class names, as the checkpoint's configuration lists them.
+        own_code: whether the checkpoint comes with code of its own (`auto_map`).
 
     Returns:
         the adapter, and the transformers class it serves.
 
     Raises:
-        ValueError: no family supports any of them; the message lists those that are supported.
+        ValueError: no family supports any of them; the message says why, where that is known, and
+            lists those that are supported.
     """
     for name in architectures:
         for family in FAMILIES:
@@ -40,4 +53,18 @@ def adapter_for(architectures: Sequence[str]) -> tuple[type[VideoModel], str]:
                 return family, name
     known = ", ".join(name for family in FAMILIES for name in family.architectures)
     shown = ", ".join(architectures) or "none named"
+    for name in architectures:
+        if name in REFUSED:
+            raise ValueError(f"{name} is not supported: {REFUSED[name]}; supported: {known}")
+    if own_code and architectures and not any(_in_transformers(name) for name in architectures):
+        raise ValueError(
+            f"the architecture {shown} is not in the installed transformers but in code that comes "
+            f"with the checkpoint, and mmkv never runs such code; supported: {known}"
+        )
     raise ValueError(f"no adapter for the architecture {shown}; supported: {known}")
+
+
+def _in_transformers(name: str) -> bool:
+    import transformers
+
+    return hasattr(transformers, name)

@@ -1,10 +1,9 @@
-"""Checkpoints of every family load as transformers saved them; sizes stay within bounds."""
+"""Checkpoints of every family load as transformers saved them; others are refused."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,7 @@ from engine_reference import archived_kv
 from small_models import FAMILIES, PREPROCESS, clip, small_vlm
 
 import mmkv
-from mmkv.models.llava_onevision import LlavaOnevision
-from mmkv.models.qwen2_5_vl import Qwen25VL
-from mmkv.models.qwen3_vl import Qwen3VL
+from mmkv.models.registry import REFUSED
 
 CONFIG = mmkv.CacheConfig(window_frames=6, recent_frames=2, retrieve_frames=4)
 
@@ -141,8 +138,58 @@ def test_foreign_code_is_refused(tmp_path: Path) -> None:
     (tmp_path / "odd.py").write_text("raise SystemExit('ran foreign code')")
     with pytest.raises(ValueError, match="trust_remote_code is refused"):
         mmkv.load(str(tmp_path), trust_remote_code=True)
-    with pytest.raises(ValueError, match="OddModel; supported"):
+    with pytest.raises(ValueError, match=r"OddModel is not in the installed transformers.*code"):
         mmkv.load(str(tmp_path))
+
+
+def test_foreign_code_beside_an_architecture_of_transformers_is_not_the_reason(
+    tmp_path: Path,
+) -> None:
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "auto_map": {"AutoModelForCausalLM": "odd.LlamaForCausalLM"},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="no adapter for the architecture LlamaForCausalLM"):
+        mmkv.load(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_an_architecture_that_cannot_be_streamed_is_refused_with_the_reason(
+    tmp_path: Path, name: str
+) -> None:
+    assert hasattr(transformers, name)  # no slip of the pen
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": [name]}))
+    with pytest.raises(ValueError) as refused:
+        mmkv.load(str(tmp_path))
+    assert str(refused.value).startswith(f"{name} is not supported: {REFUSED[name]}; supported: ")
+
+
+def test_molmo2s_first_frame_sees_its_last() -> None:
+    config = transformers.Molmo2Config(
+        vision_config={"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1},
+        adapter_config={"hidden_size": 32, "text_hidden_size": 32, "vision_feature_layer": [0]},
+        text_config={
+            "vocab_size": 64,
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "head_dim": 16,
+        },
+    )
+    model = transformers.Molmo2ForConditionalGeneration(config).eval()
+    embeds = torch.randn(1, 4, 32)
+    changed = embeds.clone()
+    changed[0, -1] += 1
+    with torch.inference_mode():
+        for kind, seen in ((1, True), (0, False)):  # of frames, of text
+            first, other = (
+                model(inputs_embeds=e, mm_token_type_ids=torch.full((1, 4), kind)).logits[0, 0]
+                for e in (embeds, changed)
+            )
+            assert ((first - other).abs().max() > 1e-6) == seen
 
 
 def test_a_missing_folder_is_an_os_error() -> None:
@@ -168,55 +215,3 @@ def test_arguments_that_contradict_each_other_are_named(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         mmkv.load(**given)
-
-
-REAL = {
-    LlavaOnevision: lambda: transformers.LlavaOnevisionConfig(),
-    Qwen25VL: lambda: transformers.Qwen2_5_VLConfig(),
-    Qwen3VL: lambda: transformers.Qwen3VLConfig(),
-}
-
-
-def real(family: Any, max_pixels: int | None = None) -> Any:
-    """An adapter of the family's published sizes, without weights."""
-    model = SimpleNamespace(config=REAL[family]())
-    tokenizer = small_vlm("qwen3_vl").tokenizer
-    return family(model, tokenizer, PREPROCESS, max_pixels)
-
-
-@pytest.mark.parametrize("family", REAL)
-@pytest.mark.parametrize("size", [(1080, 1920), (1920, 1080), (2160, 3840), (480, 640)])
-def test_a_frame_stays_under_two_hundred_tokens_by_default(
-    family: Any, size: tuple[int, int]
-) -> None:
-    adapter = real(family)
-    grid = adapter.grid(*size)
-    assert grid.tokens < 200
-    if adapter.temporal_patch == 2:
-        side = adapter._factor
-        assert (grid.height % side, grid.width % side) == (0, 0)
-        assert abs(grid.height / grid.width / (size[0] / size[1]) - 1) < 0.15
-
-
-def test_the_published_sizes_are_what_these_tests_stand_on() -> None:
-    assert real(LlavaOnevision).grid(1080, 1920).tokens == 196
-    assert real(Qwen25VL)._factor == 28
-    assert real(Qwen3VL)._factor == 32
-
-
-@pytest.mark.parametrize("family", [Qwen25VL, Qwen3VL])
-@pytest.mark.parametrize("limit", [32 * 32, 100_000, 400_000])
-@pytest.mark.parametrize("size", [(1080, 1920), (1, 1), (20, 3000), (3000, 20), (7, 9)])
-def test_max_pixels_bounds_a_frame_of_any_shape(
-    family: Any, limit: int, size: tuple[int, int]
-) -> None:
-    adapter = real(family, limit)
-    grid = adapter.grid(*size)
-    assert grid.tokens >= 1
-    assert grid.tokens <= max(limit // adapter._factor**2, 3000 // 20)
-
-
-@pytest.mark.parametrize("family", list(FAMILIES))
-def test_max_pixels_too_small_says_what_is_allowed(family: str) -> None:
-    with pytest.raises(ValueError, match="max_pixels=10 is"):
-        small_vlm(family, max_pixels=10).tokens_per_frame()

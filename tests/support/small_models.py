@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 import transformers
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 import mmkv
 from mmkv.models.preprocess import Preprocess
@@ -44,12 +45,20 @@ _TEMPLATE = (
 PREPROCESS = Preprocess(mean=(0.5, 0.4, 0.3), std=(0.3, 0.25, 0.2))
 
 
-# texts of a frame and a prompt of SmolVLM, of which a tokenizer learns words as the real one has
+# what tokenizers of words learn them from
 _WORDS = (
     "You are provided the following series of frames from a video.\n\nFrame from 00:00:",
-    "User: Assistant: ",
+    "User: Assistant: system\nuser\nassistant\nFrame1: ",
     "\n\n",
 )
+# how text is cut before words are looked up
+SPLITS = {
+    "smollm2": [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)],
+    "qwen2": [
+        pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), "isolated"),
+        pre_tokenizers.ByteLevel(False, use_regex=False),
+    ],
+}
 
 
 def tokenizer(video: str, special: Sequence[str] = SPECIAL, end: str = "<|im_end|>") -> Any:
@@ -67,12 +76,14 @@ def tokenizer(video: str, special: Sequence[str] = SPECIAL, end: str = "<|im_end
     return _fast(core, video, special, end)
 
 
-def word_tokenizer(video: str, special: Sequence[str], end: str) -> Any:
-    """A tokenizer of SmolVLM's kind: single digits, and words where it has learned them."""
+def word_tokenizer(video: str, special: Sequence[str], end: str, split: str) -> Any:
+    """A tokenizer that knows a few words; see `tokenizer`.
+
+    Args:
+        split: how text is cut, a name of `SPLITS`.
+    """
     core = Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)]
-    )
+    core.pre_tokenizer = pre_tokenizers.Sequence(SPLITS[split])
     core.decoder = decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
@@ -254,7 +265,7 @@ def _cosmos3() -> tuple[Any, Any]:
 
 
 def _internvl() -> tuple[Any, Any]:
-    tok = tokenizer("<video>\n", INTERN)
+    tok = word_tokenizer("<video>\n", INTERN, "<|im_end|>", "qwen2")
     config = transformers.InternVLConfig(
         vision_config={
             "hidden_size": 32,
@@ -276,7 +287,7 @@ def _internvl() -> tuple[Any, Any]:
 
 
 def _smolvlm() -> tuple[Any, Any]:
-    tok = word_tokenizer("<video>", SMOL, "<end_of_utterance>")
+    tok = word_tokenizer("<video>", SMOL, "<end_of_utterance>", "smollm2")
     config = transformers.SmolVLMConfig(
         vision_config={
             "hidden_size": 32,
