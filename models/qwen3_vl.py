@@ -24,6 +24,7 @@ class Qwen3VL(QwenVision):
     family = "qwen3_vl"
     architectures: ClassVar[tuple[str, ...]] = (
         "Qwen3VLForConditionalGeneration",
+        "Qwen3VLMoeForConditionalGeneration",
         "Cosmos3OmniForConditionalGeneration",
     )
     advances: ClassVar[tuple[bool, ...]] = (True, True, True)

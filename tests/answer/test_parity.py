@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from small_models import FAMILIES, clip, small_vlm
+from small_models import EVERY, clip, small_vlm
 from stock import QUESTION, Stock, teacher_forced
 
 import mmkv
 
 
 @pytest.mark.parametrize("recent", [0, 2, 6])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EVERY)
 def test_everything_retrieved_equals_plain_transformers(family: str, recent: int) -> None:
     vlm = small_vlm(family)
     frames, times = clip(14, seed=3), [0.5 * i for i in range(14)]
@@ -52,7 +52,7 @@ def test_an_unpaired_last_frame_is_seen_padded(family: str) -> None:
         assert (row - want).abs().max() <= 1e-4 * max(1.0, want.abs().max().item())
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EVERY)
 def test_frames_name_every_block_when_all_are_chosen(family: str) -> None:
     vlm = small_vlm(family)
     with vlm.stream(mmkv.CacheConfig(recent_frames=2, retrieve_frames=64)) as stream:

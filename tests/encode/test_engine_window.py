@@ -8,7 +8,7 @@ import torch
 from engine_reference import archived_kv, slow_attention, slow_stream
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_models import FAMILIES, clip, small_vlm
+from small_models import EVERY, FAMILIES, clip, small_vlm
 from stock import tolerance
 
 import mmkv
@@ -158,7 +158,7 @@ def ring(stream: mmkv.Stream) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 8])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EVERY)
 def test_chunk_size_changes_no_keys_and_values(family: str, chunk: int) -> None:
     one, other = encoded(family, 4, [26]), encoded(family, chunk, [26])
     with one, other:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_models import FAMILIES, clip, small_vlm
+from small_models import EVERY, FAMILIES, clip, small_vlm
 from waiting import finish
 
 import mmkv
@@ -73,7 +73,7 @@ def test_two_sessions_in_two_threads_answer_as_each_alone(family: str) -> None:
     assert together(lambda: watch(vlm, 1), lambda: watch(vlm, 2)) == alone
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EVERY)
 def test_a_plain_forward_beside_sessions_is_untouched(family: str) -> None:
     vlm = small_vlm(family)
     before = plain(vlm)

@@ -11,7 +11,7 @@ import pytest
 import torch
 import transformers
 from engine_reference import archived_kv
-from small_models import FAMILIES, PREPROCESS, clip, small_vlm
+from small_models import EVERY, PREPROCESS, clip, small_vlm
 
 import mmkv
 from mmkv.models.registry import REFUSED
@@ -19,7 +19,7 @@ from mmkv.models.registry import REFUSED
 CONFIG = mmkv.CacheConfig(window_frames=6, recent_frames=2, retrieve_frames=4)
 
 
-@pytest.fixture(scope="module", params=list(FAMILIES))
+@pytest.fixture(scope="module", params=list(EVERY))
 def saved(request: pytest.FixtureRequest, tmp_path_factory: Any) -> tuple[str, Path]:
     """A family and the folder its small model was saved to."""
     vlm, folder = small_vlm(request.param), tmp_path_factory.mktemp(request.param)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_models import FAMILIES, clip, small_vlm
+from small_models import EVERY, clip, small_vlm
 from stock import QUESTION, Stock, teacher_forced
 
 import mmkv
 
 
 @pytest.mark.parametrize("gap", [0.04, 0.1, 0.25, 1.0, 7.0])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EVERY)
 def test_any_frame_rate_equals_plain_transformers(family: str, gap: float) -> None:
     vlm = small_vlm(family)
     frames, times = clip(12, seed=3), [gap * i for i in range(12)]

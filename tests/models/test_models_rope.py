@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from engine_reference import archived_kv
-from small_models import FAMILIES, clip, small_vlm
+from small_models import EVERY, clip, small_vlm
 from stock import QUESTION, Stock, teacher_forced
 
 import mmkv
@@ -48,7 +48,7 @@ def load(family: str, rope: dict[str, Any]) -> mmkv.VideoLM:
 
 
 @pytest.mark.parametrize("rope", [YARN, LINEAR, LLAMA3], ids=lambda r: r["rope_type"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EVERY)
 def test_a_fixed_rope_of_any_type_equals_plain_transformers(
     family: str, rope: dict[str, Any]
 ) -> None:

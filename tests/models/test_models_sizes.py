@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import transformers
-from small_models import FAMILIES, PREPROCESS, small_vlm
+from small_models import EVERY, PREPROCESS, small_vlm
 
 from mmkv.models.internvl import InternVL
 from mmkv.models.llava_onevision import LlavaOnevision
@@ -67,7 +67,7 @@ def test_max_pixels_bounds_a_frame_of_any_shape(
     assert grid.tokens <= max(limit // adapter._factor**2, 3000 // 20)
 
 
-@pytest.mark.parametrize("family", list(FAMILIES))
+@pytest.mark.parametrize("family", list(EVERY))
 def test_max_pixels_too_small_says_what_is_allowed(family: str) -> None:
     with pytest.raises(ValueError, match="max_pixels=10 is"):
         small_vlm(family, max_pixels=10).tokens_per_frame()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from engine_reference import archived_kv
-from small_models import FAMILIES, PREPROCESS, clip, small_vlm
+from small_models import EVERY, FAMILIES, PREPROCESS, clip, small_vlm
 from stock import QUESTION, Stock, teacher_forced
 from store_blocks import without_fsync
 from waiting import until
@@ -66,7 +66,7 @@ def test_everything_retrieved_through_a_store_equals_plain_transformers(
 
 
 @pytest.mark.parametrize("count", [3, 26, 27])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EVERY)
 def test_an_opened_stream_answers_exactly_as_the_closed_one(
     family: str, count: int, tmp_path: Path
 ) -> None:

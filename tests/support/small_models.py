@@ -107,6 +107,9 @@ def _ids(tok: Any) -> dict[str, int]:
     return {s: tok.convert_tokens_to_ids(s) for s in {*SPECIAL, *INTERN}}
 
 
+_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48}
+
+
 def _text(tok: Any, **more: Any) -> dict[str, Any]:
     return {
         "vocab_size": len(tok),
@@ -178,7 +181,7 @@ def _qwen25() -> tuple[Any, Any]:
     return transformers.Qwen2_5_VLForConditionalGeneration(config), tok
 
 
-def _qwen3_config(kind: Any, tok: Any) -> Any:
+def _qwen3_config(kind: Any, tok: Any, **more: Any) -> Any:
     """A configuration of Qwen3-VL or one of its relatives."""
     ids = _ids(tok)
     return kind(
@@ -203,6 +206,7 @@ def _qwen3_config(kind: Any, tok: Any) -> Any:
                 "mrope_section": [4, 4, 4],
                 "mrope_interleaved": True,
             },
+            **more,
         ),
         vision_start_token_id=ids["<|vision_start|>"],
         vision_end_token_id=ids["<|vision_end|>"],
@@ -217,10 +221,9 @@ def _qwen3() -> tuple[Any, Any]:
     return transformers.Qwen3VLForConditionalGeneration(config), tok
 
 
-def _qwen35(**more: Any) -> tuple[Any, Any]:
-    tok = tokenizer("<|vision_start|><|video_pad|><|vision_end|>")
+def _qwen35_config(kind: Any, tok: Any, **more: Any) -> Any:
     ids = _ids(tok)
-    config = transformers.Qwen3_5Config(
+    return kind(
         vision_config={
             "depth": 2,
             "hidden_size": 32,
@@ -255,7 +258,29 @@ def _qwen35(**more: Any) -> tuple[Any, Any]:
         video_token_id=ids["<|video_pad|>"],
         image_token_id=ids["<|image_pad|>"],
     )
+
+
+def _qwen35() -> tuple[Any, Any]:
+    tok = tokenizer("<|vision_start|><|video_pad|><|vision_end|>")
+    config = _qwen35_config(transformers.Qwen3_5Config, tok)
     return transformers.Qwen3_5ForConditionalGeneration(config), tok
+
+
+def _qwen35_moe() -> tuple[Any, Any]:
+    tok = tokenizer("<|vision_start|><|video_pad|><|vision_end|>")
+    config = _qwen35_config(
+        transformers.Qwen3_5MoeConfig,
+        tok,
+        **_EXPERTS,
+        shared_expert_intermediate_size=48,
+    )
+    return transformers.Qwen3_5MoeForConditionalGeneration(config), tok
+
+
+def _qwen3_moe() -> tuple[Any, Any]:
+    tok = tokenizer("<|vision_start|><|video_pad|><|vision_end|>")
+    config = _qwen3_config(transformers.Qwen3VLMoeConfig, tok, **_EXPERTS)
+    return transformers.Qwen3VLMoeForConditionalGeneration(config), tok
 
 
 def _cosmos3() -> tuple[Any, Any]:
@@ -310,17 +335,23 @@ FAMILIES = {
     "qwen2_5_vl": _qwen25,
     "qwen3_vl": _qwen3,
     "qwen3_5": _qwen35,
+}
+# of the same structure as one of these, for the tests of what is a family's own
+RELATIVES = {
     "cosmos3_omni": _cosmos3,
+    "qwen3_vl_moe": _qwen3_moe,
+    "qwen3_5_moe": _qwen35_moe,
     "internvl": _internvl,
     "smolvlm": _smolvlm,
 }
+EVERY = {**FAMILIES, **RELATIVES}
 
 
 @functools.cache
 def _model(family: str, seed: int) -> tuple[Any, Any]:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        model, tok = FAMILIES[family]()
+        model, tok = EVERY[family]()
         for name, weight in model.named_parameters():
             if "bias" in name and "language_model" in name:
                 weight.normal_(std=0.5)  # Qwen2's key biases, which a fresh model has at zero
