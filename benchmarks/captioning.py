@@ -27,7 +27,7 @@ from mmkv.demos.captioning.listing import Video
 from mmkv.demos.captioning.output import Output
 from mmkv.demos.captioning.settings import Captioning
 from mmkv.demos.captioning.supervisor import Supervisor
-from mmkv.models.preprocess import fit_frames
+from mmkv.models.fit import fit_frames
 from mmkv.models.tiny.questions import Clip, listing
 from mmkv.models.tiny.sample import draw_scene, sample_clip
 

@@ -79,7 +79,7 @@ def _prompt(vlm: mmkv.VideoLM) -> tuple[list[int], list[int]]:
 
 
 def _pixels(vlm: mmkv.VideoLM, stack: torch.Tensor) -> torch.Tensor:
-    from mmkv.models.preprocess import fit_frames
+    from mmkv.models.fit import fit_frames
 
     return fit_frames(stack, vlm.adapter.grid(64, 64), vlm.adapter.preprocess)
 

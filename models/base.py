@@ -1,6 +1,9 @@
 """The contract between a Hugging Face video LLM and the engine: frames in, blocks of tokens out.
 
 Not here: attention, caches and decoding (`mmkv/`), reading video (`video/`).
+
+Adapters import torch only inside the functions that compute, since importing it takes seconds: what
+a model costs is told by an adapter that has a configuration and no weights (`mmkv info`).
 """
 
 from __future__ import annotations
@@ -10,16 +13,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from mmkv.models.grid import Grid
 from mmkv.models.layers import Layer, Shape, global_layers, read_layers, shape_of
-from mmkv.models.preprocess import Preprocess, fit_frames
+from mmkv.models.preprocess import Preprocess
 from mmkv.models.prompt import Template
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 _PIXELS_AT_ONCE = 1 << 24
 
@@ -85,6 +90,8 @@ class VideoModel(ABC):
         family: the family's name.
         architectures: transformers classes that it serves.
         temporal_patch: frames per block.
+        time: how the model receives the time of a frame: in "text" before it, by the "position"
+            of its tokens, or not at all ("none": it only knows which frame came first).
         axes: position axes.
         advances: for each axis, whether blocks follow each other along it.
         video_tokens: texts that may stand for the video in a rendered prompt.
@@ -92,6 +99,7 @@ class VideoModel(ABC):
 
     family: ClassVar[str]
     architectures: ClassVar[tuple[str, ...]]
+    time: ClassVar[Literal["text", "position", "none"]]
     temporal_patch: ClassVar[int] = 1
     axes: ClassVar[int] = 1
     advances: ClassVar[tuple[bool, ...]] = (True,)
@@ -159,11 +167,13 @@ class VideoModel(ABC):
     @property
     def bytes_per_embedding(self) -> int:
         """Bytes of one token's input embedding."""
-        return int(self.text_config.hidden_size) * torch.empty((), dtype=self.dtype).element_size()
+        return int(self.text_config.hidden_size) * int(self.dtype.itemsize)
 
     @property
     def device(self) -> torch.device:
         """Where frames and embeddings enter the model."""
+        import torch
+
         device = self.language_model.embed_tokens.weight.device
         if getattr(device, "type", "cpu") != "meta":
             return device
@@ -172,6 +182,8 @@ class VideoModel(ABC):
 
     def embed_text(self, ids: Sequence[int]) -> Tensor:
         """Look up the input embeddings `[n, D]` of token ids."""
+        import torch
+
         return self.language_model.embed_tokens(
             torch.tensor(list(ids), dtype=torch.long, device=self.device)
         )
@@ -193,6 +205,8 @@ class VideoModel(ABC):
 
     def frequency_axis(self, frequencies: int) -> Tensor:
         """Return which position axis each rotary frequency reads, int64 `[frequencies]`."""
+        import torch
+
         return torch.zeros(frequencies, dtype=torch.long)
 
     def origin(
@@ -222,6 +236,10 @@ class VideoModel(ABC):
         Returns:
             n / temporal_patch blocks, embeddings on the model's device.
         """
+        import torch
+
+        from mmkv.models.fit import fit_frames
+
         patch = self.temporal_patch
         fitted = []
         for shape, run in groupby(frames, key=lambda f: f.shape):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mmkv.models.base import Layout, VideoModel
 from mmkv.models.grid import Grid
 from mmkv.models.square import in_a_row, side_of, square_grid
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class InternVL(VideoModel):
@@ -23,6 +24,7 @@ class InternVL(VideoModel):
 
     family = "internvl"
     architectures: ClassVar[tuple[str, ...]] = ("InternVLForConditionalGeneration",)
+    time = "text"
     # with the line's end that templates put after it: each frame brings its own
     video_tokens = ("<video>\n", "<video>")
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mmkv.models.base import Layout, VideoModel
 from mmkv.models.grid import Grid
 from mmkv.models.preprocess import Preprocess
 from mmkv.models.square import in_a_row, square_grid
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class LlavaOnevision(VideoModel):
@@ -26,6 +27,7 @@ class LlavaOnevision(VideoModel):
 
     family = "llava_onevision"
     architectures: ClassVar[tuple[str, ...]] = ("LlavaOnevisionForConditionalGeneration",)
+    time = "none"
     video_tokens = ("<video>",)
 
     def __init__(

@@ -1,22 +1,12 @@
-"""Frames to normalised pixels on the model's device, from the checkpoint's own configuration.
-
-The stock video processors need torchvision; this reads the same files and does the same steps:
-resize with antialiasing, round and clamp to 0..255, rescale, normalise.
-"""
+"""What a checkpoint says about preparing a frame: its size, and how pixels are normalised."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
-from mmkv.models.grid import Grid
 
 # PIL's numbering, which preprocessor configurations use
 _RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}
@@ -88,64 +78,35 @@ def read_preprocess(folder_or_id: str, **hub: Any) -> Preprocess:
     """
     from transformers.utils import cached_file
 
-    for name in (
+    def find(name: str) -> str | None:
+        return cached_file(folder_or_id, name, _raise_exceptions_for_missing_entries=False, **hub)
+
+    return find_preprocess(folder_or_id, find)
+
+
+def find_preprocess(name: str, find: Callable[[str], str | Path | None]) -> Preprocess:
+    """Read the preprocessing of a checkpoint whose files are found by a function.
+
+    Args:
+        name: what errors call the checkpoint.
+        find: given the name of a file, its path; None where there is no such file.
+
+    Raises:
+        FileNotFoundError: there is no preprocessor configuration.
+    """
+    for file in (
         "video_preprocessor_config.json",
         "preprocessor_config.json",
         "processor_config.json",
     ):
-        path = cached_file(folder_or_id, name, _raise_exceptions_for_missing_entries=False, **hub)
+        path = find(file)
         if path is None:
             continue
-        config = json.loads(Path(path).read_text())
+        config = json.loads(Path(path).read_text(encoding="utf-8"))
         config = config.get("video_processor") or config.get("image_processor") or config
         if "image_mean" in config:
             return Preprocess.from_dict(config)
     raise FileNotFoundError(
-        f"{folder_or_id} has no preprocessor_config.json with an image_mean; "
+        f"{name} has no preprocessor_config.json with an image_mean; "
         "mmkv needs it to prepare frames as the model was trained"
     )
-
-
-def fit_frames(frames: Tensor, grid: Grid, config: Preprocess) -> Tensor:
-    """Resize and normalise frames; one of another shape than the grid's is letterboxed.
-
-    Args:
-        frames: uint8 `[n, H, W, 3]` on any device.
-        grid: the size to reach, and the shape of frame that fills it.
-        config: how to resize and normalise.
-
-    Returns:
-        float32 `[n, 3, grid.height, grid.width]` on the same device.
-    """
-    pixels = frames.permute(0, 3, 1, 2).float()  # [n, 3, H, W]
-    height, width = pixels.shape[-2:]
-    # the shape of the first frame maps onto the whole grid, as the stock processors do
-    scale = min(grid.source_height / height, grid.source_width / width)
-    rows = max(1, round(height * scale / grid.source_height * grid.height))
-    cols = max(1, round(width * scale / grid.source_width * grid.width))
-    if config.longest_edge is not None:
-        pixels = _resize(pixels, _fit_within(height, width, config.longest_edge), config.resample)
-    pixels = _resize(pixels, (rows, cols), config.resample)
-    top, left = (grid.height - rows) // 2, (grid.width - cols) // 2
-    if (rows, cols) != (grid.height, grid.width):
-        pixels = F.pad(pixels, (left, grid.width - cols - left, top, grid.height - rows - top))
-    mean = torch.tensor(config.mean, device=pixels.device).view(1, 3, 1, 1) / config.rescale
-    std = torch.tensor(config.std, device=pixels.device).view(1, 3, 1, 1) / config.rescale
-    return pixels.sub_(mean).div_(std)
-
-
-def _resize(pixels: Tensor, size: tuple[int, int], mode: str) -> Tensor:
-    if pixels.shape[-2:] == size:
-        return pixels
-    pixels = F.interpolate(pixels, size=size, mode=mode, antialias=mode != "nearest")
-    return pixels.round_().clamp_(0, 255)
-
-
-def _fit_within(height: int, width: int, edge: int) -> tuple[int, int]:
-    """Return the size whose longer side is `edge`; the other is rounded down, then up to even."""
-    ratio = width / height  # in this order of operations, as the stock processor rounds
-    if width >= height:
-        short = int(edge / ratio)
-        return max(1, short + short % 2), edge
-    short = int(edge * ratio)
-    return edge, max(1, short + short % 2)

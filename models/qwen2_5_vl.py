@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from mmkv.models.base import Layout
 from mmkv.models.grid import Grid
 from mmkv.models.qwen_vision import QwenVision, frame_offsets
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Qwen25VL(QwenVision):
@@ -20,10 +21,13 @@ class Qwen25VL(QwenVision):
 
     family = "qwen2_5_vl"
     architectures: ClassVar[tuple[str, ...]] = ("Qwen2_5_VLForConditionalGeneration",)
+    time = "position"
     advances: ClassVar[tuple[bool, ...]] = (True, False, False)
 
     def vision(self, pixels: Tensor, grid: Grid) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Compute merged features, `grid.tokens` per pair of frames; there is no deepstack."""
+        import torch
+
         patches, thw = self.patches(pixels, grid)
         output = self.model.model.get_video_features(patches, thw)
         features = torch.cat(list(output.pooler_output))
@@ -47,6 +51,8 @@ class Qwen25VL(QwenVision):
 
     def frequency_axis(self, frequencies: int) -> Tensor:
         """Return axes in contiguous sections: time, row, column."""
+        import torch
+
         sections = self.text_config.rope_parameters.get("mrope_section", [16, 24, 24])
         axes = [torch.full((n,), i % 3) for i, n in enumerate(sections)]
         return torch.cat(axes)[:frequencies]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from mmkv.models.grid import Grid
 from mmkv.models.qwen3_vl import Qwen3VL
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Qwen35(Qwen3VL):
@@ -25,6 +25,8 @@ class Qwen35(Qwen3VL):
 
     def vision(self, pixels: Tensor, grid: Grid) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Compute merged features, `grid.tokens` per pair of frames; there is no deepstack."""
+        import torch
+
         patches, thw = self.patches(pixels, grid)
         output = self.model.model.get_video_features(patches, thw)
         features = torch.cat(list(output.pooler_output))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from mmkv.models.base import Layout
 from mmkv.models.grid import Grid
 from mmkv.models.qwen_vision import QwenVision, frame_offsets
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Qwen3VL(QwenVision):
@@ -27,18 +28,21 @@ class Qwen3VL(QwenVision):
         "Qwen3VLMoeForConditionalGeneration",
         "Cosmos3OmniForConditionalGeneration",
     )
+    time = "text"
     advances: ClassVar[tuple[bool, ...]] = (True, True, True)
     # the whole placeholder is replaced: each segment brings its own start and end
     video_tokens = ("<|vision_start|><|video_pad|><|vision_end|>",)
 
     def vision(self, pixels: Tensor, grid: Grid) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Compute merged features, `grid.tokens` per pair of frames, and those of deepstack."""
+        import torch
+
         patches, thw = self.patches(pixels, grid)
         output = self.model.model.get_video_features(patches, thw)
         features = torch.cat(list(output.pooler_output))
         deepstack = []
         for level in output.deepstack_features:
-            flat = level if isinstance(level, Tensor) else torch.cat(list(level))
+            flat = level if isinstance(level, torch.Tensor) else torch.cat(list(level))
             deepstack.append(flat.reshape(-1, grid.tokens, flat.shape[-1]))
         return features.reshape(-1, grid.tokens, features.shape[-1]), tuple(deepstack)
 
@@ -62,6 +66,8 @@ class Qwen3VL(QwenVision):
 
     def frequency_axis(self, frequencies: int) -> Tensor:
         """Return axes interleaved: time, row, column, time, and so on."""
+        import torch
+
         sections = self.language_model.rotary_emb.mrope_section
         axis = torch.zeros(frequencies, dtype=torch.long)
         for which in (1, 2):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from mmkv.models.base import VideoModel
 from mmkv.models.grid import Grid
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DEFAULT_TOKENS = 192
 
@@ -90,6 +92,8 @@ class QwenVision(VideoModel):
         Returns:
             `[n/2 * patches, 3 * 2 * p * p]`, and the clip's grid int64 `[1, 3]`.
         """
+        import torch
+
         vision = self.config.vision_config
         p, m, t = vision.patch_size, vision.spatial_merge_size, self.temporal_patch
         steps, rows, cols = pixels.shape[0] // t, grid.height // p, grid.width // p

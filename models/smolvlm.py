@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mmkv.models.base import Layout, VideoModel
 from mmkv.models.grid import Grid
 from mmkv.models.prompt import Template
 from mmkv.models.square import in_a_row, side_of, square_grid
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # the stock processor uses its own template for videos, whatever the checkpoint's
 _CHAT = (
@@ -35,6 +36,7 @@ class SmolVLM(VideoModel):
 
     family = "smolvlm"
     architectures: ClassVar[tuple[str, ...]] = ("SmolVLMForConditionalGeneration",)
+    time = "text"
     video_tokens = ("<video>",)
 
     @property

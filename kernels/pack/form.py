@@ -28,39 +28,30 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-WIDE_LEVELS = 4
+from mmkv.kernels.sizes import BITS as BITS
+from mmkv.kernels.sizes import WIDE_LEVELS as WIDE_LEVELS
+from mmkv.kernels.sizes import Levels
+
 FINEST, PER_OCTAVE = 63, 6  # scale codes: the largest, and how many of them halve it
 UNITS, ZERO = 8, 512  # centre codes: steps per scale, and the one for 0
 LISTED, CONSTANT = 0, 1
 TRANSFORMS = ("hadamard", "fft", "none")
-BITS = {2: 1, 4: 2, 16: 4}
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class Form(Levels):
     """How a tensor `[H, T, D]` is coded.
 
     Attributes:
-        levels: of the narrow channels: 2, 3, 4 or 16.
-        wide: how many channels of a head are wide.
+        levels, wide: see `Levels`.
         transform: over the narrow channels.
         fitted: levels fitted to least squares, or else by VidKV's formulas.
         centred: the group's mean is subtracted before anything else.
     """
 
-    levels: int
-    wide: int = 0
     transform: str = "none"
     fitted: bool = True
     centred: bool = True
-
-    def plane_bytes(self, heads: int, tokens: int, head_dim: int) -> tuple[int, int]:
-        """Bytes of a block's wide and narrow plane."""
-        rows = heads * tokens
-        return (
-            _plane(rows, self.wide, WIDE_LEVELS),
-            _plane(rows, head_dim - self.wide, self.levels),
-        )
 
     def matrix(self, head_dim: int, device: torch.device) -> Tensor | None:
         """The orthonormal float32 matrix that narrow channels are multiplied by; None for none."""
@@ -192,7 +183,3 @@ def ratios(device: torch.device) -> Tensor:
     ratios = torch.exp2((codes - FINEST) / PER_OCTAVE)
     ratios[0] = 0
     return ratios.float().to(device)
-
-
-def _plane(rows: int, width: int, levels: int) -> int:
-    return -(-rows * width // 5) if levels == 3 else rows * (width * BITS[levels] // 8)

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from mmkv.archive.blocks import CachedBlock, index_of
 from mmkv.archive.pages import Page
 from mmkv.archive.thinning import Thinning
-
-_LARGE, _SMALL, _MANY = 512, 64, 128  # tokens per page if a block has at least _MANY, or fewer
+from mmkv.codecs.sizes import page_tokens
 
 
 class BlockList:
@@ -96,7 +95,7 @@ class PageSize:
 
     def full(self, blocks: Sequence[CachedBlock], thinning: Thinning | None = None) -> bool:
         """Whether these blocks make a page."""
-        enough = self.tokens or (_LARGE if blocks[0].tokens >= _MANY else _SMALL)
+        enough = self.tokens or page_tokens(blocks[0].tokens)
         held = sum(block.tokens for block in blocks)
         if thinning is not None and held >= enough:
             held = thinning.tokens_left(blocks)

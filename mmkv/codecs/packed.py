@@ -18,12 +18,13 @@ from torch import Tensor
 from mmkv.codecs.base import KINDS, Codec, PackedLayer, Part, check_input
 from mmkv.codecs.packer import ChannelPacker, Packer
 from mmkv.codecs.settings import Settings
+from mmkv.codecs.sizes import PREFIX, levels_of
 from mmkv.kernels.pack import Form
 from mmkv.models.layers import Shape
 
 # sums of squares of larger numbers, also after a transform, can overflow float32
 _LARGEST = 1e16
-_SIZE = np.dtype("<u4")
+_SIZE = np.dtype(f"<u{PREFIX}")
 
 
 class PackedCodec(Codec):
@@ -72,12 +73,9 @@ class PackedCodec(Codec):
 
     def form(self, bits: float, *, fitted: bool) -> Form:
         """How so many bits are coded; 1.5 is half of the channels at 2 bits, the others at 1."""
-        settings = self.settings
-        if bits == 1.5:
-            half = self.shape.head_dim // 2
-            return Form(2, half, settings.transform, fitted, settings.remove_mean)
-        levels = {1.58: 3, 2: 4, 4: 16}[bits]
-        return Form(levels, 0, "none", fitted, settings.remove_mean)
+        settings, coded = self.settings, levels_of(bits, self.shape.head_dim)
+        transform = settings.transform if coded.wide else "none"
+        return Form(coded.levels, coded.wide, transform, fitted, settings.remove_mean)
 
     def encode_layers(
         self,

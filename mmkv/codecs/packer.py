@@ -152,10 +152,6 @@ class ChannelPacker(Packer):
         pages = np.repeat(pages, lengths)
         return np.minimum(firsts[pages] + group, firsts[pages + 1] - 1)
 
-    def _row_bytes(self, heads: int, head_dim: int) -> tuple[int, int, int]:
-        wide = heads * head_dim // 8 if self.form.wide else 0
-        return _EXACT.itemsize * heads, wide, _WORD.itemsize * heads * head_dim
-
     def _shared(self, fit: Fit, layers: int) -> list[np.ndarray]:
         """For each layer, the rows of its groups, then its exact centres."""
         words = fit.words.cpu().numpy()
@@ -195,7 +191,7 @@ class ChannelPacker(Packer):
     def _params(self, shared: Sequence[np.ndarray], shape: Shape) -> tuple[Params, np.ndarray]:
         """All pages' groups: their parameters in host memory, each page's first, their number."""
         heads, head_dim = shape.kv_heads, shape.head_dim
-        sizes = self._row_bytes(heads, head_dim)
+        sizes = self.form.row_bytes(heads, head_dim)
         firsts, rows, exact = [0], [], []
         for page in shared:
             groups = self._groups_in(page, sizes)

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmkv.models.base import Block
+from mmkv.models.fit import fit_frames
 from mmkv.models.grid import Grid
-from mmkv.models.preprocess import Preprocess, fit_frames, read_preprocess
+from mmkv.models.preprocess import Preprocess, read_preprocess
 
 _AT_ONCE = 32  # frames
 SIDE = "embedding"  # the name under which a block keeps its vector

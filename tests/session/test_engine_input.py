@@ -190,8 +190,9 @@ def test_a_shape_that_no_grid_fits_is_refused_and_the_stream_stays_usable(family
 
 
 def test_letterboxing_adds_black_and_keeps_the_shape() -> None:
+    from mmkv.models.fit import fit_frames
     from mmkv.models.grid import Grid
-    from mmkv.models.preprocess import Preprocess, fit_frames
+    from mmkv.models.preprocess import Preprocess
 
     white = torch.full((1, 40, 10, 3), 255, dtype=torch.uint8)
     plain = Preprocess(mean=(0.0,) * 3, std=(1.0,) * 3)
