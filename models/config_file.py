@@ -12,6 +12,7 @@ import __future__
 import ast
 import copy
 import functools
+import inspect
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -46,15 +47,24 @@ class ConfigFile:
         self.__post_init__(**values)
 
     def __post_init__(self, **others: Any) -> None:
-        if "per_layer_config" in others:
-            raise Unreadable("layers have sizes of their own")
+        own = others.pop("per_layer_config", None)
         vars(self).update(others)
+        if own is not None:
+            layers = range(self.num_hidden_layers)
+            self.per_layer_config = [
+                self._with(own.get(i) or own.get(str(i)) or {}) for i in layers
+            ]
 
     def __getattr__(self, name: str) -> Any:
-        other = type(self).attribute_map.get(name)
+        other = type(self).attribute_map.get(name)  # not found as such
         if other is None:
             raise AttributeError(f"the configuration has no {name}")
         return getattr(self, other)
+
+    def _with(self, values: Mapping[str, Any]) -> ConfigFile:
+        other = copy.copy(self)
+        vars(other).update(values)
+        return other
 
     @classmethod
     def fields(cls) -> list[str]:
@@ -62,7 +72,7 @@ class ConfigFile:
         found: dict[str, None] = {}
         for one in reversed(cls.__mro__):
             if one is not ConfigFile and issubclass(one, ConfigFile):
-                names = one.__dict__.get("__annotations__", {})
+                names = inspect.get_annotations(one)
                 found |= dict.fromkeys(name for name in names if hasattr(one, name))
         return list(found)
 
@@ -108,8 +118,8 @@ def _part(module: Path, key: str, spec: ast.expr, whole: Mapping[str, Any]) -> C
         if given is None and key == "text_config":  # a flat file, as those of Qwen2.5-VL are
             given = {name: whole[name] for name in kind.fields() if name in whole}
     else:
-        named = ast.literal_eval(told["model_type"]) if "model_type" in told else None
-        kind = _build(*_find((given or {}).get("model_type", named)))
+        usual = ast.literal_eval(told["model_type"]) if "model_type" in told else ""
+        kind = _build(*_find((given or {}).get("model_type", usual)))
     if given is None and "init_kwargs" in told:
         given = ast.literal_eval(told["init_kwargs"])
     return kind(**(given or {}))
@@ -174,14 +184,16 @@ def _build(module: Path, name: str) -> type[ConfigFile]:
     names: dict[str, Any] = {"ConfigFile": ConfigFile, "__name__": __name__}
     flags = __future__.annotations.compiler_flag  # types are not looked up
     exec(compile(code, str(module), "exec", flags, dont_inherit=True), names)
-    return names[name]  # type: ignore[no-any-return]
+    made: type[ConfigFile] = names[name]
+    return made
 
 
 def _kept(line: ast.stmt, whole: bool) -> bool:
     if isinstance(line, ast.FunctionDef):
         if line.name == "__init__":
             raise Unreadable("a class that does not name its fields")
-        return line.name == "__post_init__" and not whole
+        derived = [ast.unparse(one) for one in line.decorator_list] == ["property"]
+        return derived or (line.name == "__post_init__" and not whole)
     if isinstance(line, ast.Assign):
         return ast.unparse(line.targets[0]) == "attribute_map"
     return isinstance(line, ast.AnnAssign)

@@ -22,6 +22,9 @@ _KINDS: dict[str, Kind] = {
     "mamba": "carry",
 }
 
+# sizes of a layer of Gated DeltaNet
+_DELTA = ("num_key_heads", "num_value_heads", "key_head_dim", "value_head_dim", "conv_kernel_dim")
+
 
 @dataclass(frozen=True, slots=True)
 class Layer:
@@ -65,12 +68,37 @@ class Shape:
     kv_heads: int
     head_dim: int
 
+    @property
+    def elements(self) -> int:
+        """Elements of one token's keys and values, all of these layers."""
+        return self.layers * 2 * self.kv_heads * self.head_dim
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """Bytes of the state that all layers but the global ones keep, however long the stream.
+
+    Attributes:
+        recurrent: states of recurrent layers, in float32.
+        convolution: the last inputs of their convolutions.
+        windows: keys and values of the windows of `local` layers.
+    """
+
+    recurrent: int
+    convolution: int
+    windows: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.recurrent + self.convolution + self.windows
+
 
 def read_layers(text: Any) -> tuple[Layer, ...]:
     """Read a decoder's layers from its configuration.
 
     Args:
-        text: the language model's part of a transformers configuration.
+        text: the language model's part of a transformers configuration, or of a `ConfigFile`.
 
     Raises:
         ValueError: a layer is of a type that the engine does not know.
@@ -118,3 +146,28 @@ def shape_of(layers: Sequence[Layer]) -> Shape:
             f"this model has {found or 'no such layer'}"
         )
     return Shape(sum(layer.kind == "global" for layer in layers), *sizes.pop())
+
+
+def carried(text: Any, layers: Sequence[Layer], element: int) -> Carried | None:
+    """Work out the size of the state that does not grow.
+
+    Args:
+        text: the configuration that `layers` were read from.
+        layers: of `read_layers`.
+        element: bytes of an element of keys, values and convolutions.
+
+    Returns:
+        its bytes; None where layers carry a state other than that of Gated DeltaNet.
+    """
+    local = [layer for layer in layers if layer.kind == "local"]
+    windows = sum(layer.window * 2 * layer.kv_heads * layer.head_dim for layer in local) * element
+    types = [layer.type for layer in layers if layer.kind == "carry"]
+    if not types:
+        return Carried(0, 0, windows)
+    sizes: list[Any] = [getattr(text, f"linear_{name}", None) for name in _DELTA]
+    if set(types) != {"linear_attention"} or None in sizes:
+        return None
+    keys, values, key_dim, value_dim, kernel = sizes
+    recurrent = values * key_dim * value_dim * 4  # [Hv, Dk, Dv]
+    convolution = (2 * keys * key_dim + values * value_dim) * kernel * element  # q, k and v
+    return Carried(len(types) * recurrent, len(types) * convolution, windows)

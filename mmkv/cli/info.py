@@ -3,44 +3,22 @@
 from __future__ import annotations
 
 import json as jsonlib
-import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from mmkv.cli import errors, groups, options, session
+from mmkv.cli import errors, groups, machine, options, session
 from mmkv.cli.messages import table
 from mmkv.cli.store import describe, lines
 from mmkv.config.units import size, took
 from mmkv.models.tiny import CHECKPOINT
 
-if TYPE_CHECKING:
-    from mmkv.video_lm import VideoLM
-
-PACKAGES = ("mmkv-video", "torch", "transformers", "accelerate", "triton", "av")
-PACKED = ((4, 4), (2, 2), (1.5, 2), (1.5, 1.58))  # key and value bits that are shown
-OPTIONAL = {  # package: the module it brings, and what is missing without it
-    "decord": ("decord", "reading files with decord (pip install 'mmkv-video[decord]')"),
-    "gradio": ("gradio", "the browser demo (pip install 'mmkv-video[demo]')"),
-    "opencv-python-headless": ("cv2", "webcams (pip install opencv-python-headless)"),
-    "scenedetect-headless": (
-        "scenedetect",
-        "`mmkv caption --scenes` (pip install 'mmkv-video[scenes]')",
-    ),
-    "ray": ("ray", "`mmkv caption --ray`: several machines (pip install 'mmkv-video[ray]')"),
-    "pyarrow": ("pyarrow", "`mmkv caption --format parquet` (pip install pyarrow)"),
+TIME = {
+    "text": "in text before it",
+    "position": "by the position of its tokens",
+    "none": "not at all, only their order",
 }
-NO_GPU = {
-    True: "torch sees none, so everything runs on the CPU; if this machine has one, its driver "
-    "is missing or too old",
-    False: "this build of torch is for CPUs only; if this machine has an NVIDIA GPU, install a "
-    "CUDA build (https://pytorch.org/get-started/locally)",
-}
-NO_TRITON = "the cache kernels run in torch on every device (pip install triton)"
 
 
 def info(
@@ -74,80 +52,15 @@ def info(
         raise typer.BadParameter("--check is for a store: mmkv info DIR --check")
     found: dict[str, Any] = {
         "python": platform.python_version(),
-        "packages": {name: installed(name) for name in PACKAGES},
-        "missing": missing(),
-        "devices": devices(),
-        "kernels": operations(),
+        "packages": {name: machine.installed(name) for name in machine.PACKAGES},
+        "missing": machine.missing(),
+        "devices": machine.devices(),
+        "kernels": machine.operations(),
         "families": families(),
     }
     if model is not None:
         found["model"] = cost_of(model, fps, loading)
     typer.echo(jsonlib.dumps(found, ensure_ascii=False) if json else report(found))
-
-
-def installed(name: str) -> str | None:
-    """Return a package's version; None where it is not installed."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
-def missing() -> dict[str, str]:
-    """Say what this machine lacks, and what to do where that matters."""
-    import torch
-
-    found = {}
-    if not torch.cuda.is_available():
-        found["GPU"] = NO_GPU[torch.version.cuda is not None or torch.version.hip is not None]
-    if platform.system() == "Linux" and find_spec("triton") is None:
-        found["triton"] = NO_TRITON
-    for name, (module, what) in OPTIONAL.items():
-        if find_spec(module) is None:
-            found[name] = what
-    return found
-
-
-def operations() -> list[str]:
-    """List the operations on the cache that have a Triton kernel beside the one in torch."""
-    from mmkv.kernels import dispatch
-
-    folder = Path(str(dispatch.__file__)).parent
-    return sorted(part.parent.name for part in folder.glob("*/triton.py"))
-
-
-def devices() -> list[dict[str, Any]]:
-    """List every device torch can use, and what the engine does on it."""
-    import torch
-
-    found: list[dict[str, Any]] = [
-        {"name": "cpu", "what": f"{os.cpu_count()} cores", "memory": None,
-         "dtype": "float32", "runs": kernels("cpu")}
-    ]  # fmt: skip
-    for index in range(torch.cuda.device_count()):
-        props = torch.cuda.get_device_properties(index)
-        found.append({"name": f"cuda:{index}", "what": props.name, "memory": props.total_memory,
-                      "dtype": "the checkpoint's", "runs": kernels(f"cuda:{index}")})  # fmt: skip
-    if torch.backends.mps.is_available():
-        found.append({"name": "mps", "what": "Apple GPU (only with --device mps)", "memory": None,
-                      "dtype": "the checkpoint's", "runs": kernels("mps")})  # fmt: skip
-    return found
-
-
-def kernels(device: str) -> str:
-    """Say what the operations on the cache run in on a device, and why not in Triton."""
-    import torch
-
-    from mmkv.kernels.dispatch import why_not
-
-    reason = why_not(torch.device(device))
-    if reason is None:
-        return "cache kernels in Triton (torch for float64 and unusual head sizes)"
-    return (
-        f"cache kernels in torch ({reason})"
-        if device.startswith("cuda")
-        else ("cache kernels in torch")
-    )
 
 
 def families() -> dict[str, list[str]]:
@@ -158,93 +71,30 @@ def families() -> dict[str, list[str]]:
 
 
 def cost_of(name: str, fps: float, loading: groups.Loading) -> dict[str, Any]:
-    """Work out what a 1080p video costs with a model, from its configuration alone.
+    """Work out what a 1080p video costs with a model, as it would be loaded on this machine.
 
     Args:
         name: a Hub id, a folder, or the bundled model.
         fps: frames per second of video.
-        loading: how the model would be loaded; no weights are.
+        loading: how the model would be loaded; it is not.
 
     Returns:
-        sizes in bytes, and rates in GB per hour of video.
+        see `mmkv.cli.cost.describe`.
     """
-    import torch
-    import transformers
-    from accelerate import init_empty_weights
+    from mmkv.cli import cost
 
-    import mmkv
-    from mmkv.models.preprocess import read_preprocess
-    from mmkv.models.registry import adapter_for
-
-    session.plain_transformers(bars=False)
-    hub = options.given(revision=loading.revision)
-    path = str(CHECKPOINT) if name == session.BUNDLED else name
-    config = transformers.AutoConfig.from_pretrained(path, **hub)
-    _, architecture = adapter_for(config.architectures or [])
     device, dtype = loading.device, loading.dtype
-    on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
-    if dtype != "auto":
-        config.dtype = dtype
-    elif not on_gpu:
-        config.dtype = "float32"
-    with init_empty_weights():
-        model = getattr(transformers, architecture)._from_config(config, dtype=config.dtype)
-    vlm = mmkv.load(
-        model=model,
-        tokenizer=transformers.AutoTokenizer.from_pretrained(path, **hub),
-        preprocess=read_preprocess(path, **hub),
+    if dtype == "auto" and not device.startswith(("cuda", "mps")):
+        on_gpu = device == "auto" and machine.has_cuda()
+        dtype = "auto" if on_gpu else "float32"
+    return cost.cost_of(
+        name,
+        fps,
+        path=str(CHECKPOINT) if name == session.BUNDLED else None,
+        revision=loading.revision,
         max_pixels=loading.max_pixels,
+        dtype=None if dtype == "auto" else dtype,
     )
-    return {
-        "name": name,
-        "family": vlm.family,
-        "dtype": str(vlm.dtype).removeprefix("torch."),
-        "weight_bytes": sum(p.numel() * p.element_size() for p in model.parameters()),
-        "fps": fps,
-        "tokens_per_frame": vlm.tokens_per_frame(),
-        "bytes_per_frame": vlm.tokens_per_frame() * vlm.bytes_per_token,
-        "gb_per_hour": vlm.gb_per_hour(fps),
-        "max_ram": mmkv.CacheConfig().max_ram,
-        "packed": packed(vlm, fps),
-    }
-
-
-def packed(vlm: VideoLM, fps: float) -> list[dict[str, Any]]:
-    """Measure packed keys and values on a page of noise.
-
-    Args:
-        vlm: the model.
-        fps: frames per second of video.
-
-    Returns:
-        for each setting, its bits per element, and GB per hour of 1080p video.
-    """
-    import torch
-
-    from mmkv.codecs import bits_per_element, make_codec
-
-    shape = vlm.adapter.shape
-    if shape.head_dim % 16:
-        return []
-    per_frame = round(vlm.tokens_per_frame())
-    lengths = [per_frame] * -(-(512 if per_frame >= 128 else 64) // per_frame)
-    noise = torch.randn(2, shape.kv_heads, sum(lengths), shape.head_dim)
-    elements = vlm.bytes_per_token // torch.empty((), dtype=vlm.dtype).element_size()
-    found = []
-    for key_bits, value_bits in PACKED:
-        codec = make_codec(None, shape, key_bits=key_bits, value_bits=value_bits)
-        page = codec.encode(noise[0], noise[1], lengths, 0)
-        bits = bits_per_element([(page, noise.numel())])
-        hour = vlm.tokens_per_frame() * elements * bits / 8 * fps * 3600 / 1e9
-        found.append(
-            {
-                "key_bits": key_bits,
-                "value_bits": value_bits,
-                "bits_per_element": bits,
-                "gb_per_hour": hour,
-            }
-        )
-    return found
 
 
 def report(found: dict[str, Any]) -> str:
@@ -259,23 +109,58 @@ def report(found: dict[str, Any]) -> str:
     rows += [("models", f"{name} ({', '.join(of)})") for name, of in found["families"].items()]
     rows += [("missing", f"{name}: {what}") for name, what in found["missing"].items()]
     if cost := found.get("model"):
-        kv = f"{cost['tokens_per_frame']:g} tokens, {size(cost['bytes_per_frame'])}"
-        rows += [
-            ("", ""),
-            (cost["name"], f"{cost['family']}, {cost['dtype']}"),
-            ("weights", size(cost["weight_bytes"])),
-            ("1080p frame", f"{kv} of keys and values"),
-            ("archive", f"{cost['gb_per_hour']:.3g} GB per hour at --fps {cost['fps']:g}"),
-        ]
-        rows += [
-            (
-                f"K{row['key_bits']:g}/V{row['value_bits']:g}",
-                f"{row['bits_per_element']:.2f} bits per element, "
-                f"{row['gb_per_hour']:.3g} GB per hour",
-            )
-            for row in cost["packed"]
-        ]
-        if cost["max_ram"]:
-            hours = cost["max_ram"] / 1e9 / cost["gb_per_hour"]
-            rows.append(("--max-ram", f"{size(cost['max_ram'])} hold {took(3600 * hours)} of it"))
+        rows += [("", ""), *model_rows(cost)]
     return table(rows)
+
+
+def model_rows(cost: dict[str, Any]) -> list[tuple[str, str]]:
+    """Format what a model costs, one line each."""
+    fp16, layers, patch = cost["fp16"], cost["layers"], cost["frames_per_block"]
+    kinds = ", ".join(f"{count} {kind}" for kind, count in layers.items())
+    together = "each frame by itself" if patch == 1 else f"{patch} frames together"
+    weights = cost["weight_bytes"]
+    tokens = f"{cost['tokens_per_frame']:g} tokens"
+    if not cost["text_counted"]:
+        tokens += " without the text around it (there is no tokenizer.json)"
+    rows = [
+        (cost["name"], f"{cost['family']}, {cost['dtype']}"),
+        ("layers", f"{sum(layers.values())} decoder layers: {kinds}"),
+        ("frames", f"{together}; the model receives their times {TIME[cost['time']]}"),
+        ("weights", f"{size(weights)} in the checkpoint" if weights else
+         "not known from the configuration"),
+        ("1080p frame", tokens),
+        ("token", f"{size(fp16['bytes_per_token'])} of keys and values in fp16"),
+        ("carried", carried(cost)),
+        (f"at --fps {cost['fps']:g}", "earlier frames, in host memory or on disk:"),
+    ]  # fmt: skip
+    if cost["dtype"] not in ("float16", "bfloat16"):
+        rows.append((f"  {cost['dtype']}", per(cost)))
+    rows.append(("  fp16", per(fp16)))
+    rows += [
+        (
+            f"  K{row['key_bits']:g}/V{row['value_bits']:g}",
+            f"{row['gb_per_hour']:.3g} GB per hour, {row['bits_per_element']:.2f} bits per element",
+        )
+        for row in cost["packed"]
+    ]
+    if cost["max_ram"]:
+        hours = cost["max_ram"] / 1e9 / cost["gb_per_hour"]
+        held = f"{size(cost['max_ram'])} hold {took(3600 * hours)} in {cost['dtype']}"
+        rows.append(("--max-ram", held))
+    return rows
+
+
+def per(cost: dict[str, Any]) -> str:
+    """Format a rate."""
+    return f"{cost['gb_per_hour']:.3g} GB per hour, {size(cost['bytes_per_frame'])} per frame"
+
+
+def carried(cost: dict[str, Any]) -> str:
+    """Format the state that does not grow."""
+    state = cost["carried"]
+    if state is None:
+        return "not known for this kind of layer"
+    if not state["total"]:
+        return "nothing: every layer attends to all frames"
+    parts = [f"{size(n)} {name}" for name, n in state.items() if n and name != "total"]
+    return f"{size(state['total'])}, however long the video ({', '.join(parts)})"

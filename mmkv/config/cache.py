@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal
 
+from mmkv.config.defaults import MAX_RAM, PAGE_SECONDS
 from mmkv.config.policies import UNNAMED, check_score, check_thinning
 from mmkv.config.resolved import ResolvedConfig
 from mmkv.config.rules import check_focus, check_keep_ratio, check_whole
@@ -22,7 +23,11 @@ log = logging.getLogger("mmkv")
 
 _WINDOW, _RECENT, _RETRIEVE, _LANDMARKS = 64, 4, 32, 5
 _PROMPT_TOKENS = 64
-_DEFAULTS = {"max_ram": 8 * 10**9, "index_bytes": 10**9, "snapshot_ram": 10**9}  # once parsed
+_DEFAULTS = {  # once parsed
+    "max_ram": parse_bytes("max_ram", MAX_RAM),
+    "index_bytes": 10**9,
+    "snapshot_ram": 10**9,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -120,8 +125,8 @@ class CacheConfig:
     focus: str | None = None
     answer_keep_ratio: float = 1.0
     page_tokens: int | None = None
-    page_seconds: float = 60.0
-    max_ram: int | str | None = "8GB"
+    page_seconds: float = PAGE_SECONDS
+    max_ram: int | str | None = MAX_RAM
     index_bytes: int | str | None = "1GB"
     snapshot_frames: int | None = None
     snapshot_ram: int | str | None = "1GB"
