@@ -177,9 +177,10 @@ def _build(module: Path, name: str) -> type[ConfigFile]:
     bases = [ast.unparse(base) for base in node.bases]
     if any(base.rpartition(".")[2].lower() != "pretrainedconfig" for base in bases):
         raise Unreadable(f"{name} builds on {', '.join(bases)}")
-    whole = bool(_parts(module, name))  # its parts are read here, not by its own code
+    if _parts(module, name):  # which are read here; what its own code makes of them is not told
+        node.body = [line for line in node.body if _untouched(line, _made(node))]
     node.bases, node.decorator_list = [ast.Name("ConfigFile", ast.Load())], []
-    node.body = [_plain(line) for line in node.body if _kept(line, whole)] or [ast.Pass()]
+    node.body = [_plain(line) for line in node.body if _kept(line)] or [ast.Pass()]
     code = ast.fix_missing_locations(ast.Module([node], []))
     names: dict[str, Any] = {"ConfigFile": ConfigFile, "__name__": __name__}
     flags = __future__.annotations.compiler_flag  # types are not looked up
@@ -188,12 +189,24 @@ def _build(module: Path, name: str) -> type[ConfigFile]:
     return made
 
 
-def _kept(line: ast.stmt, whole: bool) -> bool:
+def _made(node: ast.ClassDef) -> set[str]:
+    """Names of the attributes that a class's code sets."""
+    found = (one for one in ast.walk(node) if isinstance(one, ast.Attribute))
+    return {one.attr for one in found if isinstance(one.ctx, ast.Store)}
+
+
+def _untouched(line: ast.stmt, made: set[str]) -> bool:
+    if isinstance(line, ast.AnnAssign):
+        return ast.unparse(line.target) not in made
+    return not isinstance(line, ast.FunctionDef)
+
+
+def _kept(line: ast.stmt) -> bool:
     if isinstance(line, ast.FunctionDef):
         if line.name == "__init__":
             raise Unreadable("a class that does not name its fields")
         derived = [ast.unparse(one) for one in line.decorator_list] == ["property"]
-        return derived or (line.name == "__post_init__" and not whole)
+        return derived or line.name == "__post_init__"
     if isinstance(line, ast.Assign):
         return ast.unparse(line.targets[0]) == "attribute_map"
     return isinstance(line, ast.AnnAssign)
