@@ -15,11 +15,12 @@ from mmkv.codecs.sizes import page_bits, page_tokens
 from mmkv.config.defaults import MAX_RAM, PAGE_SECONDS
 from mmkv.config.units import parse_bytes
 from mmkv.models.base import VideoModel
-from mmkv.models.checkpoint import CheckpointFiles, TokenizerFile
+from mmkv.models.checkpoint import CheckpointFiles
 from mmkv.models.config_file import Unreadable, read_config
 from mmkv.models.layers import carried
 from mmkv.models.preprocess import find_preprocess
 from mmkv.models.registry import adapter_for
+from mmkv.models.tokenizer_file import TokenizerFile
 
 PACKED = ((4, 4), (2, 2), (1.5, 2), (1.5, 1.58))  # key and value bits that are shown
 FRAME = (1080, 1920)
@@ -56,7 +57,7 @@ def cost_of(
     values = files.config()
     family, architecture = _adapter(values)
     preprocess = find_preprocess(name, files.find)
-    tokenizer = TokenizerFile(files)
+    tokenizer = TokenizerFile(files.find)
 
     def told(config: Any) -> dict[str, Any]:
         adapter = family(SimpleNamespace(config=config), tokenizer, preprocess, max_pixels)
