@@ -21,6 +21,7 @@ class CheckpointFiles:
     def __init__(self, name: str, revision: str | None = None) -> None:
         self.name = name
         self._revision = revision
+        self._pinned = False
         self._folder = Path(name) if Path(name).is_dir() else None
 
     def find(self, file: str) -> Path | None:
@@ -36,19 +37,26 @@ class CheckpointFiles:
         if self._folder is not None:
             path = self._folder / file
             return path if path.is_file() else None
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import hf_hub_download, try_to_load_from_cache
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
         from huggingface_hub.utils import disable_progress_bars
 
         disable_progress_bars()
+        if self._pinned:
+            cached = try_to_load_from_cache(self.name, file, revision=self._revision)
+            if cached is not None:  # a path, or a mark that there is no such file
+                return Path(cached) if isinstance(cached, str) else None
         try:
-            return Path(hf_hub_download(self.name, file, revision=self._revision))
+            path = Path(hf_hub_download(self.name, file, revision=self._revision))
         except LocalEntryNotFoundError:
             if file == "config.json":  # every checkpoint has one, so it is the Hub that is missing
                 raise
             return None
         except EntryNotFoundError:
             return None
+        if not self._pinned:  # the others are of the same commit, and cached ones need no network
+            self._revision, self._pinned = path.parent.name, True
+        return path
 
     def config(self) -> dict[str, Any]:
         """Read the configuration.

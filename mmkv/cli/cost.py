@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from math import ceil
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 from mmkv.codecs.sizes import page_bits, page_tokens
 from mmkv.config.defaults import MAX_RAM, PAGE_SECONDS
@@ -17,7 +17,7 @@ from mmkv.config.units import parse_bytes
 from mmkv.models.base import VideoModel
 from mmkv.models.checkpoint import CheckpointFiles
 from mmkv.models.config_file import Unreadable, read_config
-from mmkv.models.layers import carried
+from mmkv.models.layers import Kind, carried
 from mmkv.models.preprocess import find_preprocess
 from mmkv.models.registry import adapter_for
 from mmkv.models.tokenizer_file import TokenizerFile
@@ -106,11 +106,12 @@ def describe(adapter: VideoModel, fps: float, dtype: str) -> dict[str, Any]:
         bits = page_bits((keys, values), shape.kv_heads, shape.head_dim, [block] * blocks)
         sizes = {"bits_per_element": bits, "gb_per_hour": hourly * bits / 8}
         packed.append({"key_bits": keys, "value_bits": values, **sizes})
+    kinds = Counter(layer.kind for layer in adapter.layers)
     state = carried(adapter.text_config, adapter.layers, element)
     return {
         "family": adapter.family,
         "dtype": dtype,
-        "layers": dict(Counter(layer.kind for layer in adapter.layers)),
+        "layers": {kind: kinds[kind] for kind in get_args(Kind) if kind in kinds},
         "frames_per_block": patch,
         "time": adapter.time,
         "fps": fps,

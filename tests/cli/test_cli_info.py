@@ -143,11 +143,13 @@ def test_a_model_in_the_hubs_cache_is_found_without_a_network(tmp_path: Path) ->
     save("qwen3_5", repo / "snapshots" / "abc")
     (repo / "refs").mkdir()
     (repo / "refs" / "main").write_text("abc")
+    (repo / ".no_exist" / "abc").mkdir(parents=True)
+    (repo / ".no_exist" / "abc" / "model.safetensors.index.json").touch()
     env = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "COLUMNS": "100"}
     command = [sys.executable, "-m", "mmkv", "info", "--model", "some/model"]
     done = subprocess.run(command, capture_output=True, text=True, env=env)
     assert (done.returncode, done.stderr) == (0, "")
-    assert re.search(r"layers +4 decoder layers: 2 carry, 2 global", done.stdout)
+    assert re.search(r"layers +4 decoder layers: 2 global, 2 carry", done.stdout)
     assert re.search(r"frames +2 frames together; .* in text before it", done.stdout)
     assert re.search(r"carried +.*however long the video \(.*recurrent.*convolution\)", done.stdout)
     assert re.search(r"weights +not known from the configuration", done.stdout)
