@@ -39,9 +39,7 @@ class CheckpointFiles:
             return path if path.is_file() else None
         from huggingface_hub import hf_hub_download, try_to_load_from_cache
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-        from huggingface_hub.utils import disable_progress_bars
 
-        disable_progress_bars()
         if self._pinned:
             cached = try_to_load_from_cache(self.name, file, revision=self._revision)
             if cached is not None:  # a path, or a mark that there is no such file

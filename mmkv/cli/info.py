@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import platform
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -83,6 +84,9 @@ def cost_of(name: str, fps: float, loading: groups.Loading) -> dict[str, Any]:
     """
     from mmkv.cli import cost
 
+    path = str(CHECKPOINT) if name == session.BUNDLED else name
+    if not Path(path).is_dir():
+        session.plain_hub()
     device, dtype = loading.device, loading.dtype
     if dtype == "auto" and not device.startswith(("cuda", "mps")):
         on_gpu = device == "auto" and machine.has_cuda()
@@ -90,7 +94,7 @@ def cost_of(name: str, fps: float, loading: groups.Loading) -> dict[str, Any]:
     return cost.cost_of(
         name,
         fps,
-        path=str(CHECKPOINT) if name == session.BUNDLED else None,
+        path=path,
         revision=loading.revision,
         max_pixels=loading.max_pixels,
         dtype=None if dtype == "auto" else dtype,

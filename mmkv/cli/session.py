@@ -53,6 +53,14 @@ def plain_transformers(*, bars: bool) -> None:
         transformers_logging.disable_progress_bar()
 
 
+def plain_hub() -> None:
+    """Show only errors of the Hub's client, not each of its retries, and no progress bars."""
+    from huggingface_hub.utils import disable_progress_bars, logging
+
+    logging.set_verbosity_error()
+    disable_progress_bars()
+
+
 def load(model: str | None, *, show: bool, **options: Any) -> VideoLM:
     """Load a model.
 
