@@ -28,6 +28,10 @@ REFUSED: dict[str, str] = {
         "all its frames attend to each other, earlier ones to later ones too, so that no frame "
         "could be encoded before the last one has come"
     ),
+    "InternVLChatModel": (
+        "it is code that comes with its checkpoint, and mmkv never runs such code; take the "
+        "checkpoint whose name ends in -hf"
+    ),
 }
 
 

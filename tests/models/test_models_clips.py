@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from small_models import clip, preprocess_of, small_vlm
+from stock import QUESTION, Stock
 from transformers.models.internvl.processing_internvl import InternVLProcessor
 from transformers.models.smolvlm import processing_smolvlm
 from transformers.models.smolvlm.processing_smolvlm import SmolVLMProcessor
@@ -94,6 +95,33 @@ def watched(
             ids += [vlm.tokenizer.convert_tokens_to_ids(image)] * visual
             ids += block.layout.after
         return [*ids, *vlm.adapter.template(system).prompt("What happened?", turns).ids]
+
+
+@pytest.mark.parametrize("family", ["internvl", "smolvlm"])
+def test_the_stock_forward_puts_pixels_where_the_tests_of_parity_do(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vlm, times = small_vlm(family), [float(i) for i in range(4)]
+    forward, given = vlm.model.get_image_features, {}
+
+    def noted(pixels: torch.Tensor) -> Any:
+        given["pixel_values"] = pixels
+        return forward(pixels)
+
+    monkeypatch.setattr(vlm.model, "get_image_features", noted)
+    image = vlm.tokenizer.convert_tokens_to_ids(
+        {"internvl": "<IMG_CONTEXT>"}.get(family, "<image>")
+    )
+    with torch.inference_mode():
+        parity = Stock(vlm, clip(4), times)
+        monkeypatch.setattr(
+            parity, "_with_features", lambda ids, *rest: given.update(input_ids=ids)
+        )
+        getattr(parity, f"_{family}")(QUESTION, [])
+        want = vlm.model(**given).logits[0]
+        got = Stock(vlm, clip(4), times).logits(QUESTION, [])
+    assert (given["input_ids"] == image).sum() == 4 * 9
+    assert torch.allclose(got, want, atol=1e-4)
 
 
 @pytest.mark.parametrize(("system", "turns"), ASKED)

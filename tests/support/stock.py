@@ -82,7 +82,8 @@ class Stock:
         seconds = [int(t + 1e-3) for t in self.times]
         text = "\n".join(f"Frame{s + 1}: <img>" + "<IMG_CONTEXT>" * 9 + "</img>" for s in seconds)
         ids = self._ids(question, generated, "<video>", text)
-        return self.model(input_ids=ids, pixel_values=stock_pixels(self.frames, (48, 48))).logits[0]
+        features = self.model.get_image_features(stock_pixels(self.frames, (48, 48)))
+        return self._with_features(ids, len(generated), features.pooler_output.flatten(0, 1))
 
     def _smolvlm(self, question: str, generated: list[int]) -> torch.Tensor:
         mark = "<fake_token_around_image>"
@@ -92,7 +93,18 @@ class Stock:
             text += f"\nFrame from {clock}:{mark}<global-img>" + "<image>" * 9 + mark
         ids = self._ids(question, generated, "<video>", text + "\n\n", DEFAULT_CHAT_TEMPLATE)
         pixels = stock_pixels(self.frames, (42, 56), (48, 48))  # the longer side to 56 first
-        return self.model(input_ids=ids, pixel_values=pixels[None]).logits[0]
+        features = self.model.get_image_features(pixels[None])
+        return self._with_features(ids, len(generated), torch.cat(features.pooler_output))
+
+    def _with_features(
+        self, ids: torch.Tensor, generated: int, features: torch.Tensor
+    ) -> torch.Tensor:
+        # a random model may generate the placeholder too, where no feature belongs
+        embeds = self.model.get_input_embeddings()(ids)
+        image = ids[0] == self.model.config.image_token_id
+        image[len(image) - generated :] = False
+        embeds[0, image] = features
+        return self.model(inputs_embeds=embeds).logits[0]
 
     def _qwen(self, ids: torch.Tensor, **more: Any) -> torch.Tensor:
         grid = self.grid
