@@ -13,6 +13,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+pytest_plugins = ["real_tokenizer"]
+
 for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):  # cameras are on this machine
     os.environ.pop(name, None)
     os.environ.pop(name.upper(), None)

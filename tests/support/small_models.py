@@ -215,8 +215,8 @@ def _qwen3_config(kind: Any, tok: Any, **more: Any) -> Any:
     )
 
 
-def _qwen3() -> tuple[Any, Any]:
-    tok = tokenizer("<|vision_start|><|video_pad|><|vision_end|>")
+def _qwen3(tok: Any = None) -> tuple[Any, Any]:
+    tok = tok if tok is not None else tokenizer("<|vision_start|><|video_pad|><|vision_end|>")
     config = _qwen3_config(transformers.Qwen3VLConfig, tok)
     return transformers.Qwen3VLForConditionalGeneration(config), tok
 
@@ -356,6 +356,16 @@ def _model(family: str, seed: int) -> tuple[Any, Any]:
             if "bias" in name and "language_model" in name:
                 weight.normal_(std=0.5)  # Qwen2's key biases, which a fresh model has at zero
     return model.eval(), tok
+
+
+def qwen3_vlm(tok: Any) -> mmkv.VideoLM:
+    """A loaded random-weight Qwen3-VL whose vocabulary is that of another tokenizer."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model, _ = _qwen3(tok)
+    return mmkv.load(
+        model=model.eval(), tokenizer=tok, preprocess=PREPROCESS, max_pixels=12 * 16 * 16
+    )
 
 
 def small_vlm(
