@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -98,7 +99,8 @@ def fork() -> dict[str, float]:
     """Copying a 9B's state, and a question's first token there."""
     text = transformers.Qwen3_5TextConfig()  # the defaults are a 9B's
     layers = read_layers(text)
-    carry = Carry(layers)
+    model: Any = SimpleNamespace(layers=layers)  # without weights
+    carry = Carry(model)
     keys, values = text.linear_num_key_heads, text.linear_num_value_heads
     wide, high = text.linear_key_head_dim, text.linear_value_head_dim
     channels = 2 * keys * wide + values * high

@@ -45,6 +45,14 @@ class Layout:
     offsets: np.ndarray
     advance: tuple[int, ...]
 
+    @property
+    def visual(self) -> np.ndarray:
+        """Which tokens are visual, bool `[T]`."""
+        found = np.ones(self.offsets.shape[1], dtype=bool)
+        found[: len(self.before)] = False
+        found[len(found) - len(self.after) :] = False
+        return found
+
 
 @dataclass(slots=True)
 class Block:
@@ -199,6 +207,29 @@ class VideoModel(ABC):
         """
         return Template(self.tokenizer, self.video_tokens, system)
 
+    def token_inputs(self, ids: Sequence[int] | Tensor) -> dict[str, Any]:
+        """Return what the language model takes of tokens besides their embeddings, by name.
+
+        Args:
+            ids: n token ids, or int64 `[n]` on the model's device; `filler` for visual tokens.
+        """
+        return {}
+
+    @property
+    def keys_only(self) -> dict[str, Any]:
+        """What tells the language model that a forward's hidden states are not wanted, by name."""
+        return {}
+
+    @property
+    def filler(self) -> int:
+        """Token id that visual tokens count as, where the model looks at ids."""
+        return 0
+
+    @property
+    def frames_see_ahead(self) -> bool:
+        """Whether a frame's tokens see each other both ways in local layers."""
+        return False
+
     def prompt_lead(self) -> Tensor | None:
         """Return embeddings `[n, D]` placed once between the last frame and the prompt, or None."""
         return None
@@ -225,13 +256,21 @@ class VideoModel(ABC):
         """
         return previous + np.asarray(advance, dtype=np.int64)
 
-    def blocks(self, frames: Sequence[Tensor], seconds: Sequence[float], grid: Grid) -> list[Block]:
+    def blocks(
+        self,
+        frames: Sequence[Tensor],
+        seconds: Sequence[float],
+        grid: Grid,
+        *,
+        opens: bool = True,
+    ) -> list[Block]:
         """Encode frames into blocks.
 
         Args:
             frames: n frames, uint8 RGB `[H, W, 3]`; n is a multiple of `temporal_patch`.
             seconds: n presentation times.
             grid: the stream's grid.
+            opens: whether the first of them is the stream's first.
 
         Returns:
             n / temporal_patch blocks, embeddings on the model's device.
@@ -252,7 +291,7 @@ class VideoModel(ABC):
         blocks = []
         for i in range(len(seconds) // patch):
             times = tuple(seconds[i * patch : (i + 1) * patch])
-            layout = self.layout(grid, times)
+            layout = self.first_layout(grid, times) if opens and not i else self.layout(grid, times)
             visual = features[i].to(device=self.device, dtype=self.dtype)
             parts = [visual]
             if layout.before:
@@ -300,3 +339,7 @@ class VideoModel(ABC):
     @abstractmethod
     def layout(self, grid: Grid, seconds: Sequence[float]) -> Layout:
         """Lay out the text and positions of a block whose frames have these times in seconds."""
+
+    def first_layout(self, grid: Grid, seconds: Sequence[float]) -> Layout:
+        """Lay out a stream's first block, for families that put text between blocks."""
+        return self.layout(grid, seconds)

@@ -106,6 +106,8 @@ def read_layers(text: Any) -> tuple[Layer, ...]:
     count = text.num_hidden_layers
     types = list(getattr(text, "layer_types", None) or ["full_attention"] * count)[:count]
     own = getattr(text, "per_layer_config", None)  # where sizes differ between layers
+    modes = getattr(text, "kv_sharing_modes", None) or [None] * count
+    same = bool(getattr(text, "attention_k_eq_v", False))
     layers = []
     for index, name in enumerate(types):
         if name not in _KINDS:
@@ -120,9 +122,33 @@ def read_layers(text: Any) -> tuple[Layer, ...]:
         sizes = text if own is None else own[index]
         heads = sizes.num_attention_heads
         dim = getattr(sizes, "head_dim", None) or sizes.hidden_size // heads
-        window = int(text.sliding_window) if kind == "local" else 0
-        layers.append(Layer(kind, name, heads, sizes.num_key_value_heads, dim, window))
+        window, owner = int(text.sliding_window) if kind == "local" else 0, -1
+        if modes[index] == "reuse":
+            kind, owner = "reuse", _owner(index, types, modes)
+        layers.append(
+            Layer(
+                kind,
+                name,
+                heads,
+                sizes.num_key_value_heads,
+                dim,
+                window,
+                owner,
+                keys_are_values=same and kind == "global",
+            )
+        )
     return tuple(layers)
+
+
+def _owner(index: int, types: Sequence[str], modes: Sequence[str | None]) -> int:
+    """Return the number of the layer whose keys and values a layer reads."""
+    for other in range(index - 1, -1, -1):
+        if types[other] == types[index] and modes[other] == "store":
+            return other
+    raise ValueError(
+        f"layer {index} reads the keys and values of another {types[index]!r} layer, but no layer "
+        "before it keeps any; mmkv cannot stream this model"
+    )
 
 
 def global_layers(layers: Sequence[Layer]) -> list[int]:

@@ -27,6 +27,7 @@ class Preprocess:
         max_pixels: upper bound, the same way.
         longest_edge: pixels that a frame's longer side is brought to first, keeping the frame's
             shape, where the stock processor resizes twice; or None.
+        max_soft_tokens: the most tokens of a video frame, for families that count these, or None.
     """
 
     mean: tuple[float, float, float]
@@ -38,6 +39,7 @@ class Preprocess:
     min_pixels: int | None = None
     max_pixels: int | None = None
     longest_edge: int | None = None
+    max_soft_tokens: int | None = None
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> Preprocess:
@@ -63,6 +65,10 @@ class Preprocess:
             min_pixels=config.get("min_pixels") or size.get("shortest_edge"),
             max_pixels=config.get("max_pixels") or size.get("longest_edge"),
             longest_edge=longest,
+            # a picture of its own may have more tokens than a frame
+            max_soft_tokens=None
+            if "image_processor_type" in config
+            else config.get("max_soft_tokens"),
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mmkv.models.base import VideoModel
+from mmkv.models.gemma4 import Gemma4
 from mmkv.models.internvl import InternVL
 from mmkv.models.llava_onevision import LlavaOnevision
 from mmkv.models.qwen2_5_vl import Qwen25VL
@@ -17,6 +18,7 @@ FAMILIES: tuple[type[VideoModel], ...] = (
     Qwen25VL,
     Qwen3VL,
     Qwen35,
+    Gemma4,
     InternVL,
     SmolVLM,
 )

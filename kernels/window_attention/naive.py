@@ -6,7 +6,7 @@ window at one fixed distance, under one softmax (InfLLM, arXiv 2402.04617).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -29,6 +29,7 @@ class Chunk:
 
     Token i sees token j if 0 <= i - j < local; token j stands in slot j % capacity.
     Attributes:
+        last: int64 `[n]`, for each query the last token that it sees, where that is not itself.
         near: rotation of the chunk's queries.
         far: the same at the fixed distance at which they see sinks out of their window, None where
             no query has lost one.
@@ -42,21 +43,38 @@ class Chunk:
     near: Table
     far: Table | None = None
     sinks: int = 0
+    last: Tensor | None = None
 
     @property
     def filled(self) -> int:
         """Slots of the ring in use."""
         return min(self.start + self.n, self.capacity)
 
+    def newest(self, rows: int) -> Chunk:
+        """The same with its last queries alone."""
+        if rows == self.n:
+            return self
+        first = self.n - rows
+        near, far = self.near, self.far
+        return replace(
+            self,
+            start=self.start + first,
+            n=rows,
+            near=(near[0][first:], near[1][first:]),
+            far=None if far is None else (far[0][first:], far[1][first:]),
+            last=None if self.last is None else self.last[first:],
+        )
+
     @cached_property
     def bias(self) -> Tensor:
         """`[n, filled]`: 0 where a query sees the token in a slot, else -inf."""
         device = self.near[0].device
-        last = self.start + self.n - 1
+        newest = self.start + self.n - 1
         slots = torch.arange(self.filled, device=device)
-        held = last - (last - slots) % self.capacity  # the token in each slot
-        distance = torch.arange(self.start, last + 1, device=device)[:, None] - held
-        return _bias((distance >= 0) & (distance < self.local))
+        held = newest - (newest - slots) % self.capacity  # the token in each slot
+        asks = torch.arange(self.start, newest + 1, device=device)
+        last = asks if self.last is None else self.last
+        return _bias((held <= last[:, None]) & (asks[:, None] - held < self.local))
 
     @cached_property
     def far_bias(self) -> Tensor:

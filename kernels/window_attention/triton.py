@@ -50,6 +50,7 @@ def window_attention(
         far_sin,
         sink_key,
         sink_value,
+        key if chunk.last is None else chunk.last,
         chunk.start,
         n,
         key.shape[2],
@@ -71,6 +72,7 @@ def window_attention(
         D=dim,
         ROTARY=chunk.near[0].shape[1],
         FAR=far,
+        AHEAD=chunk.last is not None,
         PRECISION="ieee" if query.dtype == torch.float32 else "tf32",
         BLOCK_M=tiles.rows,
         BLOCK_N=tiles.cols,
@@ -107,11 +109,11 @@ def _ring_tile(
 
 @triton.jit
 def _window_attention(
-    query, key, value, out, cos, sin, far_cos, far_sin, sink_key, sink_value,
+    query, key, value, out, cos, sin, far_cos, far_sin, sink_key, sink_value, sees,
     start, n, capacity, local, sinks, scale,
     q_head, q_row, k_head, k_row, v_head, v_row, sk_head, sk_row, sv_head, sv_row,
     HEADS: tl.constexpr, GROUP: tl.constexpr, D: tl.constexpr, ROTARY: tl.constexpr,
-    FAR: tl.constexpr, PRECISION: tl.constexpr,
+    FAR: tl.constexpr, AHEAD: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     # the last tiles see as much as the first: no order of programs is better than another
@@ -139,22 +141,29 @@ def _window_attention(
             seen = there[None, :] & (asks[:, None] - sink[None, :] >= local)
             best, total, acc = _step(q, k, v, seen, best, total, acc, scale, True, PRECISION)
     q = rotated(query, offsets, rows, rows < n, cols, cos, sin, D, ROTARY)
-    last = tl.minimum(first_row + BLOCK_M, n) - 1 + start  # the newest token this tile sees
+    last = tl.minimum(first_row + BLOCK_M, n) - 1 + start  # the newest token of this tile
+    newest = last  # and that it sees
+    if AHEAD:
+        until = tl.load(sees + rows, mask=rows < n, other=0).to(tl.int32)  # [M]
+        newest = tl.max(until, 0)
     begin = tl.maximum(start + first_row - local + 1, 0)
-    # [begin, all_from): left edge, [all_from, all_to): seen by every row, [all_to, last]: causal
+    # [begin, all_from): left edge, [all_from, all_to): seen by every row, [all_to, newest]: right
     edge = tl.maximum(tl.maximum(last - local + 1, 0) - begin, 0)
     all_from = begin + tl.cdiv(edge, BLOCK_N) * BLOCK_N
     all_to = all_from + tl.maximum(start + first_row + 1 - all_from, 0) // BLOCK_N * BLOCK_N
     left = (all_from - begin) // BLOCK_N
-    right = tl.cdiv(tl.maximum(last + 1 - all_to, 0), BLOCK_N)
+    right = tl.cdiv(tl.maximum(newest + 1 - all_to, 0), BLOCK_N)
     for i in range(left + right):  # both edges in one loop: half the code
         at = tl.where(i < left, begin + i * BLOCK_N, all_to + (i - left) * BLOCK_N)
         tokens = at + steps
-        there = tokens <= last
+        there = tokens <= newest
         k = _ring_tile(key, tokens, capacity, k_row, cols, there, D, BLOCK_D)
         v = _ring_tile(value, tokens, capacity, v_row, cols, there, D, BLOCK_D)
         distance = asks[:, None] - tokens[None, :]
-        seen = (distance >= 0) & (distance < local)
+        if AHEAD:
+            seen = (tokens[None, :] <= until[:, None]) & (distance < local)
+        else:
+            seen = (distance >= 0) & (distance < local)
         best, total, acc = _step(q, k, v, seen, best, total, acc, scale, True, PRECISION)
     for at in range(all_from, all_to, BLOCK_N):
         k = _ring_tile(key, at + steps, capacity, k_row, cols, every, D, BLOCK_D)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mmkv.answer.context import Context
 from mmkv.answer.past import Past
-from mmkv.answer.retrieval_pass import RetrievalPass
+from mmkv.answer.retrieval_pass import RetrievalPass, after_newest
 from mmkv.answer.retriever import LayerChoice, Retriever
 from mmkv.engine import hooks
 from mmkv.engine.decode_step import Decoding
@@ -67,7 +69,7 @@ class Generation:
         adapter = runtime.adapter
         self._hook = hooks.AttentionHook(adapter.language_model)
         try:
-            embeds, words = prompt_input(adapter, self.prompt)
+            embeds, words, extras = prompt_input(adapter, self.prompt)
             buffers = runtime.buffers.acquire()
             self.engine_pass = RetrievalPass(
                 self.context,
@@ -81,7 +83,13 @@ class Generation:
             with runtime.lock.hold(cancel), torch.inference_mode():
                 started = time.perf_counter()
                 buffers.take(self.context.carry)
-                hidden = hooks.run(adapter, self.engine_pass, embeds, buffers.carry)
+                local = None
+                if buffers.carry is not None:
+                    places = after_newest(self.context)[:, None] + np.arange(len(embeds))
+                    local = buffers.carry.local(runtime.rotary, places)
+                hidden = hooks.run(
+                    adapter, self.engine_pass, embeds, buffers.carry, local, **extras
+                )
                 if self._room:
                     self.logits: Tensor = adapter.lm_head(hidden[-1])
                 spent = time.perf_counter() - started
@@ -109,15 +117,17 @@ class Generation:
         self._hook = None
 
 
-def prompt_input(adapter: VideoModel, prompt: Prompt) -> tuple[Tensor, Tensor]:
+def prompt_input(adapter: VideoModel, prompt: Prompt) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """Embed what follows the last frame.
 
     Returns:
-        input embeddings `[n, D]`; which tokens are the question's words, bool `[n]`.
+        input embeddings `[n, D]`; which tokens are the question's words, bool `[n]`; what else
+        the model takes of these tokens.
     """
     lead, embeds = adapter.prompt_lead(), adapter.embed_text(prompt.ids)
-    words = torch.tensor(prompt.words)
+    words, ids = torch.tensor(prompt.words), list(prompt.ids)
     if lead is not None:
         embeds = torch.cat([lead, embeds])
         words = torch.cat([torch.zeros(len(lead), dtype=torch.bool), words])
-    return embeds, words if words.any() else torch.ones_like(words)
+        ids = [adapter.filler] * len(lead) + ids
+    return embeds, words if words.any() else torch.ones_like(words), adapter.token_inputs(ids)

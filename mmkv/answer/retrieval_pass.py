@@ -14,9 +14,9 @@ import numpy as np
 from torch import Tensor
 
 from mmkv.answer.context import Context, block_positions
-from mmkv.answer.past import Past
+from mmkv.answer.past import Past, Table
 from mmkv.answer.retriever import LayerChoice, Retriever
-from mmkv.answer.thinning import Chosen, thin_buffer
+from mmkv.answer.thinning import Chosen, what_stays
 from mmkv.archive import CachedBlock
 from mmkv.engine.decode_buffers import DecodeBuffers
 from mmkv.engine.rotary import Rotary
@@ -61,6 +61,8 @@ class RetrievalPass:
         self._past = past
         self._chosen: list[Chosen] = []
         self._next: list[tuple[int, np.ndarray]] = []  # per layer: slot, position after the prompt
+        self._left: dict[int, Tensor] = {}  # per layer: slots that stay when the prompt is done
+        self._asked_at: tuple[int, Table] | None = None  # the prompt in the newest layer
         self._prompt = 0  # its tokens
         self._tables: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
         self.choices: list[LayerChoice] = []
@@ -83,7 +85,7 @@ class RetrievalPass:
 
     @property
     def before(self) -> list[int]:
-        """Tokens that stand before the prompt's, per layer."""
+        """Tokens before the prompt's that answer tokens see, per layer."""
         return [at - self._prompt for at, _ in self._next]
 
     @property
@@ -101,6 +103,7 @@ class RetrievalPass:
             at, start = self._gather(layer, query, key, scaling)
             table = self._table(("text", *start), start[:, None] + np.arange(n), query)
             self._next.append((at + n, start + n))
+            self._asked_at = (at, table)
         else:
             at, table = self.buffers.place(layer)
         buffer = self.buffers.layers[layer]
@@ -108,13 +111,26 @@ class RetrievalPass:
         out = self._past.attend(layer, query, buffer, at, table, scaling)
         if isinstance(at, int) and self._past.keep < 1:
             (length, position), chosen = self._next[layer], self._chosen[layer]
-            left = thin_buffer(buffer, length, query[0], table, chosen, self._past.keep, scaling)
-            self._next[layer] = (left, position)
+            left = what_stays(buffer, length, query[0], table, chosen, self._past.keep, scaling)
+            if left is not None:
+                self._left[layer] = left
+                self._next[layer] = (chosen.first + left.shape[1], position)
         return out
 
+    def again(self, layer: int, query: Tensor, scaling: float) -> Tensor:
+        """Attend by the queries of a layer that reads this layer's buffer."""
+        at, table = self._asked_at or self.buffers.place(layer)
+        return self._past.attend(layer, query, self.buffers.layers[layer], at, table, scaling)
+
     def begin_decode(self) -> None:
-        """Set where the first generated token stands."""
+        """Thin the buffers, which the whole prompt has seen, and set where the first token goes."""
+        for layer, left in self._left.items():
+            self.buffers.layers[layer].pick(left, self._chosen[layer].first)
+        self._left.clear()
+        self._asked_at = None
         self.buffers.begin([at for at, _ in self._next], [position for _, position in self._next])
+        if self.buffers.local is not None:
+            self.buffers.local.begin(after_newest(self._context) + self._prompt)
         self._tables.clear()
 
     def _gather(
@@ -166,6 +182,11 @@ class RetrievalPass:
         if key not in self._tables:
             self._tables[key] = self._rotary(positions, like.device, like.dtype)
         return self._tables[key]
+
+
+def after_newest(context: Context) -> np.ndarray:
+    """Return the position `[A]` right after the newest block that a question sees."""
+    return place(context, [])[2]
 
 
 def place(

@@ -36,7 +36,7 @@ class Chosen:
     left: Tensor | None
 
 
-def thin_buffer(
+def what_stays(
     buffer: LayerBuffer,
     length: int,
     query: Tensor,
@@ -44,8 +44,8 @@ def thin_buffer(
     chosen: Chosen,
     keep: float,
     scaling: float,
-) -> int:
-    """Remove the retrieved tokens that a prompt hardly attended to.
+) -> Tensor | None:
+    """Choose among the retrieved tokens by how much a prompt attended to them.
 
     Args:
         buffer: sinks, retrieved, recent and prompt.
@@ -57,10 +57,11 @@ def thin_buffer(
         scaling: of the logits.
 
     Returns:
-        how many tokens are left.
+        the slots from the first retrieved token on whose tokens stay, in order, int64 `[H_kv, n]`;
+        None for all.
     """
     if not chosen.count:
-        return length
+        return None
     before, key = length - query.shape[1], buffer.key[0, :, :length]
     mass = attention_mass(query, key, scaling, before, rotation)
     mass = mass[:, chosen.first : chosen.first + chosen.count].clone()  # [H_kv, n]
@@ -70,6 +71,4 @@ def thin_buffer(
     stay = min(seen, max(len(chosen.blocks), int(keep * seen + 0.5))) + chosen.count - seen
     best = mass.masked_fill(~visual, torch.inf).topk(stay, dim=1).indices.sort(dim=1).values
     tail = torch.arange(chosen.first + chosen.count, length, device=best.device)
-    left = torch.cat([best + chosen.first, tail.expand(len(best), -1)], dim=1)
-    buffer.pick(left, chosen.first)
-    return chosen.first + left.shape[1]
+    return torch.cat([best + chosen.first, tail.expand(len(best), -1)], dim=1)

@@ -22,7 +22,7 @@ from mmkv.encode.thumbnails import SIDE, thumbnail
 from mmkv.encode.window import EncodePass, Window
 from mmkv.engine import hooks
 from mmkv.engine.rotary import Rotary
-from mmkv.models.base import Block, VideoModel
+from mmkv.models.base import Block, Layout, VideoModel
 from mmkv.models.grid import Grid
 from mmkv.retrieval.text_image import TextImage, embed
 
@@ -69,11 +69,17 @@ class FrameEncoder:
         """Make a window for blocks of about so many tokens, with the prompt's opening in it."""
         return open_window(self.adapter, self._rotary, self.prefix, self._config, tokens)
 
-    def blocks(self, frames: list[Frame], grid: Grid) -> list[Block]:
-        """Turn frames into blocks; there must be as many as whole blocks take."""
+    def blocks(self, frames: list[Frame], grid: Grid, *, opens: bool) -> list[Block]:
+        """Turn frames into blocks; there must be as many as whole blocks take.
+
+        Args:
+            frames: in time order.
+            grid: the stream's.
+            opens: whether the first of them is the stream's first.
+        """
         started = time.perf_counter()
         seconds, pixels = zip(*frames, strict=True)
-        blocks = self.adapter.blocks(pixels, seconds, grid)
+        blocks = self.adapter.blocks(pixels, seconds, grid, opens=opens)
         if self._config.thumbnails:
             for block, frame in zip(blocks, pixels[:: self.adapter.temporal_patch], strict=True):
                 block.sides[SIDE] = thumbnail(frame)
@@ -124,14 +130,17 @@ class FrameEncoder:
             archive=kv,
             summarize=summarize,
             stored=keep and archive.sink is not None,
+            last=last_visible(adapter, [b.layout for b in blocks]),
         )
         extras = _deepstack(blocks, visual.to(adapter.device))
         embeds = torch.cat([b.embeds for b in blocks])
+        ids = token_ids(adapter, [b.layout for b in blocks])
         masses = None
         if self.proxy is None or not keep:
-            hooks.run(adapter, encode, embeds, encode.carry, **extras)
+            extras |= adapter.token_inputs(ids) | adapter.keys_only
+            hooks.run(adapter, encode, embeds, encode.carry, encode.local, **extras)
         else:
-            masses = encode_observed(self.proxy, encode, window, positions, embeds, extras)
+            masses = encode_observed(self.proxy, encode, window, positions, embeds, ids, extras)
         for device in {layer.key.device for layer in window.layers}:
             if device.type == "cuda":  # the copies into the archive must have arrived
                 torch.cuda.synchronize(device)
@@ -161,6 +170,31 @@ class FrameEncoder:
 def frame_after(last: CachedBlock | None) -> int:
     """Return the number of the frame after a stream's last block."""
     return 0 if last is None else last.frame + last.frames
+
+
+def last_visible(adapter: VideoModel, layouts: Sequence[Layout]) -> np.ndarray | None:
+    """Return the last token that each token of some blocks sees in local layers; None: itself."""
+    if not adapter.frames_see_ahead:
+        return None
+    return last_of_run(np.concatenate([layout.visual for layout in layouts]))
+
+
+def token_ids(adapter: VideoModel, layouts: Sequence[Layout]) -> list[int]:
+    """Return the ids of blocks' tokens, `filler` for visual ones."""
+    ids: list[int] = []
+    for layout in layouts:
+        fillers = [adapter.filler] * int(layout.visual.sum())
+        ids += (*layout.before, *fillers, *layout.after)
+    return ids
+
+
+def last_of_run(visual: np.ndarray) -> np.ndarray:
+    """Return for each token, bool `[n]`, the last of its run of visual ones; of text itself."""
+    n = len(visual)
+    ends = np.flatnonzero(visual & ~np.append(visual[1:], False))
+    last = np.arange(n)
+    last[visual] = ends[np.searchsorted(ends, last[visual])]
+    return last
 
 
 def _deepstack(blocks: list[Block], visual: Tensor) -> dict[str, Any]:

@@ -28,14 +28,16 @@ def open_window(
     chunk = max(1, -(-config.chunk_frames // patch)) * (tokens + _SLACK)
     chunk = max(chunk, len(prefix))
     devices = layer_devices(adapter)
-    carry = new_carry(adapter.layers)
+    carry = new_carry(adapter)
     window = Window(
         adapter.shape, rotary, devices, adapter.dtype, local, chunk, adapter.advances, carry
     )
     if prefix:
         positions = np.broadcast_to(np.arange(len(prefix)), (adapter.axes, len(prefix)))
         opening = EncodePass(window, positions, sinks=True)
-        hooks.run(adapter, opening, adapter.embed_text(prefix), opening.carry)
+        embeds = adapter.embed_text(prefix)
+        extras = adapter.token_inputs(prefix) | adapter.keys_only
+        hooks.run(adapter, opening, embeds, opening.carry, opening.local, **extras)
         opening.commit()
     return window
 

@@ -43,6 +43,12 @@ class Proxy:
         self._embeds: Tensor | None = None
 
     @property
+    def ids(self) -> list[int]:
+        """Token ids, as many as embeddings."""
+        lead = len(self.embeds) - len(self._prompt.ids)
+        return [self.adapter.filler] * lead + list(self._prompt.ids)
+
+    @property
     def embeds(self) -> Tensor:
         """Input embeddings `[p, D]`."""
         if self._embeds is None:
@@ -62,6 +68,7 @@ class ObservedPass:
     """A chunk's pass, with a text after the chunk.
 
     Attributes:
+        places: positions int64 `[A, text]` of the text.
         masses: per layer the attention `[H_kv, n]` that the chunk's tokens get from the observing
             queries, summed over these and over the query heads of a key head.
     """
@@ -74,11 +81,11 @@ class ObservedPass:
         sinks = window.sinks
         base = positions[:, :1] - sinks  # as if the chunk began right behind the opening tokens
         start = base + int((positions - base).max()) + 1
-        self._places = np.concatenate(
-            [base + np.arange(sinks), positions, start + np.arange(text)], axis=1
-        )
+        self.places = start + np.arange(text)
+        self._places = np.concatenate([base + np.arange(sinks), positions, self.places], axis=1)
         self._tables: dict[torch.device, tuple[Tensor, Tensor]] = {}
         self._chunk: list[tuple[Tensor, Tensor, Tensor]] = []  # per layer, where text comes later
+        self._heard: dict[int, tuple[Tensor, Tensor]] = {}  # of layers that others read
         self.masses: list[Tensor] = []
 
     def attend(
@@ -104,6 +111,24 @@ class ObservedPass:
         )
         return self._say(layer, query, key, value, scaling)
 
+    def again(self, layer: int, query: Tensor, scaling: float) -> Tensor:
+        """Attend by the queries of a layer that reads this layer's keys; nothing is observed."""
+        n, text = self._n, self._text
+        if query.shape[2] == n + text:
+            out = self._encode.again(layer, query[:, :, :n], scaling)
+            return torch.cat([out, self._hear(layer, query[:, :, n:], scaling)], dim=1)
+        if layer not in self._heard:
+            return self._encode.again(layer, query, scaling)
+        return self._hear(layer, query, scaling)
+
+    def _hear(self, layer: int, query: Tensor, scaling: float) -> Tensor:
+        """Attend as the last tokens of the text, over what it has in a layer."""
+        key, value = self._heard[layer]
+        cos, sin = self._table(key)
+        before = key.shape[2] - query.shape[2]
+        table = (cos[before:], sin[before:])
+        return buffer_attention(query, key, value, before, scaling, table)
+
     def _say(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """Attend as the text, which is the end of these tokens, and add to `masses`."""
         n, text, rows = self._n, self._text, self._rows
@@ -116,9 +141,9 @@ class ObservedPass:
             table = (cos[:sinks], sin[:sinks])
             rotate_write(ring.sink_key, ring.sink_value, table, seen_key, seen_value, 0)
         rotate_write(key, value, (cos[sinks:], sin[sinks:]), seen_key, seen_value, sinks)
+        self._heard = {layer: (seen_key, seen_value)}  # layers read the last one of a kind
         before = total - text
-        table = (cos[before:], sin[before:])
-        said = buffer_attention(query[:, :, -text:], seen_key, seen_value, before, scaling, table)
+        said = self._hear(layer, query[:, :, -text:], scaling)
         first = total - rows
         table = (cos[first:], sin[first:])
         mass = attention_mass(query[0, :, -rows:], seen_key[0], scaling, first, table)
@@ -138,6 +163,7 @@ def encode_observed(
     window: Window,
     positions: np.ndarray,
     embeds: Tensor,
+    ids: list[int],
     extras: dict[str, Any],
 ) -> Tensor:
     """Run a chunk's forward with the text after it; the text leaves no trace in the stream.
@@ -148,21 +174,28 @@ def encode_observed(
         window: that it is written into.
         positions: int64 `[A, n]`.
         embeds: `[n, D]`.
+        ids: n token ids.
         extras: what else the model needs of the chunk.
 
     Returns:
         the attention that the chunk's tokens got, float32 `[L, H_kv, n]` on the CPU.
     """
-    text = proxy.embeds
+    adapter, text = proxy.adapter, proxy.embeds
     run = proxy.observe(encode, window, positions)
+    extras = extras | adapter.keys_only
     if encode.carry is None:
         visual = extras.get("visual_pos_masks")
         if visual is not None:
             extras = {**extras, "visual_pos_masks": F.pad(visual, (0, len(text)))}
-        hooks.run(proxy.adapter, run, torch.cat([embeds, text]), **extras)
+        extras |= adapter.token_inputs(ids + proxy.ids)
+        hooks.run(adapter, run, torch.cat([embeds, text]), **extras)
     else:
-        hooks.run(proxy.adapter, run, embeds, encode.carry, **extras)
-        hooks.run(proxy.adapter, run, text, encode.carry.fork())
+        extras |= adapter.token_inputs(ids)
+        hooks.run(adapter, run, embeds, encode.carry, encode.local, **extras)
+        fork = encode.carry.fork()
+        local = fork.local(window.rotary, run.places)
+        extras = adapter.token_inputs(proxy.ids) | adapter.keys_only
+        hooks.run(adapter, run, text, fork, local, **extras)
     return torch.stack([mass.cpu() for mass in run.masses])
 
 

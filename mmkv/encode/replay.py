@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mmkv.archive import Archive, CachedBlock, Snapshot
-from mmkv.encode.frame_encoder import FrameEncoder
+from mmkv.encode.frame_encoder import FrameEncoder, last_visible, token_ids
 from mmkv.encode.resume import restore_window
 from mmkv.encode.state_log import StateLog
 from mmkv.encode.window import EncodePass, Window
@@ -109,8 +109,10 @@ def replay(
         part, embeds = zip(*blocks[:take], strict=True)
         positions = np.concatenate([b.layout.offsets + b.origin[:, None] for b in part], axis=1)
         window.seen = part[0].start
-        encode = EncodePass(window, positions)
-        hooks.run(adapter, encode, torch.cat(embeds), encode.carry)
+        layouts = [block.layout for block in part]
+        encode = EncodePass(window, positions, last=last_visible(adapter, layouts))
+        extras = adapter.token_inputs(token_ids(adapter, layouts)) | adapter.keys_only
+        hooks.run(adapter, encode, torch.cat(embeds), encode.carry, encode.local, **extras)
         encode.commit()
         blocks = blocks[take:]
 

@@ -282,7 +282,8 @@ class StreamState:
 
     def _blocks(self, frames: list[Frame]) -> list[Block]:
         assert self.grid is not None
-        blocks = self.frame_encoder.blocks(frames, self.grid)
+        opens = self.archive.last is None
+        blocks = self.frame_encoder.blocks(frames, self.grid, opens=opens)
         if self.window is None:
             self._open(len(blocks[0]))
         return blocks

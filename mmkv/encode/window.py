@@ -163,9 +163,12 @@ class EncodePass:
         archive: host tensor `[L, 2, H_kv, n, D]` to fill with keys before RoPE and values, or None.
         summarize: what of each block's keys is kept for finding it, or None.
         stored: whether these summaries are also needed in host memory, to be stored.
+        last: int64 `[n]`, the number in the chunk of the last token that each one sees in layers
+            with a window of their own; None: its own.
 
     Attributes:
         carry: the window's state, forked; after the pass, that after the chunk.
+        local: attention of the layers with a window of their own, which are part of that state.
     """
 
     def __init__(
@@ -177,6 +180,7 @@ class EncodePass:
         archive: Tensor | None = None,
         summarize: Summarizer | None = None,
         stored: bool = False,
+        last: np.ndarray | None = None,
     ) -> None:
         self._window = window
         self._positions = positions
@@ -187,6 +191,7 @@ class EncodePass:
         self.summaries: list[Tensor] = []
         self.summaries_on_host: list[Tensor] = []  # where the others are not there anyway
         self.carry = None if window.carry is None else window.carry.fork()
+        self.local = self.carry.local(window.rotary, positions, last) if self.carry else None
         self._start = window.seen
         self._n = positions.shape[1]
         edge = window.local - 1 - self._start
@@ -215,6 +220,12 @@ class EncodePass:
             if self._stored and key.is_cuda:  # beside the keys, so that nothing waits for it later
                 there = torch.empty(self.summaries[-1].shape, pin_memory=True)
                 self.summaries_on_host.append(there.copy_(self.summaries[-1], non_blocking=True))
+        return self.again(layer, query, scaling)
+
+    def again(self, layer: int, query: Tensor, scaling: float) -> Tensor:
+        """Attend within the window by a layer's queries of the chunk's last tokens."""
+        ring = self._window.layers[layer]
+        chunk = self._chunk(ring.key.device, ring.key.dtype).newest(query.shape[2])
         sinks = None
         if ring.far_key is not None and ring.sink_value is not None:
             sinks = (ring.far_key, ring.sink_value)

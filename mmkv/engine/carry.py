@@ -1,8 +1,9 @@
-"""The state of a stream's recurrent and convolution layers, which every token changes.
+"""The state of a stream's layers that are not archived, which every token changes.
 
 It cannot be taken back, only copied: whatever may not become part of a stream runs on a fork.
-transformers' own cache layers hold it; layers of attention pass through, since their keys and
-values are the engine's.
+transformers' own cache layers hold the state of recurrent and convolution layers; layers of
+attention pass through them, since their keys and values are the engine's. Layers that look back
+over a window of their own keep that window (`local.py`).
 """
 
 from __future__ import annotations
@@ -11,39 +12,86 @@ import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
-from mmkv.models.layers import Layer
+from mmkv.engine.devices import layer_device
+from mmkv.engine.local import LocalPass, LocalWindow
+from mmkv.engine.rotary import Rotary
+from mmkv.models.base import VideoModel
 
 
 class Carry:
-    """State of all `carry` layers after some token.
+    """State of all `carry` and `local` layers after some token.
 
     Args:
-        layers: the decoder's.
+        adapter: the model.
 
     Attributes:
-        cache: what the language model is called with; it is changed in place.
+        cache: what the language model is called with; it is changed in place. None where there are
+            no `carry` layers.
+        windows: of the `local` layers, by their numbers; changed in place too.
+        owners: numbers of layers whose keys and values others read.
     """
 
-    def __init__(self, layers: Sequence[Layer]) -> None:
-        self.cache = _new_cache([layer.kind == "carry" for layer in layers])
+    def __init__(self, adapter: VideoModel) -> None:
+        layers = adapter.layers
+        carries = [layer.kind == "carry" for layer in layers]
+        self.cache = _new_cache(carries) if any(carries) else None
+        self.owners = frozenset(layer.owner for layer in layers if layer.kind == "reuse")
+        self.windows = {
+            index: LocalWindow.empty(
+                layer.kv_heads,
+                layer.window,
+                layer.head_dim,
+                adapter.dtype,
+                layer_device(adapter, index),
+            )
+            for index, layer in enumerate(layers)
+            if layer.kind == "local"
+        }
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the state; 0 before the first token."""
+        """Bytes of the state; those of `carry` layers are 0 before the first token."""
         return sum(tensor.nbytes for tensor in self.tensors())
 
     def tensors(self) -> list[Tensor]:
-        """Return the state's tensors, always in the same order; none before the first token."""
-        return [tensor for layer in self.cache.layers for tensor in _tensors(layer)]
+        """Return the state's tensors, always in the same order.
+
+        `carry` layers have none before the first token; `local` layers always have theirs.
+        """
+        cached = [] if self.cache is None else self.cache.layers
+        found = [tensor for layer in cached for tensor in _tensors(layer)]
+        for window in self.windows.values():
+            found += window.tensors()
+        return found
 
     def fork(self) -> Carry:
         """Return a copy that shares nothing with this one."""
         fork = copy.copy(self)
-        fork.cache = copy.copy(self.cache)
-        fork.cache.layers = [_copied(layer) for layer in self.cache.layers]
+        fork.windows = {index: window.fork() for index, window in self.windows.items()}
+        if self.cache is not None:
+            fork.cache = copy.copy(self.cache)
+            fork.cache.layers = [_copied(layer) for layer in self.cache.layers]
         return fork
+
+    def local(
+        self, rotary: Rotary, positions: np.ndarray, last: np.ndarray | None = None
+    ) -> LocalPass | None:
+        """Make the pass that brings local layers up to the end of a run of tokens.
+
+        Args:
+            rotary: the model's angles.
+            positions: int64 `[A, n]` of the tokens.
+            last: see `LocalPass`.
+
+        Returns:
+            the pass; None where there are no local layers.
+        """
+        if not self.windows:
+            return None
+        return LocalPass(self.windows, rotary.local, positions, last, self.owners)
 
     def load(self, other: Carry) -> bool:
         """Copy another state into this one's memory.
@@ -76,9 +124,10 @@ class Carry:
         return fork
 
 
-def new_carry(layers: Sequence[Layer]) -> Carry | None:
-    """Make the state before the first token; None where every layer has keys and values."""
-    return Carry(layers) if any(layer.kind == "carry" for layer in layers) else None
+def new_carry(adapter: VideoModel) -> Carry | None:
+    """Make the state before the first token; None where every layer is archived or has none."""
+    kinds = {layer.kind for layer in adapter.layers}
+    return Carry(adapter) if kinds & {"carry", "local"} else None
 
 
 def _new_cache(carries: Sequence[bool]) -> Any:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mmkv.engine.carry import Carry
 from mmkv.engine.cuda_graph import Recorder, recorder_for, weight_places
+from mmkv.engine.local import LocalStep
 from mmkv.engine.rotary import Rotary
 from mmkv.kernels.rotate_write import rotate_write, tokens_of
 from mmkv.models.base import VideoModel
@@ -74,8 +75,9 @@ class DecodeBuffers:
         weights: where the model's weights were when the buffers were made, if steps are recorded;
             see `weight_places`.
         lengths: tokens in each layer's buffer.
-        carry: state of the layers without keys and values, after the newest token; None where the
+        carry: state of the layers that are not archived, after the newest token; None where the
             model has none.
+        local: attention of the next token in layers with a window of their own; None likewise.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class DecodeBuffers:
         token_device: torch.device,
     ) -> None:
         self._dtype = dtype
+        self._axes = axes
         self.layers = []
         for device in devices:
             empty = torch.empty((1, shape.kv_heads, 0, shape.head_dim), dtype=dtype, device=device)
@@ -97,6 +100,7 @@ class DecodeBuffers:
         self.weights: object = None
         self.lengths: list[int] = []
         self.carry: Carry | None = None
+        self.local: LocalStep | None = None
         self._clocks: dict[torch.device, Clock] = {}
         self._rows: list[tuple[Clock, int, Tensor]] = []
         for device in devices:
@@ -118,7 +122,9 @@ class DecodeBuffers:
         """Begin from a state, which becomes the buffers' own; it must not be used any more."""
         if carry is None or (self.carry is not None and self.carry.load(carry)):
             return
-        self.carry = carry
+        self.carry, self.local = carry, None
+        if carry.windows:
+            self.local = LocalStep(carry.windows, self._axes)
         self.replay = self.recorded_for = None
 
     def reserve(self, layer: int, tokens: int, keep: int = 0) -> LayerBuffer:
@@ -155,6 +161,8 @@ class DecodeBuffers:
         """Compute the next token's rotations, of all layers at once."""
         for clock in self._clocks.values():
             clock.cos, clock.sin = rotary.at(clock.position, self._dtype)
+        if self.local is not None:
+            self.local.tick(rotary.local, self._dtype)
 
     def place(self, layer: int) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Return a layer's next slot, a tensor without dimensions, and its rotation `[1, R]`."""
@@ -169,6 +177,8 @@ class DecodeBuffers:
             clock.index += 1
             clock.position += 1
             clock.cos = clock.sin = None
+        if self.local is not None:
+            self.local.advance()
 
     @torch.inference_mode()
     def clear(self) -> None:

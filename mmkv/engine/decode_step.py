@@ -68,11 +68,11 @@ class Decoding:
 
     def _step(self) -> Tensor:
         """Run one step; all that changes between steps is in the buffers' tensors."""
-        buffers, model = self._pass.buffers, self._adapter.language_model
+        adapter, buffers = self._adapter, self._pass.buffers
         buffers.tick(self._rotary)
-        hidden = hooks.run(
-            self._adapter, self._pass, model.embed_tokens(buffers.token), buffers.carry
-        )
-        logits: Tensor = self._adapter.lm_head(hidden[-1])
+        embeds = adapter.language_model.embed_tokens(buffers.token)
+        extras = adapter.token_inputs(buffers.token)
+        hidden = hooks.run(adapter, self._pass, embeds, buffers.carry, buffers.local, **extras)
+        logits: Tensor = adapter.lm_head(hidden[-1])
         buffers.advance()
         return logits

@@ -11,7 +11,7 @@ import sys
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from mmkv.engine.carry import Carry
+from mmkv.engine.devices import layer_device
+from mmkv.engine.rotary import inverse_frequencies
 from mmkv.models.base import VideoModel
 
 NAME = "mmkv"
@@ -51,17 +53,47 @@ class Pass(Protocol):
         """
 
 
-class _ByOrdinal:
-    """A pass that is called with the numbers of layers instead of the ordinals of global ones."""
+class Shared(Pass, Protocol):
+    """A pass of a model some of whose layers read another layer's keys and values."""
 
-    def __init__(self, layers: Sequence[int], engine_pass: Pass) -> None:
-        self._ordinals = {layer: ordinal for ordinal, layer in enumerate(layers)}
+    def again(self, layer: int, query: Tensor, scaling: float) -> Tensor:
+        """Compute the attention of other queries over what this forward's `attend` saw.
+
+        Args:
+            layer: as that call was given.
+            query: `[1, H, n, D]` of the forward's last n tokens, before RoPE.
+            scaling: of the logits.
+
+        Returns:
+            `[1, n, H, D]`.
+        """
+
+
+class _ByLayer:
+    """Calls the pass of each layer: the engine's by ordinals, the local one by numbers."""
+
+    def __init__(self, adapter: VideoModel, engine_pass: Pass, local: Shared | None) -> None:
+        self._adapter = adapter
+        self._layers = adapter.layers
+        self._ordinals = {layer: at for at, layer in enumerate(adapter.global_layers)}
         self._pass = engine_pass
+        self._local = local
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float
     ) -> Tensor:
-        return self._pass.attend(self._ordinals[layer], query, key, value, scaling)
+        reuses = self._layers[layer].kind == "reuse"
+        owner = self._layers[layer].owner if reuses else layer
+        target: Any = self._local
+        if owner in self._ordinals:
+            target, owner = self._pass, self._ordinals[owner]
+        out: Tensor
+        if reuses:  # the owner may be on another device
+            there = layer_device(self._adapter, self._layers[layer].owner)
+            out = target.again(owner, query.to(there), scaling).to(query.device)
+        else:
+            out = target.attend(owner, query, key, value, scaling)
+        return out
 
 
 class _Attached:
@@ -104,22 +136,26 @@ def run(
     engine_pass: Pass,
     embeds: Tensor,
     carry: Carry | None = None,
+    local: Shared | None = None,
     **extras: Any,
 ) -> Tensor:
     """Run the language model over `embeds` `[n, D]` with this pass's attention.
 
     Args:
         adapter: the model.
-        engine_pass: computes the attention of the global layers, whose ordinals it gets.
+        engine_pass: computes the attention of the global layers, whose ordinals it gets; it is a
+            `Shared` where the model has layers that read a global layer's keys and values.
         embeds: input embeddings.
         carry: state of the other layers, which is brought up to the last token; None where the
             model has only global layers.
+        local: computes the attention of the local layers, whose numbers it gets, over the carry's
+            windows; None where the model has none.
         extras: what else the model needs of these tokens.
 
     Returns:
         last hidden states `[n, D]`.
     """
-    if carry is not None:
+    if carry is not None and carry.cache is not None:
         extras["cache"] = carry.cache
     token = _inside.set(True)
     try:
@@ -129,7 +165,7 @@ def run(
             inputs_embeds=embeds[None],
             position_ids=order,
             use_cache=False,
-            mmkv=_ByOrdinal(adapter.global_layers, engine_pass),
+            mmkv=_ByLayer(adapter, engine_pass, local),
             **extras,
         )
         return output.last_hidden_state[0]
@@ -194,12 +230,13 @@ def _detach(language_model: Any, user: object) -> None:
 
 
 def _deferred(original: Callable[..., Any], model: Any) -> Callable[..., Any]:
-    width = 2 * model.rotary_emb.inv_freq.numel()
-
-    def forward(x: Tensor, position_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def forward(
+        x: Tensor, position_ids: Tensor, layer_type: str | None = None, **kwargs: Any
+    ) -> Any:
         if not _inside.get():
-            return original(x, position_ids, *args, **kwargs)
-        shape = (1, 1, width)
+            own = () if layer_type is None else (layer_type,)
+            return original(x, position_ids, *own, **kwargs)
+        shape = (1, 1, 2 * inverse_frequencies(model.rotary_emb, layer_type).numel())
         return x.new_ones(1).expand(shape), x.new_zeros(1).expand(shape)
 
     return forward

@@ -20,13 +20,25 @@ _REWRITES_FREQUENCIES = ("dynamic", "longrope")
 class Rotary:
     """Angles of one model: positions `[A, n]` to cosines and sines `[n, R]`.
 
+    Args:
+        adapter: the model.
+        layer_type: transformers' name of the layers whose angles these are, where types of layers
+            have their own; None: the global layers.
+
+    Attributes:
+        local: angles of the layers with a window of their own; these, where all have the same.
+
     Raises:
         ValueError: the model's RoPE changes its frequencies with the length of the sequence.
     """
 
-    def __init__(self, adapter: VideoModel) -> None:
+    def __init__(self, adapter: VideoModel, layer_type: str | None = None) -> None:
         module: Any = adapter.language_model.rotary_emb
+        if layer_type is None:
+            layer_type = adapter.layers[adapter.global_layers[0]].type
         kind = getattr(module, "rope_type", "default")
+        if isinstance(kind, dict):
+            kind = kind.get(layer_type, "default")
         if kind in _REWRITES_FREQUENCIES:
             raise ValueError(
                 f"rope_type={kind!r} changes its frequencies as the sequence grows, so keys cannot "
@@ -34,10 +46,13 @@ class Rotary:
             )
         # a fresh module: loading in half precision may have rounded the buffer
         fresh = type(module)(config=module.config)
-        self._frequencies: Tensor = fresh.inv_freq.double().cpu()
-        self._scaling = float(getattr(fresh, "attention_scaling", 1.0))
+        self._frequencies: Tensor = inverse_frequencies(fresh, layer_type).double().cpu()
+        own = f"{layer_type}_attention_scaling"
+        self._scaling = float(getattr(fresh, own, getattr(fresh, "attention_scaling", 1.0)))
         self._axis = adapter.frequency_axis(self._frequencies.numel())
         self._devices: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        local = next((layer.type for layer in adapter.layers if layer.kind == "local"), layer_type)
+        self.local: Rotary = self if local == layer_type else Rotary(adapter, local)
 
     def __call__(
         self, positions: np.ndarray, device: torch.device, dtype: torch.dtype
@@ -58,3 +73,15 @@ class Rotary:
         if device not in self._devices:
             self._devices[device] = (self._frequencies.to(device), self._axis.to(device))
         return self._devices[device]
+
+
+def inverse_frequencies(module: Any, layer_type: str | None) -> Tensor:
+    """Return a rotary module's inverse frequencies `[R / 2]`, those of a layer type if it has any.
+
+    Args:
+        module: of transformers.
+        layer_type: transformers' name of the type, or None.
+    """
+    own = getattr(module, f"{layer_type}_inv_freq", None)
+    found: Tensor = module.inv_freq if own is None else own
+    return found

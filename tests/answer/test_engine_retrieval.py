@@ -46,6 +46,9 @@ class Listener:
         self.queries.append(query[0].double())
         return self.inner.attend(layer, query, *rest)
 
+    def again(self, *given: Any) -> torch.Tensor:
+        return self.inner.again(*given)
+
 
 def reply_and_queries(
     stream: mmkv.Stream, monkeypatch: pytest.MonkeyPatch, **options: Any

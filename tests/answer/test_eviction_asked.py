@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mmkv.answer.thinning import Chosen, thin_buffer
+from mmkv.answer.thinning import Chosen, what_stays
 from mmkv.engine.decode_buffers import LayerBuffer
 from mmkv.kernels.common.naive import rotate
 
@@ -64,7 +64,10 @@ def test_what_the_prompt_attends_to_most_stays_with_text_and_all_else(
     turn = torch.cat([half, half], 1).cos(), torch.cat([half, half], 1).sin()
     buffer = LayerBuffer(key.clone(), value.clone())
     chosen = Chosen(first, total, shown, left)
-    end = thin_buffer(buffer, length, query, turn, chosen, keep, 0.3)
+    picked = what_stays(buffer, length, query, turn, chosen, keep, 0.3)
+    assert picked is not None
+    end = first + picked.shape[1]
+    buffer.pick(picked, first)
     mass = masses(query, key[0, :, :length], turn)
     for head in range(HEADS):
         own = torch.from_numpy(visual if left is None else visual[left[head].numpy()])

@@ -68,7 +68,7 @@ def test_an_answer_depends_on_the_state() -> None:
         want = logits(stream)
         window = stream._state.window
         assert window is not None
-        window.carry = Carry(vlm.adapter.layers)
+        window.carry = Carry(vlm.adapter)
         assert (logits(stream) - want).abs().max() > 0.05
 
 
@@ -97,7 +97,7 @@ def test_a_window_beside_the_state_is_the_stock_forward_with_a_banded_mask(
     where = np.broadcast_to(np.arange(tokens), (3, tokens))
     window = Window(
         adapter.shape, vlm.rotary, layer_devices(adapter), vlm.dtype, local, max(sizes),
-        adapter.advances, new_carry(adapter.layers),
+        adapter.advances, new_carry(adapter),
     )  # fmt: skip
     hidden = []
     with hooks.attached(adapter.language_model):
@@ -127,7 +127,7 @@ def test_a_fork_shares_nothing() -> None:
         for tensor in fork.tensors():
             tensor.fill_(torch.nan)
         assert all(map(torch.equal, before, window.carry.tensors()))
-        assert not fork.load(Carry(stream._runtime.adapter.layers))  # of before the first token
+        assert not fork.load(Carry(stream._runtime.adapter))  # of before the first token
         assert window.carry.with_tensors(before).load(fork)
 
 

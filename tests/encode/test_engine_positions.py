@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from engine_reference import archived_kv
+from engine_reference import archived_kv, frequencies_of
 from mpmath import mp
 from small_models import FAMILIES, clip, small_vlm
 from torch import Tensor
@@ -28,6 +28,10 @@ class Shifted:
     def __call__(self, positions: np.ndarray, *where: Any) -> Any:
         return self._rotary(positions + self._shift, *where)
 
+    @property
+    def local(self) -> Shifted:
+        return Shifted(self._rotary.local, tuple(self._shift[:, 0] > 0), int(self._shift.max()))
+
     def at(self, positions: Tensor, dtype: torch.dtype) -> Any:
         return self._rotary.at(positions + torch.from_numpy(self._shift), dtype)
 
@@ -36,7 +40,7 @@ class Shifted:
 @pytest.mark.parametrize("position", [1_000_003, 87_654_321])
 def test_angles_are_exact_far_out(family: str, position: int) -> None:
     vlm = small_vlm(family)
-    frequencies = vlm.adapter.language_model.rotary_emb.inv_freq
+    frequencies = frequencies_of(vlm.adapter)
     where = np.full((vlm.adapter.axes, 1), position)
     cos, sin = vlm.rotary(where, torch.device("cpu"), torch.float32)
     mp.dps = 40
@@ -50,7 +54,7 @@ def test_angles_are_exact_far_out(family: str, position: int) -> None:
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
 def test_each_axis_turns_its_own_frequencies(family: str) -> None:
     vlm = small_vlm(family)
-    frequencies = vlm.adapter.language_model.rotary_emb.inv_freq
+    frequencies = frequencies_of(vlm.adapter)
     axis = vlm.adapter.frequency_axis(frequencies.numel())
     where = np.array([[FAR], [FAR + 17], [FAR + 31]])
     cos, _ = vlm.rotary(where, torch.device("cpu"), torch.float64)
@@ -100,6 +104,6 @@ def test_the_engine_keeps_float64_until_the_cosine() -> None:
     vlm = small_vlm("llava_onevision")
     one = vlm.rotary(np.array([[FAR]]), torch.device("cpu"), torch.float64)
     two = vlm.rotary(np.array([[FAR + 1]]), torch.device("cpu"), torch.float64)
-    frequencies = vlm.adapter.language_model.rotary_emb.inv_freq.double()
+    frequencies = frequencies_of(vlm.adapter).double()
     turned = torch.acos((one[0] * two[0] + one[1] * two[1]).clamp(-1, 1))[0]
     assert torch.allclose(turned[: len(frequencies)], frequencies, atol=1e-5)

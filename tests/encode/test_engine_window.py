@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from engine_reference import archived_kv, slow_attention, slow_stream
+from engine_reference import archived_kv, frequencies_of, slow_attention, slow_stream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import EVERY, FAMILIES, clip, small_vlm
@@ -183,7 +183,7 @@ def test_the_ring_holds_the_archived_keys_rotated_to_their_places(family: str) -
         ]
         kv = archived_kv(stream)[:, :, :, -window.local :]
         adapter = stream._runtime.adapter
-        frequencies = adapter.language_model.rotary_emb.inv_freq.double()
+        frequencies = frequencies_of(adapter).double()
         axis = adapter.frequency_axis(frequencies.numel())
         angles = (torch.tensor(positions)[axis].T.double() * frequencies).repeat(1, 2)
         turned, rest = kv[:, 0].double().tensor_split([angles.shape[-1]], dim=-1)

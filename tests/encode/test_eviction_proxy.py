@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from engine_reference import archived_kv, phases
+from engine_reference import SlowLocal, archived_kv, frequencies_of, phases, token_ids
 from small_models import FAMILIES, clip, small_vlm
 
 import mmkv
 from mmkv.encode.proxy import proxy_of
 from mmkv.engine import hooks
+from mmkv.engine.carry import new_carry
 from mmkv.eviction import ALL_TEXT
 from mmkv.kernels.attention_mass import attention_mass
 
@@ -55,12 +56,24 @@ class Slow:
     """A clip and a text in one plain causal forward, in float64."""
 
     def __init__(self, vlm: mmkv.VideoLM, positions: np.ndarray) -> None:
-        frequencies = vlm.adapter.language_model.rotary_emb.inv_freq.double()
+        frequencies = frequencies_of(vlm.adapter).double()
         axis = vlm.adapter.frequency_axis(frequencies.numel())
         self._angle = torch.tensor(positions)[axis].T.double() * frequencies  # [n, R / 2]
         self.weights: list[torch.Tensor] = []
+        self._kept: list[Any] = []
 
     def attend(self, layer: int, query: Any, key: Any, value: Any, scaling: float) -> Any:
+        self._kept.append((key, value))
+        weights = self._weigh(query, key, scaling)
+        group = query.shape[1] // key.shape[1]
+        self.weights.append(weights.unflatten(0, (-1, group)).sum(dim=1))  # [H_kv, n, n]
+        return self._mix(weights, value)
+
+    def again(self, layer: int, query: Any, scaling: float) -> Any:
+        key, value = self._kept[layer]
+        return self._mix(self._weigh(query, key, scaling), value)
+
+    def _weigh(self, query: Any, key: Any, scaling: float) -> Any:
         n, group = query.shape[2], query.shape[1] // key.shape[1]
         width = 2 * self._angle.shape[1]
         turn = torch.polar(torch.ones_like(self._angle), self._angle)
@@ -69,8 +82,10 @@ class Slow:
         rest = key[0].repeat_interleave(group, 0)[..., width:].double()
         scores = (scores + query[0, ..., width:].double() @ rest.transpose(1, 2)) * scaling
         hidden = ~torch.ones(n, n, dtype=torch.bool).tril()
-        weights = scores.masked_fill(hidden, -torch.inf).softmax(dim=2)
-        self.weights.append(weights.unflatten(0, (-1, group)).sum(dim=1))  # [H_kv, n, n]
+        return scores.masked_fill(hidden, -torch.inf).softmax(dim=2)
+
+    def _mix(self, weights: Any, value: Any) -> Any:
+        group = len(weights) // value.shape[1]
         out = weights @ value[0].repeat_interleave(group, 0).double()
         return out.transpose(0, 1)[None].to(value.dtype)
 
@@ -95,21 +110,23 @@ def test_mass_is_the_attention_of_a_clip_that_is_asked_about(family: str, evicti
         places.append(np.broadcast_to(behind, (vlm.adapter.axes, text)))
         slow = Slow(vlm, np.concatenate(places, axis=1))
         embeds = [vlm.adapter.embed_text(prefix), *(b.embeds for b in encoded), proxy.embeds]
-        extras: dict[str, Any] = {}
+        kinds = torch.cat(
+            [
+                torch.zeros(len(prefix), dtype=torch.bool),
+                *(b.visual for b in encoded),
+                torch.zeros(text, dtype=torch.bool),
+            ]
+        )
+        ids = token_ids(vlm.adapter, prefix, encoded, proxy.ids)
+        extras: dict[str, Any] = dict(vlm.adapter.token_inputs(ids))
+        local = SlowLocal(vlm.adapter, np.concatenate(places, axis=1), kinds.tolist())
         if encoded[0].deepstack:
-            kinds = torch.cat(
-                [
-                    torch.zeros(len(prefix), dtype=torch.bool),
-                    *(b.visual for b in encoded),
-                    torch.zeros(text, dtype=torch.bool),
-                ]
-            )
             levels = range(len(encoded[0].deepstack))
             extras["visual_pos_masks"] = kinds[None]
             extras["deepstack_visual_embeds"] = [
                 torch.cat([b.deepstack[i] for b in encoded]) for i in levels
             ]  # fmt: skip
-        hooks.run(vlm.adapter, slow, torch.cat(embeds), **extras)
+        hooks.run(vlm.adapter, slow, torch.cat(embeds), new_carry(vlm.adapter), local, **extras)
     rows = text if eviction == "text-prior" else min(32, n + text)
     for layer, weights in enumerate(slow.weights):
         want = weights[:, -rows:, len(prefix) : len(prefix) + n].sum(dim=1)

@@ -65,16 +65,19 @@ def test_weights_on_disk_answer_the_same(
     saved: tuple[str, Path], tmp_path: Path, disk: str
 ) -> None:
     family, folder = saved
-    names = [f"model.{name}" for name, _ in small_vlm(family).model.model.named_children()]
+    adapter = small_vlm(family).adapter
+    names = [f"model.{name}" for name, _ in adapter.model.model.named_children()]
     decoder = "model.text_model" if family == "smolvlm" else "model.language_model"
     names.remove(decoder)
-    count = len(small_vlm(family).adapter.language_model.layers)
-    layers = [f"{decoder}.layers.{i}" for i in range(count)]
+    parts = [name for name, _ in adapter.language_model.named_children()]
+    parts = [f"{decoder}.{name}" for name in parts if name != "embed_tokens"]
     if disk == "two layers":
-        names += [f"{decoder}.norm", f"{decoder}.rotary_emb", *layers]
-        away = layers[1:]
+        parts.remove(f"{decoder}.layers")
+        layers = [f"{decoder}.layers.{i}" for i in range(len(adapter.language_model.layers))]
+        names += [*parts, *layers]
+        away = layers[1:3]
     else:
-        names += [f"{decoder}.{name}" for name in ("norm", "rotary_emb", "layers")]
+        names += parts
         away = names
     device_map = {name: "disk" if name in away else "cpu" for name in names}
     here = ["lm_head", f"{decoder}.embed_tokens"]

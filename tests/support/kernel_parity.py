@@ -97,13 +97,14 @@ def others(query: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     start=st.integers(0, 150),
     local=st.integers(1, 120),
     sinks=st.integers(0, 5),
+    ahead=st.sampled_from([0, 3, 50]),
     dims=st.sampled_from([(16, 16), (48, 48), (64, 32)]),
     dtype=st.sampled_from([torch.float16, torch.float32]),
     seed=st.integers(0, 99),
 )
-@quick
+@settings(quick, max_examples=9)
 def test_window_attention(
-    group: int, kv_heads: int, n: int, start: int, local: int, sinks: int,
+    group: int, kv_heads: int, n: int, start: int, local: int, sinks: int, ahead: int,
     dims: tuple[int, int], dtype: torch.dtype, seed: int,
 ) -> None:  # fmt: skip
     torch.manual_seed(seed)
@@ -116,11 +117,15 @@ def test_window_attention(
     pair = tuple(torch.randn(1, kv_heads, sinks, dim).to(dtype) for _ in range(2))
     lost = sinks > 0 and start + n - 1 >= local
     near, far = angles(n, rotary), angles(n, rotary) if lost else None
-    chunk = window_naive.Chunk(start, n, local, capacity, near, far, sinks)
+    last = None
+    if ahead:  # the last token of a run of so many
+        runs = (torch.arange(n) // ahead + 1) * ahead - 1
+        last = start + runs.clamp(max=n - 1)
+    chunk = window_naive.Chunk(start, n, local, capacity, near, far, sinks, last)
     got = window_triton.window_attention(query, key, value, chunk, pair, 0.2)
     exact = window_naive.Chunk(
         start, n, local, capacity, tuple(t.double() for t in near),
-        tuple(t.double() for t in far) if far else None, sinks,
+        tuple(t.double() for t in far) if far else None, sinks, last,
     )  # fmt: skip
     doubles = [t.double() for t in (query, key, value)]
     want = window_naive.window_attention(*doubles, exact, tuple(t.double() for t in pair), 0.2)

@@ -27,6 +27,7 @@ SPECIAL = [
     "<video>",
     "<image>",
 ]
+GEMMA = ["<|video|>", "<|image>", "<image|>"]
 INTERN = [*SPECIAL, "<img>", "</img>", "<IMG_CONTEXT>"]
 SMOL = [
     "<|im_start|>",
@@ -104,7 +105,7 @@ def _fast(core: Tokenizer, video: str, special: Sequence[str], end: str) -> Any:
 
 
 def _ids(tok: Any) -> dict[str, int]:
-    return {s: tok.convert_tokens_to_ids(s) for s in {*SPECIAL, *INTERN}}
+    return {s: tok.convert_tokens_to_ids(s) for s in {*SPECIAL, *INTERN, *GEMMA}}
 
 
 _EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48}
@@ -330,17 +331,89 @@ def _smolvlm() -> tuple[Any, Any]:
 
 
 FIXED = ("llava_onevision", "internvl", "smolvlm")  # families whose checkpoint fixes the size
+
+
+def _gemma4(**more: Any) -> tuple[Any, Any]:
+    """One of the small sizes, and frames that see ahead: of 7 layers 4 have keys, 2 global."""
+    tok = tokenizer("<|video|>", (*SPECIAL[:3], *GEMMA))
+    ids = _ids(tok)
+    near, far = "sliding_attention", "full_attention"
+    text = {
+        "num_hidden_layers": 7,
+        "layer_types": [near, far, near, far, near, near, far],
+        "num_kv_shared_layers": 3,
+        "hidden_size_per_layer_input": 8,
+        "vocab_size_per_layer_input": len(tok),
+        "use_bidirectional_attention": "vision",
+        "sliding_window": 40,
+        "head_dim": 16,
+        "global_head_dim": 32,
+        "final_logit_softcapping": 4.0,
+        "pad_token_id": ids["<|endoftext|>"],
+        "rope_parameters": {
+            near: {"rope_type": "default", "rope_theta": 100.0},
+            far: {
+                "rope_type": "proportional",
+                "partial_rotary_factor": 0.5,
+                "rope_theta": 10000.0,
+            },
+        },
+    }
+    config = transformers.Gemma4Config(
+        vision_config={
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "head_dim": 16,
+            "patch_size": 8,
+            "pooling_kernel_size": 2,
+            "position_embedding_size": 64,
+        },
+        text_config=_text(tok, **{**text, **more}),
+        boi_token_id=ids["<|image>"],
+        eoi_token_id=ids["<image|>"],
+        video_token_id=ids["<|video|>"],
+        image_token_id=len(tok) + 1,
+        audio_token_id=len(tok) + 2,
+    )
+    return transformers.Gemma4ForConditionalGeneration(config), tok
+
+
+def _gemma4_moe(**more: Any) -> tuple[Any, Any]:
+    """The mixture of experts: global layers whose keys are their values, and causal frames."""
+    near, far = "sliding_attention", "full_attention"
+    text = {
+        "num_hidden_layers": 5,
+        "layer_types": [near, near, far, near, far],
+        "num_kv_shared_layers": 0,
+        "hidden_size_per_layer_input": 0,
+        "use_bidirectional_attention": None,
+        "attention_k_eq_v": True,
+        "num_key_value_heads": 4,
+        "num_global_key_value_heads": 2,
+        "enable_moe_block": True,
+        "num_experts": 4,
+        "top_k_experts": 2,
+        "moe_intermediate_size": 32,
+    }
+    return _gemma4(**{**text, **more})
+
+
 FAMILIES = {
     "llava_onevision": _llava,
     "qwen2_5_vl": _qwen25,
     "qwen3_vl": _qwen3,
     "qwen3_5": _qwen35,
+    "gemma4": _gemma4,
 }
 # of the same structure as one of these, for the tests of what is a family's own
 RELATIVES = {
     "cosmos3_omni": _cosmos3,
     "qwen3_vl_moe": _qwen3_moe,
     "qwen3_5_moe": _qwen35_moe,
+    "gemma4_moe": _gemma4_moe,
     "internvl": _internvl,
     "smolvlm": _smolvlm,
 }
@@ -348,13 +421,15 @@ EVERY = {**FAMILIES, **RELATIVES}
 
 
 @functools.cache
-def _model(family: str, seed: int) -> tuple[Any, Any]:
+def _model(family: str, seed: int, **more: Any) -> tuple[Any, Any]:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        model, tok = EVERY[family]()
+        model, tok = EVERY[family](**more)
         for name, weight in model.named_parameters():
             if "bias" in name and "language_model" in name:
                 weight.normal_(std=0.5)  # Qwen2's key biases, which a fresh model has at zero
+            if family.startswith("gemma") and ("norm" in name or "position_embedding" in name):
+                weight.uniform_(0.4, 0.8)  # all ones in a fresh model
     return model.eval(), tok
 
 
@@ -369,14 +444,20 @@ def qwen3_vlm(tok: Any) -> mmkv.VideoLM:
 
 
 def small_vlm(
-    family: str, seed: int = 0, max_pixels: int | None = None, *, shared: bool = True
+    family: str,
+    seed: int = 0,
+    max_pixels: int | None = None,
+    *,
+    shared: bool = True,
+    **more: Any,
 ) -> mmkv.VideoLM:
     """A loaded random-weight model of a family.
 
     Args:
         shared: with other tests; a test that changes weights takes a copy of its own.
+        more: of its text configuration, for families that take it.
     """
-    model, tok = _model(family, seed)
+    model, tok = _model(family, seed, **more)
     if not shared:
         model = copy.deepcopy(model)
     if max_pixels is None and family not in FIXED:

@@ -144,6 +144,35 @@ class Stock:
 
     _qwen3_5 = _qwen3_vl
 
+    def gemma_inputs(self, question: str, generated: list[int]) -> dict[str, torch.Tensor]:
+        """What the stock processor makes of the clip and the question, padding included."""
+        grid, count = self.grid, len(self.frames)
+        segments = " ".join(
+            f"{int(t // 60):02d}:{int(t % 60):02d} <|image>{'<|video|>' * grid.tokens}<image|>"
+            for t in self.times
+        )
+        ids = self._ids(question, generated, "<|video|>", segments)
+        pixels = stock_pixels(self.frames, grid.height, grid.width)
+        patches, places = [], []
+        for y in range(0, grid.height, 8):
+            for x in range(0, grid.width, 8):
+                cut = pixels[:, :, y : y + 8, x : x + 8].permute(0, 2, 3, 1)  # row, column, colour
+                patches.append(cut.reshape(count, -1))
+                places.append(torch.tensor([x // 8, y // 8]).expand(count, 2))
+        spare = 8  # patches of padding, two tokens of 2 x 2
+        patches += [torch.zeros_like(patches[0])] * spare
+        places += [torch.full_like(places[0], -1)] * spare
+        return {
+            "input_ids": ids,
+            "pixel_values_videos": torch.stack(patches, dim=1),
+            "video_position_ids": torch.stack(places, dim=1),
+            "num_frames_per_video": torch.tensor([count]),
+            "mm_token_type_ids": (ids == self.model.config.video_token_id).int() * 2,
+        }
+
+    def _gemma4(self, question: str, generated: list[int]) -> torch.Tensor:
+        return self.model(**self.gemma_inputs(question, generated)).logits[0]
+
 
 def teacher_forced(
     stream: mmkv.Stream, steps: int, **options: Any

@@ -54,7 +54,11 @@ class Recorder:
         memory = [slot.token]
         memory += [t for layer in slot.layers for t in (layer.key, layer.value)]
         memory += [t for clock in slot._clocks.values() for t in (clock.index, clock.position)]
-        memory += [] if slot.carry is None else slot.carry.tensors()
+        if slot.carry is not None:
+            memory += slot.carry.tensors()
+        if slot.local is not None:
+            for clock in slot.local.clocks.values():
+                memory += [clock.count, clock.position]
         held = [t.clone() for t in memory]
         with Tape() as tape:
             out = step()

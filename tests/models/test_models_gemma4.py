@@ -1,0 +1,119 @@
+"""Gemma 4: what its processor makes of frames, and what its configuration says of its layers."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_models import PREPROCESS, clip, small_vlm
+
+import mmkv
+from mmkv.models.gemma4 import Gemma4
+from mmkv.models.preprocess import Preprocess
+
+
+def written(vlm: mmkv.VideoLM, seconds: list[float]) -> list[str]:
+    """What is written around the frames of these times, which begin a stream."""
+    frames = list(clip(len(seconds)))
+    blocks = vlm.adapter.blocks(frames, seconds, vlm.adapter.grid(48, 64))
+    return [vlm.tokenizer.decode(b.layout.before) for b in blocks]
+
+
+def test_frames_are_written_as_minutes_and_seconds_with_a_space_between() -> None:
+    vlm = small_vlm("gemma4")
+    got = written(vlm, [0.0, 59.99, 61.5, 3725.0, 36000.0])
+    clocks = ["00:00", " 00:59", " 01:01", " 62:05", " 600:00"]
+    assert got == [f"{clock} <|image>" for clock in clocks]
+
+
+def test_only_a_streams_first_frame_has_no_space_before_it() -> None:
+    vlm = small_vlm("gemma4")
+    with vlm.stream() as stream:
+        stream.feed(clip(1), [0.0])
+        stream.feed(clip(2), [1.0, 2.0])
+        blocks = stream._state.archive.snapshot().blocks
+    texts = [vlm.tokenizer.decode(b.layout.before) for b in blocks]
+    assert texts == ["00:00 <|image>", " 00:01 <|image>", " 00:02 <|image>"]
+    ends = np.cumsum([b.tokens for b in blocks])
+    assert [int(b.origin[0] - blocks[0].origin[0]) for b in blocks] == [0, *ends[:-1]]
+
+
+@given(st.integers(1, 3000), st.integers(1, 3000), st.sampled_from([70, 140, 280]))
+@settings(max_examples=200, deadline=None)
+def test_sizes_are_the_stock_processors(height: int, width: int, tokens: int) -> None:
+    processing = pytest.importorskip("transformers.models.gemma4.processing_gemma4")
+    plain = small_vlm("gemma4").adapter
+    config = Preprocess((0.0,) * 3, (1.0,) * 3, max_soft_tokens=tokens)
+    adapter = Gemma4(plain.model, plain.tokenizer, config, None)
+    want = processing.get_aspect_ratio_preserving_size(
+        height=height, width=width, patch_size=8, max_patches=tokens * 4, pooling_kernel_size=2
+    )
+    grid = adapter.grid(height, width)
+    assert (grid.height, grid.width) == want
+    assert (grid.rows, grid.cols) == (want[0] // 16, want[1] // 16)
+
+
+def test_pixels_bound_the_tokens_of_a_frame() -> None:
+    assert small_vlm("gemma4", max_pixels=30 * 256).adapter.grid(100, 100).tokens == 25
+    with pytest.raises(ValueError, match=r"max_pixels=255 .* 16x16 pixels; pass 256"):
+        small_vlm("gemma4", max_pixels=255).adapter.grid(48, 64)
+
+
+def test_a_frames_tokens_are_those_of_the_video_processor() -> None:
+    video = {"image_mean": [0, 0, 0], "image_std": [1, 1, 1], "max_soft_tokens": 140}
+    assert Preprocess.from_dict(video).max_soft_tokens == 140
+    picture = {**video, "image_processor_type": "Gemma4ImageProcessor", "max_soft_tokens": 280}
+    assert Preprocess.from_dict(picture).max_soft_tokens is None
+
+
+def test_logits_are_capped() -> None:
+    adapter = small_vlm("gemma4").adapter
+    hidden = 50 * torch.randn(3, 64)
+    logits = adapter.lm_head(hidden)
+    raw = adapter.model.lm_head(hidden)
+    assert raw.abs().max() > 5
+    torch.testing.assert_close(logits, 4 * torch.tanh(raw / 4))
+    assert small_vlm("gemma4", final_logit_softcapping=None).adapter.lm_head is not None
+
+
+def test_per_layer_embeddings_are_looked_up_by_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stock model searches its vocabulary for embeddings that come without token ids."""
+    vlm = small_vlm("gemma4")
+    seen: list[int] = []
+    look_up = vlm.adapter.language_model.get_per_layer_inputs
+
+    def counted(ids: torch.Tensor | None, *args: object) -> torch.Tensor:
+        assert ids is not None
+        seen.append(ids.numel())
+        found: torch.Tensor = look_up(ids, *args)
+        return found
+
+    monkeypatch.setattr(vlm.adapter.language_model, "get_per_layer_inputs", counted)
+    settings = {"keep_ratio": 0.5, "eviction": "text-prior", "chunk_frames": 2}
+    with vlm.stream(mmkv.CacheConfig(**settings)) as stream:
+        stream.feed(clip(4), np.arange(4.0))
+        stream.ask("What?", max_new_tokens=3)
+        blocks = stream._state.archive.snapshot().blocks
+        proxy = stream._state.frame_encoder.proxy
+        prefix = len(stream._state.frame_encoder.prefix)
+    chunks = [blocks[0].tokens + blocks[1].tokens, blocks[2].tokens + blocks[3].tokens]
+    assert seen[:5] == [prefix, chunks[0], len(proxy.ids), chunks[1], len(proxy.ids)]
+    assert seen[5] > 1
+    assert set(seen[6:]) == {1}
+
+
+def refused(match: str, **text: object) -> None:
+    plain = small_vlm("gemma4")
+    model = copy.deepcopy(plain.model)
+    for name, value in text.items():
+        setattr(model.config.text_config, name, value)
+    with pytest.raises(ValueError, match=match):
+        mmkv.load(model=model, tokenizer=plain.tokenizer, preprocess=PREPROCESS)
+
+
+def test_a_model_whose_text_sees_ahead_is_refused() -> None:
+    refused("use_bidirectional_attention='all'", use_bidirectional_attention="all")
