@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 import transformers
-from small_models import FAMILIES, small_vlm
+from small_models import EVERY, small_vlm
+from transformers.integrations.heterogeneity.configuration_utils import (
+    AmbiguousGlobalPerLayerAttributeError,
+)
 
 from mmkv.models.config_file import ConfigFile, Unreadable, read_config
 from mmkv.models.layers import read_layers
@@ -34,14 +37,18 @@ def assert_same(found: ConfigFile, wanted: Any) -> None:
 
 def assert_same_fields(found: ConfigFile, wanted: Any) -> None:
     for name in type(found).fields():
-        value, other = getattr(found, name), getattr(wanted, name)
+        value = getattr(found, name)
+        try:
+            other = getattr(wanted, name)
+        except AmbiguousGlobalPerLayerAttributeError:
+            continue  # layers differ in it, and are compared
         if isinstance(value, ConfigFile):
             assert_same_fields(value, other)
         elif name not in OTHERS:
             assert value == other, name
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EVERY)
 @pytest.mark.parametrize("whole", [True, False], ids=["all fields", "those that differ"])
 def test_saved_configurations(family: str, whole: bool) -> None:
     config = small_vlm(family).model.config

@@ -7,8 +7,9 @@ import torch
 from small_models import clip
 from transformers.models.smolvlm.video_processing_smolvlm import get_resize_output_image_size
 
+from mmkv.models.fit import fit_frames
 from mmkv.models.grid import Grid
-from mmkv.models.preprocess import Preprocess, fit_frames
+from mmkv.models.preprocess import Preprocess
 
 SMOLVLM2 = {
     "image_mean": [0.5, 0.5, 0.5],
@@ -40,7 +41,7 @@ def test_the_first_of_two_sizes_is_the_stock_processors(
         sizes.append(size)
         return resize(pixels, size=size, **more)
 
-    monkeypatch.setattr("mmkv.models.preprocess.F.interpolate", noted)
+    monkeypatch.setattr("mmkv.models.fit.F.interpolate", noted)
     config = Preprocess((0.5,) * 3, (0.5,) * 3, longest_edge=96)
     frames = clip(1, height=size[0], width=size[1])
     fit_frames(frames, Grid(48, 48, 3, 3, *size), config)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from small_models import FAMILIES, small_vlm
+from small_models import EVERY, small_vlm
 
 from mmkv.engine.carry import new_carry
 from mmkv.models.layers import Carried, Layer, carried
@@ -14,7 +14,7 @@ from mmkv.models.layers import Carried, Layer, carried
 @torch.no_grad()
 def test_the_state_of_gated_deltanet_has_as_many_bytes_as_foretold() -> None:
     adapter = small_vlm("qwen3_5").adapter
-    carry = new_carry(adapter.layers)
+    carry = new_carry(adapter)
     assert carry is not None
     embeds = adapter.embed_text(range(7))[None]
     adapter.language_model(inputs_embeds=embeds, past_key_values=carry.cache, use_cache=True)
@@ -35,7 +35,7 @@ def test_another_state_is_not_known(kind: str) -> None:
     assert carried(object(), (Layer("carry", kind),), 2) is None
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EVERY)
 def test_times_reach_a_model_as_its_family_says(family: str) -> None:
     adapter = small_vlm(family).adapter
     grid, patch = adapter.grid(48, 64), adapter.temporal_patch

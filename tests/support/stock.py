@@ -152,7 +152,7 @@ class Stock:
             for t in self.times
         )
         ids = self._ids(question, generated, "<|video|>", segments)
-        pixels = stock_pixels(self.frames, grid.height, grid.width)
+        pixels = stock_pixels(self.frames, (grid.height, grid.width))
         patches, places = [], []
         for y in range(0, grid.height, 8):
             for x in range(0, grid.width, 8):
