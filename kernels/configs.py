@@ -55,6 +55,8 @@ def processors(device: torch.device) -> int:
 
 def window_tiles(arch: int, queries: int, heads: int, head_dim: int, element: int) -> Tiles:
     """For `window_attention` over queries of this head size and bytes per element."""
+    if head_dim > 256:
+        return Tiles(16, 16, 8, 2) if element == 4 else Tiles(32, 32, 8, 2)
     if element == 4:
         return Tiles(32, 32 if head_dim <= 128 else 16, 8, 2)
     if head_dim > 128:
@@ -71,16 +73,18 @@ def window_tiles(arch: int, queries: int, heads: int, head_dim: int, element: in
 def buffer_tiles(arch: int, rows: int, head_dim: int, element: int) -> Tiles:
     """For `buffer_attention` over so many rows of queries of one key head."""
     if element == 4:
-        return Tiles(16, 32, 8, 2)
+        return Tiles(16, 32 if head_dim <= 256 else 16, 8, 2)
     power = 1 << max(4, (min(rows, 64) - 1).bit_length())
     warps = 8 if power == 64 else 4
     if head_dim > 128:
-        return Tiles(min(power, 32), 32, warps, 2)
+        return Tiles(min(power, 32), 32, warps if head_dim <= 256 else 8, 2)
     return Tiles(power, 64, warps, 3 if large_shared(arch) else 2)
 
 
-def mass_tiles(rows: int, element: int) -> Tiles:
+def mass_tiles(rows: int, head_dim: int, element: int) -> Tiles:
     """For `attention_mass` over so many rows of queries of one key head."""
+    if head_dim > 256:
+        return Tiles(16, 16 if element == 4 else 32, 4, 2)
     if element == 4:
         return Tiles(16, 32, 4, 2)
     return Tiles(16 if rows <= 16 else 64, 64, 4, 2)

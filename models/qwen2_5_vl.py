@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from mmkv.models.base import Layout
+from mmkv.models.block import Layout
 from mmkv.models.grid import Grid
 from mmkv.models.qwen_vision import QwenVision, frame_offsets
 

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mmkv.models.base import Layout, VideoModel
+from mmkv.models.base import VideoModel
+from mmkv.models.block import Layout
 from mmkv.models.grid import Grid
 from mmkv.models.prompt import Template
 from mmkv.models.square import in_a_row, side_of, square_grid

@@ -30,7 +30,7 @@ def attention_mass(
     heads, n, _ = query.shape
     query, key = (t if t.stride(2) == 1 else t.contiguous() for t in (query, key))
     rows = heads // kv_heads * n
-    tiles = configs.mass_tiles(rows, key.element_size())
+    tiles = configs.mass_tiles(rows, key.shape[-1], key.element_size())
     blocks, pieces = triton.cdiv(rows, tiles.rows), triton.cdiv(m, tiles.cols)
     splits = min(64, configs.splits(key.device, kv_heads * blocks, pieces))
     per = triton.cdiv(pieces, splits) * tiles.cols

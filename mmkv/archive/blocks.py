@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-from mmkv.models.base import Layout
+from mmkv.models.block import Layout
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from mmkv.eviction.budget import allocate, keep, total_kept
 from mmkv.kernels.rotate_write import tokens_of
 from mmkv.merging.base import Merge
 from mmkv.merging.none import NoMerge
-from mmkv.models.base import Layout
+from mmkv.models.block import Layout
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmkv.models.base import Block, VideoModel
+from mmkv.models.base import VideoModel
+from mmkv.models.block import Block
 from mmkv.models.prompt import Template
 
 if TYPE_CHECKING:

@@ -22,7 +22,8 @@ from mmkv.encode.thumbnails import SIDE, thumbnail
 from mmkv.encode.window import EncodePass, Window
 from mmkv.engine import hooks
 from mmkv.engine.rotary import Rotary
-from mmkv.models.base import Block, Layout, VideoModel
+from mmkv.models.base import VideoModel
+from mmkv.models.block import Block, Layout
 from mmkv.models.grid import Grid
 from mmkv.retrieval.text_image import TextImage, embed
 

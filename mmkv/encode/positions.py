@@ -13,7 +13,8 @@ from mmkv.engine import hooks
 from mmkv.engine.carry import new_carry
 from mmkv.engine.devices import layer_devices
 from mmkv.engine.rotary import Rotary
-from mmkv.models.base import Block, VideoModel
+from mmkv.models.base import VideoModel
+from mmkv.models.block import Block
 
 # a block with time text may grow by a few digits over the hours
 _SLACK = 12

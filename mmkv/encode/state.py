@@ -22,7 +22,7 @@ from mmkv.encode.state_log import MemoryLog, StateLog, StoreLog, frames_apart
 from mmkv.encode.window import EncodePass, Window
 from mmkv.engine.carry import Carry
 from mmkv.engine.devices import layer_devices
-from mmkv.models.base import Block
+from mmkv.models.block import Block
 from mmkv.models.grid import Grid
 from mmkv.store import Store, StoreError
 from mmkv.store.retention import Limits

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mmkv.archive import CachedBlock, Snapshot
 from mmkv.engine.carry import Carry
-from mmkv.models.base import Block
+from mmkv.models.block import Block
 
 STATE, EMBEDS = "state", "embeds"  # names under which a store keeps them beside a block
 _LEAST, _MOST = 32, 512  # frames between two snapshots, unless told

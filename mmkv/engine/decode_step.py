@@ -9,13 +9,14 @@ from torch import Tensor
 from mmkv.engine import hooks
 from mmkv.engine.cuda_graph import Recorder
 from mmkv.engine.decode_buffers import DecodeBuffers
+from mmkv.engine.passes import Pass
 from mmkv.engine.rotary import Rotary
 from mmkv.models.base import VideoModel
 
 _WARM = 2  # steps that are run first, to compile kernels and let libraries allocate workspaces
 
 
-class Decodable(hooks.Pass, Protocol):
+class Decodable(Pass, Protocol):
     """A pass whose prompt went through the model; per token it touches `buffers` and `outside`."""
 
     buffers: DecodeBuffers

@@ -14,13 +14,13 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mmkv.engine.carry import Carry
-from mmkv.engine.devices import layer_device
+from mmkv.engine.passes import ByLayer, Pass, Shared
 from mmkv.engine.rotary import inverse_frequencies
 from mmkv.models.base import VideoModel
 
@@ -31,69 +31,6 @@ _lock = threading.Lock()
 _attached: weakref.WeakKeyDictionary[nn.Module, _Attached] = weakref.WeakKeyDictionary()
 _abandoned: deque[tuple[nn.Module, object]] = deque()
 _stock: dict[int, str] = {}  # attention that an attached model's configuration named before
-
-
-class Pass(Protocol):
-    """One engine forward. No tuple, list or mapping and no `.to`: accelerate would copy it."""
-
-    def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float
-    ) -> Tensor:
-        """Compute the attention of one layer.
-
-        Args:
-            layer: its ordinal among the global layers.
-            query: `[1, H, n, D]`, before RoPE.
-            key: `[1, H_kv, n, D]`, before RoPE.
-            value: `[1, H_kv, n, D]`.
-            scaling: of the logits.
-
-        Returns:
-            `[1, n, H, D]`.
-        """
-
-
-class Shared(Pass, Protocol):
-    """A pass of a model some of whose layers read another layer's keys and values."""
-
-    def again(self, layer: int, query: Tensor, scaling: float) -> Tensor:
-        """Compute the attention of other queries over what this forward's `attend` saw.
-
-        Args:
-            layer: as that call was given.
-            query: `[1, H, n, D]` of the forward's last n tokens, before RoPE.
-            scaling: of the logits.
-
-        Returns:
-            `[1, n, H, D]`.
-        """
-
-
-class _ByLayer:
-    """Calls the pass of each layer: the engine's by ordinals, the local one by numbers."""
-
-    def __init__(self, adapter: VideoModel, engine_pass: Pass, local: Shared | None) -> None:
-        self._adapter = adapter
-        self._layers = adapter.layers
-        self._ordinals = {layer: at for at, layer in enumerate(adapter.global_layers)}
-        self._pass = engine_pass
-        self._local = local
-
-    def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float
-    ) -> Tensor:
-        reuses = self._layers[layer].kind == "reuse"
-        owner = self._layers[layer].owner if reuses else layer
-        target: Any = self._local
-        if owner in self._ordinals:
-            target, owner = self._pass, self._ordinals[owner]
-        out: Tensor
-        if reuses:  # the owner may be on another device
-            there = layer_device(self._adapter, self._layers[layer].owner)
-            out = target.again(owner, query.to(there), scaling).to(query.device)
-        else:
-            out = target.attend(owner, query, key, value, scaling)
-        return out
 
 
 class _Attached:
@@ -165,7 +102,7 @@ def run(
             inputs_embeds=embeds[None],
             position_ids=order,
             use_cache=False,
-            mmkv=_ByLayer(adapter, engine_pass, local),
+            mmkv=ByLayer(adapter, engine_pass, local),
             **extras,
         )
         return output.last_hidden_state[0]

@@ -120,7 +120,7 @@ class LocalPass:
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float
     ) -> Tensor:
-        """Attend within the layer's window, and move that on; see `hooks.Shared`."""
+        """Attend within the layer's window, and move that on; see `passes.Shared`."""
         window = self._windows[layer]
         chunk = self._chunk(window)
         shown = window.followed(key, value, chunk.near)
@@ -130,7 +130,7 @@ class LocalPass:
         return window_attention(query, *shown, chunk, None, scaling)
 
     def again(self, layer: int, query: Tensor, scaling: float) -> Tensor:
-        """Attend to what a layer saw, by queries of the last tokens; see `hooks.Shared`."""
+        """Attend to what a layer saw, by queries of the last tokens; see `passes.Shared`."""
         key, value, chunk = self._shown[layer]
         return window_attention(query, key, value, chunk.newest(query.shape[2]), None, scaling)
 
@@ -216,7 +216,7 @@ class LocalStep:
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float
     ) -> Tensor:
-        """Write the token into the layer's window and attend to that; see `hooks.Shared`."""
+        """Write the token into the layer's window and attend to that; see `passes.Shared`."""
         window = self._windows[layer]
         clock = self._clock(window)
         assert clock.slot is not None
@@ -224,7 +224,7 @@ class LocalStep:
         return self.again(layer, query, scaling)
 
     def again(self, layer: int, query: Tensor, scaling: float) -> Tensor:
-        """Attend to the window of a layer that has the token; see `hooks.Shared`."""
+        """Attend to the window of a layer that has the token; see `passes.Shared`."""
         window = self._windows[layer]
         clock = self._clock(window)
         return buffer_attention(query, window.key, window.value, clock.last, scaling, clock.table)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmkv.models.base import Block
+from mmkv.models.block import Block
 from mmkv.models.fit import fit_frames
 from mmkv.models.grid import Grid
 from mmkv.models.preprocess import Preprocess, read_preprocess

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mmkv.archive.blocks import CachedBlock
-from mmkv.models.base import Layout
+from mmkv.models.block import Layout
 
 
 def to_bytes(

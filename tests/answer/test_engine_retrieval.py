@@ -16,7 +16,7 @@ import mmkv
 from mmkv.archive import Archive, CachedBlock, PageSize, summaries
 from mmkv.codecs import make_codec
 from mmkv.engine import hooks
-from mmkv.models.base import Layout
+from mmkv.models.block import Layout
 from mmkv.models.layers import Shape
 from mmkv.retrieval.mean_key import MeanKey
 

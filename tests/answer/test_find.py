@@ -12,7 +12,7 @@ from small_models import FAMILIES, clip, small_vlm
 import mmkv
 from mmkv.answer.find import moments
 from mmkv.archive import CachedBlock
-from mmkv.models.base import Layout
+from mmkv.models.block import Layout
 
 CONFIG = mmkv.CacheConfig(window_frames=6, recent_frames=2, retrieve_frames=4)
 VLM = small_vlm("llava_onevision")

@@ -13,7 +13,7 @@ import mmkv
 from mmkv.cli.store import describe, lines
 from mmkv.codecs import CODECS, make_codec
 from mmkv.codecs.salience import TextSimilarity
-from mmkv.models.base import Block
+from mmkv.models.block import Block
 
 FRAMES = 20
 VLM = small_vlm("llava_onevision")

@@ -197,6 +197,10 @@ CALLS: dict[str, Callable[[], object]] = {
     "window_attention, float32": lambda: run_window(dtype=FLOAT),
     "window_attention, 256 channels": lambda: run_window(dim=256),
     "window_attention, 256 channels, float32": lambda: run_window(dtype=FLOAT, dim=256),
+    "window_attention, 512 channels": lambda: run_window(dim=512),
+    "buffer_attention of a token, 512 channels": lambda: run_buffer(dim=512),
+    "buffer_attention of a prompt, 512 channels": lambda: run_buffer(60, dim=512),
+    "attention_mass, 512 channels": lambda: run_mass(dim=512),
     "buffer_attention, 256 channels, float32": lambda: run_buffer(60, FLOAT, dim=256),
     "attention_mass, float32": lambda: run_mass(FLOAT),
     "attention_mass, 256 channels, float32": lambda: run_mass(FLOAT, 256),
@@ -229,7 +233,7 @@ ONE = {
     "buffer_attention of a prompt, lse": 90,
     "buffer_attention of a prompt, float32": 90,
     "window_attention of frames that see ahead": 89,
-    **{name: 89 for name in CALLS if re.search("256 channels|(window|mass|merge).*float", name)},
+    **{n: 89 for n in CALLS if re.search("(256|512) channels|(window|mass|merge).*float", n)},
 }
 EVERY = [
     (name, arch) for name in CALLS for arch in ((ONE[name],) if name in ONE else ARCHITECTURES)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mmkv.archive import CachedBlock
-from mmkv.models.base import Layout
+from mmkv.models.block import Layout
 
 Scores = Callable[[np.ndarray, np.ndarray, np.ndarray | None], np.ndarray]
 

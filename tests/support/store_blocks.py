@@ -16,7 +16,7 @@ from torch import Tensor
 from mmkv.archive import Archive, CachedBlock, PageSize, Snapshot
 from mmkv.archive.thinning import Thinning
 from mmkv.codecs import make_codec
-from mmkv.models.base import Layout
+from mmkv.models.block import Layout
 from mmkv.models.layers import Shape
 from mmkv.store import Store
 from mmkv.store.retention import Limits
