@@ -39,6 +39,10 @@ class ConfigFile:
 
     def __init__(self, **values: Any) -> None:
         named = type(self).fields()
+        for name, other in type(self).attribute_map.items():  # a file may use either
+            if name in values or other in values:
+                given = values[other] if other in values else values[name]
+                values.update({name: given, other: given})
         for name in named:
             if name in values:
                 setattr(self, name, values.pop(name))
