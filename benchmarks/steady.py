@@ -17,6 +17,7 @@ from transformers import DynamicCache
 
 import mmkv
 from benchmarks.common import chunks, median, rss, save, show
+from mmkv.engine.transformers_compat import cache_argument
 
 CHUNK = 8
 
@@ -97,6 +98,7 @@ def _overhead(vlm: mmkv.VideoLM, window: int) -> dict[str, float]:
     """The engine's pass and the bare forward on equal chunks, in turns."""
     model, tokens = vlm.adapter.language_model, int(vlm.tokens_per_frame(64, 64))
     cache = DynamicCache()
+    past = {cache_argument(model): cache}
     embeds = torch.randn(1, CHUNK * tokens, vlm.adapter.text_config.hidden_size, dtype=vlm.dtype)
     engine, bare = [], []
     config = mmkv.CacheConfig(window_frames=window)
@@ -107,7 +109,7 @@ def _overhead(vlm: mmkv.VideoLM, window: int) -> dict[str, float]:
             stream.feed(stack, times)
             spent = stream.stats().timings["encode"] - spent
             started = time.perf_counter()
-            model(inputs_embeds=embeds, past_key_values=cache, use_cache=True)
+            model(inputs_embeds=embeds, use_cache=True, **past)
             took = time.perf_counter() - started
             _keep_last(cache, window * tokens)
             if i >= 20:

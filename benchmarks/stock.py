@@ -15,6 +15,7 @@ from transformers import DynamicCache
 
 import mmkv
 from benchmarks.common import chunks, save, show
+from mmkv.engine.transformers_compat import cache_argument
 
 CHUNK = 8
 QUESTION = "what colour was the circle?"
@@ -136,7 +137,6 @@ def _drop(cache: DynamicCache, tokens: int) -> None:
 
 
 def _forward(adapter: Any, cache: DynamicCache, embeds: torch.Tensor) -> torch.Tensor:
-    output = adapter.language_model(
-        inputs_embeds=embeds[None], past_key_values=cache, use_cache=True
-    )
-    return output.last_hidden_state
+    model = adapter.language_model
+    past = {cache_argument(model): cache}
+    return model(inputs_embeds=embeds[None], use_cache=True, **past).last_hidden_state

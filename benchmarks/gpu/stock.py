@@ -12,6 +12,7 @@ from torch import Tensor
 import mmkv
 from benchmarks.gpu.report import Row, missing, row
 from benchmarks.gpu.setup import Sizes, captured, wait
+from mmkv.engine.transformers_compat import cache_argument
 
 FRAMES = 34  # as many as an answer attends to
 WARM = 3  # steps before those that are timed
@@ -32,14 +33,15 @@ class Token:
         shape = (1, self._length, model.config.hidden_size)
         embeds = torch.zeros(shape, dtype=vlm.dtype, device=device)
         at = torch.arange(self._length, device=device)
-        model(inputs_embeds=embeds, past_key_values=self._cache, cache_position=at, use_cache=True)
+        self._past = {cache_argument(model): self._cache}
+        model(inputs_embeds=embeds, cache_position=at, use_cache=True, **self._past)
         self._one, self._at = embeds[:, :1].contiguous(), at[-1:] + 1
         self._mask = (torch.arange(slots, device=device) <= self._at)[None, None, None]
 
     def __call__(self) -> Tensor:
         out = self._model(
-            inputs_embeds=self._one, past_key_values=self._cache, cache_position=self._at,
-            position_ids=self._at[None], attention_mask=self._mask, use_cache=True,
+            inputs_embeds=self._one, cache_position=self._at, position_ids=self._at[None],
+            attention_mask=self._mask, use_cache=True, **self._past,
         )  # fmt: skip
         token: Tensor = self._head(out.last_hidden_state).argmax(-1)
         return token
