@@ -5,14 +5,17 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import pytest
 import torch
 import transformers
+from packaging.version import Version
 from small_models import PREPROCESS, clip, small_vlm
 from transformers.models.smolvlm.processing_smolvlm import DEFAULT_CHAT_TEMPLATE
 
 import mmkv
 
 QUESTION = "What happened?"
+WHOLE_SECONDS = Version(transformers.__version__) < Version("5.18")
 
 
 def stock_pixels(frames: torch.Tensor, *sizes: tuple[int, int]) -> torch.Tensor:
@@ -131,8 +134,10 @@ class Stock:
         count = len(self.frames) // 2 * self.grid.tokens
         start, pad, end = "<|vision_start|>", "<|video_pad|>", "<|vision_end|>"
         ids = self._ids(question, generated, start + pad + end, start + pad * count + end)
-        step = torch.tensor([(self.times[2] - self.times[0])])
-        return self._qwen(ids, second_per_grid_ts=step)
+        step = self.times[2] - self.times[0]
+        if step % 1 and WHOLE_SECONDS:
+            pytest.skip("transformers before 5.18 cuts the seconds between pairs to whole ones")
+        return self._qwen(ids, second_per_grid_ts=torch.tensor([step]))
 
     def _qwen3_vl(self, question: str, generated: list[int]) -> torch.Tensor:
         start, pad, end = "<|vision_start|>", "<|video_pad|>", "<|vision_end|>"
