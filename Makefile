@@ -17,11 +17,11 @@ INSTALL := "$(PYTHON)" .ci/install.py "$(VENV)"
 VIDEO ?= sample
 export TORCH_INDEX VIDEO QUESTION MODEL
 
-.PHONY: help demo test lint bench docs install clean
+.PHONY: help demo test test-transformers lint bench docs install clean
 .DEFAULT_GOAL := help
 
 help:           ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-18s%s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo:           ## ask the bundled model a question about the bundled video
 	@$(INSTALL)
@@ -30,6 +30,9 @@ demo:           ## ask the bundled model a question about the bundled video
 test:           ## run the tests (PYTEST_ARGS="tests/store -k kill")
 	@$(INSTALL) dev decord demo scenes ray
 	@$(PY) -m pytest $(PYTEST_ARGS)
+
+test-transformers: ## adapters with the oldest and the newest transformers, in fresh environments
+	@PYTHON="$(PYTHON)" .ci/transformers
 
 lint:           ## ruff and mypy
 	@$(INSTALL) dev decord demo scenes ray

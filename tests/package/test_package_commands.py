@@ -142,7 +142,7 @@ def test_two_installations_at_once_take_turns(installer: ModuleType, tmp_path: P
 
 def test_make_alone_lists_the_commands() -> None:
     done = subprocess.run(["make", "-C", str(ROOT)], capture_output=True, text=True, check=True)
-    for command in ("demo", "test", "lint", "bench", "docs", "clean"):
+    for command in ("demo", "test", "test-transformers", "lint", "bench", "docs", "clean"):
         assert f"make {command}" in done.stdout
 
 
