@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any
 
 import numpy as np
 import torch
@@ -69,7 +68,9 @@ class Generation:
         adapter = runtime.adapter
         self._hook = hooks.AttentionHook(adapter.language_model)
         try:
-            embeds, words, extras = prompt_input(adapter, self.prompt)
+            embeds, words = prompt_input(adapter, self.prompt)
+            lead = len(embeds) - len(self.prompt.ids)
+            extras = adapter.token_inputs([adapter.filler] * lead + list(self.prompt.ids))
             buffers = runtime.buffers.acquire()
             self.engine_pass = RetrievalPass(
                 self.context,
@@ -117,17 +118,15 @@ class Generation:
         self._hook = None
 
 
-def prompt_input(adapter: VideoModel, prompt: Prompt) -> tuple[Tensor, Tensor, dict[str, Any]]:
+def prompt_input(adapter: VideoModel, prompt: Prompt) -> tuple[Tensor, Tensor]:
     """Embed what follows the last frame.
 
     Returns:
-        input embeddings `[n, D]`; which tokens are the question's words, bool `[n]`; what else
-        the model takes of these tokens.
+        input embeddings `[n, D]`; which tokens are the question's words, bool `[n]`.
     """
     lead, embeds = adapter.prompt_lead(), adapter.embed_text(prompt.ids)
-    words, ids = torch.tensor(prompt.words), list(prompt.ids)
+    words = torch.tensor(prompt.words)
     if lead is not None:
         embeds = torch.cat([lead, embeds])
         words = torch.cat([torch.zeros(len(lead), dtype=torch.bool), words])
-        ids = [adapter.filler] * len(lead) + ids
-    return embeds, words if words.any() else torch.ones_like(words), adapter.token_inputs(ids)
+    return embeds, words if words.any() else torch.ones_like(words)

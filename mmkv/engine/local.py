@@ -190,10 +190,11 @@ class LocalStep:
 
     def begin(self, position: np.ndarray) -> None:
         """Set where the next token stands, `[A]`: behind those that the windows hold, in order."""
-        for window in self._windows.values():
-            clock = self._clock(window)
-            clock.count.fill_(window.held)
-            clock.position.copy_(torch.tensor(position)[:, None])
+        for window in {w.size: w for w in self._windows.values()}.values():
+            for (_, size), clock in self.clocks.items():
+                if size == window.size:
+                    clock.count.fill_(window.held)
+                    clock.position.copy_(torch.tensor(position)[:, None])
 
     def tick(self, rotary: Rotary, dtype: torch.dtype) -> None:
         """Compute the next token's rotation and slots.

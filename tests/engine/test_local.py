@@ -13,6 +13,7 @@ from stock import QUESTION, Stock, teacher_forced
 
 import mmkv
 from mmkv.engine.carry import new_carry
+from mmkv.kernels.window_attention import Chunk, window_attention
 
 SIZES = ["gemma4", "gemma4_moe"]
 FRAMES = 12
@@ -198,3 +199,43 @@ def test_a_prompt_that_sees_all_is_the_stock_models_whatever_the_answer_sees(
     with torch.inference_mode():
         want = Stock(vlm, clip(FRAMES, seed=3), TIMES).logits(QUESTION, [])[-1]
     assert (row - want).abs().max() <= 1e-4 * want.abs().max()
+
+
+def test_layers_without_keys_see_one_token_while_frames_are_encoded() -> None:
+    vlm, rows = small_vlm("gemma4"), dict[int, set[int]]()
+
+    def note(number: int) -> Any:
+        def hook(module: Any, given: Any, out: torch.Tensor) -> None:
+            rows.setdefault(number, set()).add(out.shape[1])
+
+        return hook
+
+    layers = vlm.adapter.language_model.layers
+    handles = [layer.register_forward_hook(note(i)) for i, layer in enumerate(layers)]
+    try:
+        with opened(vlm, chunk_frames=4) as stream:
+            kinds = [layer.kind for layer in vlm.adapter.layers]
+            assert all(rows[i] == {1} for i, kind in enumerate(kinds) if kind == "reuse")
+            assert all(min(rows[i]) > 1 for i, kind in enumerate(kinds) if kind != "reuse")
+            rows.clear()
+            answer(stream, 1)
+            assert {len(seen) for seen in rows.values()} == {1}
+            assert len(set.union(*rows.values())) == 1  # all of the prompt, in every layer
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@pytest.mark.parametrize("rows", [1, 3, 7])
+def test_a_chunks_last_queries_alone_see_what_they_see_in_the_chunk(rows: int) -> None:
+    n, start, local, heads = 7, 20, 9, 4
+    angle = torch.rand(2, n, 4).repeat(1, 1, 2)
+    near, far = ((a.cos(), a.sin()) for a in angle)
+    last = start + torch.tensor([0, 3, 3, 3, 4, 6, 6])
+    chunk = Chunk(start, n, local, 40, near, far, 3, last)
+    query = torch.randn(1, heads, n, 8)
+    key, value = torch.randn(2, 1, 2, 40, 8)
+    sinks = tuple(torch.randn(2, 1, 2, 3, 8))
+    whole = window_attention(query, key, value, chunk, sinks, 0.3)
+    part = window_attention(query[:, :, -rows:], key, value, chunk.newest(rows), sinks, 0.3)
+    torch.testing.assert_close(part, whole[:, -rows:])

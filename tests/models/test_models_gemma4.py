@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import PREPROCESS, clip, small_vlm
 
 import mmkv
 from mmkv.models.gemma4 import Gemma4
+from mmkv.models.layers import read_layers, shape_of
 from mmkv.models.preprocess import Preprocess
 
 
@@ -117,3 +120,25 @@ def refused(match: str, **text: object) -> None:
 
 def test_a_model_whose_text_sees_ahead_is_refused() -> None:
     refused("use_bidirectional_attention='all'", use_bidirectional_attention="all")
+
+
+def test_only_global_layers_count_towards_a_tokens_bytes() -> None:
+    """24 of 42 layers have keys: 4 global ones, of 2 heads of 512, and 20 of windows of 512."""
+    config = transformers.Gemma4TextConfig(
+        num_hidden_layers=42,
+        num_kv_shared_layers=18,
+        num_key_value_heads=2,
+        head_dim=256,
+        global_head_dim=512,
+        sliding_window=512,
+    )
+    layers = read_layers(config)
+    kinds = Counter(layer.kind for layer in layers)
+    assert kinds == {"local": 20, "global": 4, "reuse": 18}
+    assert {layer.owner for layer in layers[24:]} == {22, 23}
+    assert all(layers[x.owner].type == x.type for x in layers[24:])
+    shape = shape_of(layers)
+    assert shape.layers * 2 * shape.kv_heads * shape.head_dim * 2 == 16 * 1024  # in bfloat16
+    assert {(x.window, x.kv_heads, x.head_dim) for x in layers if x.kind == "local"} == {
+        (512, 2, 256)
+    }

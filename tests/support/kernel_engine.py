@@ -64,13 +64,13 @@ def _counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(InterpretedFunction, "run", run)
 
 
-def logits(settings: dict[str, Any], *, in_triton: bool) -> Tensor:
+def logits(settings: dict[str, Any], family: str = "llava_onevision", *, in_triton: bool) -> Tensor:
     """Logits `[TOKENS, V]` of an answer about the same clip."""
     global triton_runs
     triton_runs = in_triton
     launches.clear()
     config = {"window_frames": 2, "recent_frames": 1, "chunk_frames": 4, "retrieve_frames": 2}
-    with small_vlm("llava_onevision").stream(mmkv.CacheConfig(**{**config, **settings})) as stream:
+    with small_vlm(family).stream(mmkv.CacheConfig(**{**config, **settings})) as stream:
         stream.feed(clip(FRAMES), [float(i) for i in range(FRAMES)])
         with stream.ask_iter("What is it?", max_new_tokens=TOKENS) as reply:
             found = [reply._generation.logits.clone()]
@@ -86,4 +86,11 @@ def test_answers_are_the_same(name: str) -> None:
     assert not launches
     got = logits(SETTINGS[name], in_triton=True)
     assert set(launches) >= EVERYWHERE | USED[re.split(r"\W", name)[0]]
+    assert float((got - want).norm() / want.norm()) < 2e-3
+
+
+def test_answers_of_layers_with_windows_of_their_own_are_the_same() -> None:
+    want = logits({}, "gemma4", in_triton=False)
+    got = logits({}, "gemma4", in_triton=True)
+    assert set(launches) >= EVERYWHERE
     assert float((got - want).norm() / want.norm()) < 2e-3
