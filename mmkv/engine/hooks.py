@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from mmkv.engine.carry import Carry
 from mmkv.engine.passes import ByLayer, Pass, Shared
 from mmkv.engine.rotary import inverse_frequencies
+from mmkv.engine.transformers_compat import cache_argument
 from mmkv.models.base import VideoModel
 
 NAME = "mmkv"
@@ -93,7 +94,7 @@ def run(
         last hidden states `[n, D]`.
     """
     if carry is not None and carry.cache is not None:
-        extras["cache"] = carry.cache
+        extras[cache_argument(adapter.language_model)] = carry.cache
     token = _inside.set(True)
     try:
         # the pass has its own angles; these only keep stock code from inferring packed sequences

@@ -13,6 +13,7 @@ from small_models import PREPROCESS, clip, small_vlm
 from transformers.models.smolvlm.processing_smolvlm import DEFAULT_CHAT_TEMPLATE
 
 import mmkv
+from mmkv.engine.transformers_compat import cache_argument
 
 QUESTION = "What happened?"
 WHOLE_SECONDS = Version(transformers.__version__) < Version("5.18")
@@ -213,7 +214,8 @@ def _chunked(model: Any, embeds: torch.Tensor, chunk: int) -> list[torch.Tensor]
         part = embeds[:, at : at + chunk]
         where = torch.arange(at, at + part.shape[1])[None]
         with torch.inference_mode():
-            out = model(inputs_embeds=part, position_ids=where, cache=cache, use_cache=True)
+            past = {cache_argument(model): cache}
+            out = model(inputs_embeds=part, position_ids=where, use_cache=True, **past)
         hidden.append(out.last_hidden_state)
     kept = [layer for layer in cache.layers if getattr(layer, "keys", None) is not None]
     states = [state for layer in kept for state in (layer.keys, layer.values)]
