@@ -208,8 +208,7 @@ class VideoModel(ABC):
         frames: Sequence[Tensor],
         seconds: Sequence[float],
         grid: Grid,
-        *,
-        opens: bool = True,
+        first: int = 0,
     ) -> list[Block]:
         """Encode frames into blocks.
 
@@ -217,7 +216,7 @@ class VideoModel(ABC):
             frames: n frames, uint8 RGB `[H, W, 3]`; n is a multiple of `temporal_patch`.
             seconds: n presentation times.
             grid: the stream's grid.
-            opens: whether the first of them is the stream's first.
+            first: how many blocks the stream has before these.
 
         Returns:
             n / temporal_patch blocks, embeddings on the model's device.
@@ -238,7 +237,7 @@ class VideoModel(ABC):
         blocks = []
         for i in range(len(seconds) // patch):
             times = tuple(seconds[i * patch : (i + 1) * patch])
-            layout = self.first_layout(grid, times) if opens and not i else self.layout(grid, times)
+            layout = self.layout(grid, times, first + i)
             visual = features[i].to(device=self.device, dtype=self.dtype)
             parts = [visual]
             if layout.before:
@@ -284,9 +283,11 @@ class VideoModel(ABC):
         """
 
     @abstractmethod
-    def layout(self, grid: Grid, seconds: Sequence[float]) -> Layout:
-        """Lay out the text and positions of a block whose frames have these times in seconds."""
+    def layout(self, grid: Grid, seconds: Sequence[float], index: int = 0) -> Layout:
+        """Lay out the text and positions of a block.
 
-    def first_layout(self, grid: Grid, seconds: Sequence[float]) -> Layout:
-        """Lay out a stream's first block, for families that put text between blocks."""
-        return self.layout(grid, seconds)
+        Args:
+            grid: the stream's grid.
+            seconds: presentation times of the block's frames.
+            index: how many blocks the stream has before it.
+        """

@@ -135,16 +135,13 @@ class Gemma4(VideoModel):
         )
         return torch.cat(list(output.pooler_output)).view(n, grid.tokens, -1), ()
 
-    def layout(self, grid: Grid, seconds: Sequence[float]) -> Layout:
-        """Put a space, the time and a start mark before a frame's tokens, and an end mark after."""
-        return self._layout(grid, " ", seconds[0])
+    def layout(self, grid: Grid, seconds: Sequence[float], index: int = 0) -> Layout:
+        """Put the time and a start mark before a frame's tokens, and an end mark after.
 
-    def first_layout(self, grid: Grid, seconds: Sequence[float]) -> Layout:
-        """Lay out the first frame, which no space separates from another."""
-        return self._layout(grid, "", seconds[0])
-
-    def _layout(self, grid: Grid, between: str, seconds: float) -> Layout:
-        clock = f"{between}{int(seconds // 60):02d}:{int(seconds % 60):02d} "
+        A space separates it from the frame before.
+        """
+        minute, second = divmod(int(seconds[0]), 60)
+        clock = f"{' ' if index else ''}{minute:02d}:{second:02d} "
         ids = self.tokenizer(clock, add_special_tokens=False).input_ids
         before, after = (*ids, self.config.boi_token_id), (self.config.eoi_token_id,)
         length = len(before) + grid.tokens + len(after)

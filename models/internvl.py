@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,12 +15,7 @@ if TYPE_CHECKING:
 
 
 class InternVL(VideoModel):
-    """`InternVLForConditionalGeneration`, InternVL3 as `-hf` (arXiv 2504.10479).
-
-    The stock prompt numbers a clip's frames from 1 ("Frame1: ", "Frame2: "), by their order. Here
-    the number is that of the second that a frame is from, so that it says where in the stream the
-    frame is, at any rate. At one frame per second from 0 s they are the stock's own numbers.
-    """
+    """`InternVLForConditionalGeneration`, InternVL3 as `-hf` (arXiv 2504.10479)."""
 
     family = "internvl"
     architectures: ClassVar[tuple[str, ...]] = ("InternVLForConditionalGeneration",)
@@ -49,11 +43,9 @@ class InternVL(VideoModel):
         """Compute shuffled and projected features, `grid.tokens` per frame."""
         return self.model.model.get_image_features(pixels).pooler_output, ()
 
-    def layout(self, grid: Grid, seconds: Sequence[float]) -> Layout:
+    def layout(self, grid: Grid, seconds: Sequence[float], index: int = 0) -> Layout:
         """Put the frame's number and a start mark before its tokens, an end mark after."""
-        # container times are rounded: 0.9999 s is one second
-        number = math.floor(seconds[0] + 1e-3) + 1
-        before = self._ids(f"Frame{number}: <img>")
+        before = self._ids(f"Frame{index + 1}: <img>")
         after = self._ids("</img>\n")
         total = len(before) + grid.tokens + len(after)
         return Layout(before, after, in_a_row(total), (total,))

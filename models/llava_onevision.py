@@ -65,7 +65,7 @@ class LlavaOnevision(VideoModel):
         features = output.pooler_output[0, :count]  # newer versions add a newline at every call
         return features.reshape(pixels.shape[0], grid.tokens, -1), ()
 
-    def layout(self, grid: Grid, seconds: Sequence[float]) -> Layout:
+    def layout(self, grid: Grid, seconds: Sequence[float], index: int = 0) -> Layout:
         """Number the visual tokens in a row; there is no text, and times do not matter."""
         return Layout((), (), in_a_row(grid.tokens), (grid.tokens,))
 

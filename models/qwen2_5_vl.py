@@ -33,7 +33,7 @@ class Qwen25VL(QwenVision):
         features = torch.cat(list(output.pooler_output))
         return features.reshape(-1, grid.tokens, features.shape[-1]), ()
 
-    def layout(self, grid: Grid, seconds: Sequence[float]) -> Layout:
+    def layout(self, grid: Grid, seconds: Sequence[float], index: int = 0) -> Layout:
         """Place a pair's tokens; the step to the next pair is in units of `tokens_per_second`."""
         # as long as the next frame is unknown, a pair lasts twice the gap between its two frames
         gap = 2 * (seconds[-1] - seconds[0])

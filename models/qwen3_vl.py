@@ -46,7 +46,7 @@ class Qwen3VL(QwenVision):
             deepstack.append(flat.reshape(-1, grid.tokens, flat.shape[-1]))
         return features.reshape(-1, grid.tokens, features.shape[-1]), tuple(deepstack)
 
-    def layout(self, grid: Grid, seconds: Sequence[float]) -> Layout:
+    def layout(self, grid: Grid, seconds: Sequence[float], index: int = 0) -> Layout:
         """Put the pair's middle time and a start mark before its tokens, and an end mark after."""
         middle = (seconds[0] + seconds[-1]) / 2
         clock = self.tokenizer(f"<{middle:.1f} seconds>", add_special_tokens=False).input_ids

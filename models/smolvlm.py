@@ -77,7 +77,7 @@ class SmolVLM(VideoModel):
         hidden = self.vision_tower(pixel_values=pixels).last_hidden_state
         return self.model.model.connector(hidden), ()
 
-    def layout(self, grid: Grid, seconds: Sequence[float]) -> Layout:
+    def layout(self, grid: Grid, seconds: Sequence[float], index: int = 0) -> Layout:
         """Put the frame's minute and second and a start mark before its tokens, a mark after."""
         # container times are rounded: 0.9999 s is one second
         minute, second = divmod(math.floor(seconds[0] + 1e-3), 60)

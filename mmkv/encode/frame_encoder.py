@@ -70,17 +70,17 @@ class FrameEncoder:
         """Make a window for blocks of about so many tokens, with the prompt's opening in it."""
         return open_window(self.adapter, self._rotary, self.prefix, self._config, tokens)
 
-    def blocks(self, frames: list[Frame], grid: Grid, *, opens: bool) -> list[Block]:
+    def blocks(self, frames: list[Frame], grid: Grid, first: int) -> list[Block]:
         """Turn frames into blocks; there must be as many as whole blocks take.
 
         Args:
             frames: in time order.
             grid: the stream's.
-            opens: whether the first of them is the stream's first.
+            first: how many blocks the stream has before these.
         """
         started = time.perf_counter()
         seconds, pixels = zip(*frames, strict=True)
-        blocks = self.adapter.blocks(pixels, seconds, grid, opens=opens)
+        blocks = self.adapter.blocks(pixels, seconds, grid, first)
         if self._config.thumbnails:
             for block, frame in zip(blocks, pixels[:: self.adapter.temporal_patch], strict=True):
                 block.sides[SIDE] = thumbnail(frame)

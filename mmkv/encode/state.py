@@ -282,8 +282,7 @@ class StreamState:
 
     def _blocks(self, frames: list[Frame]) -> list[Block]:
         assert self.grid is not None
-        opens = self.archive.last is None
-        blocks = self.frame_encoder.blocks(frames, self.grid, opens=opens)
+        blocks = self.frame_encoder.blocks(frames, self.grid, len(self.archive))
         if self.window is None:
             self._open(len(blocks[0]))
         return blocks

@@ -5,8 +5,8 @@ The processors themselves need torchvision; the functions that write their text 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -136,33 +136,39 @@ def test_a_smolvlm_clip_has_the_stock_tokens_but_for_its_length(
 
 
 @pytest.mark.parametrize(("system", "turns"), ASKED)
-def test_an_internvl_clip_of_one_frame_per_second_has_the_stock_tokens(
-    system: str | None, turns: list[Turn]
+@pytest.mark.parametrize("gap", [0.5, 1.0, 6.8])
+def test_an_internvl_clip_has_the_stock_tokens(
+    gap: float, system: str | None, turns: list[Turn]
 ) -> None:
-    vlm, times = small_vlm("internvl"), [float(i) for i in range(12)]
+    vlm, times = small_vlm("internvl"), [gap * i for i in range(12)]
     want = stock(vlm, None, internvl_clip(times), system, turns)
     assert watched(vlm, times, "<IMG_CONTEXT>", system, turns) == want
 
 
-@pytest.mark.parametrize(
-    ("family", "text"),
-    [
-        ("internvl", lambda second: f"Frame{second + 1}: <img>"),
-        (
-            "smolvlm",
-            lambda second: (
-                f"\nFrame from {second // 60:02d}:{second % 60:02d}:"
-                "<fake_token_around_image><global-img>"
-            ),
-        ),
-    ],
-)
-def test_a_frames_text_says_its_second(family: str, text: Callable[[int], str]) -> None:
-    adapter = small_vlm(family).adapter
-    grid = adapter.grid(48, 64)
-    for seconds, whole in ((0.0, 0), (0.9, 0), (0.9999, 1), (59.5, 59), (60.0, 60), (7325.2, 7325)):
+def test_a_smolvlm_frames_text_says_its_minute_and_second() -> None:
+    adapter = small_vlm("smolvlm").adapter
+    grid, marks = adapter.grid(48, 64), "<fake_token_around_image><global-img>"
+    for seconds, clock in (
+        (0.0, "00:00"),
+        (0.9, "00:00"),
+        (0.9999, "00:01"),
+        (59.5, "00:59"),
+        (60.0, "01:00"),
+        (7325.2, "122:05"),
+    ):
         before = adapter.layout(grid, [seconds]).before
-        assert adapter.tokenizer.decode(list(before)) == text(whole)
+        assert adapter.tokenizer.decode(list(before)) == f"\nFrame from {clock}:{marks}"
+
+
+def test_an_internvl_store_goes_on_counting_frames(tmp_path: Path) -> None:
+    vlm, path = small_vlm("internvl"), tmp_path / "store"
+    with vlm.stream(mmkv.CacheConfig(window_frames=4), store=path) as stream:
+        stream.feed(clip(5), np.arange(5.0))
+    with vlm.open(path, mode="a") as stream:
+        stream.feed(clip(3), np.arange(5.0, 8.0))
+        blocks = stream._state.archive.snapshot().blocks
+    texts = [vlm.tokenizer.decode(list(b.layout.before)) for b in blocks]
+    assert texts == [f"Frame{i + 1}: <img>" for i in range(8)]
 
 
 @pytest.mark.parametrize("family", ["internvl", "smolvlm"])

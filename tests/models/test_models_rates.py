@@ -27,7 +27,7 @@ def test_any_frame_rate_equals_plain_transformers(family: str, gap: float) -> No
 
 
 @pytest.mark.parametrize("start", [0.0, 3600.0, 1.7e9])
-@pytest.mark.parametrize("family", ["llava_onevision", "qwen2_5_vl"])
+@pytest.mark.parametrize("family", ["llava_onevision", "qwen2_5_vl", "internvl"])
 def test_an_answer_does_not_depend_on_when_a_stream_began(family: str, start: float) -> None:
     rows = []
     for first in (0.0, start):

@@ -83,8 +83,8 @@ class Stock:
         return self.model(input_ids=ids, pixel_values_videos=pixels).logits[0]
 
     def _internvl(self, question: str, generated: list[int]) -> torch.Tensor:
-        seconds = [int(t + 1e-3) for t in self.times]
-        text = "\n".join(f"Frame{s + 1}: <img>" + "<IMG_CONTEXT>" * 9 + "</img>" for s in seconds)
+        image = "<img>" + "<IMG_CONTEXT>" * 9 + "</img>"
+        text = "\n".join(f"Frame{i + 1}: {image}" for i in range(len(self.frames)))
         ids = self._ids(question, generated, "<video>", text)
         features = self.model.get_image_features(stock_pixels(self.frames, (48, 48)))
         return self._with_features(ids, len(generated), features.pooler_output.flatten(0, 1))
