@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from small_models import FAMILIES
+from small_models import EVERY
 
 from mmkv.cli.cost import describe
 from mmkv.config.units import size
@@ -78,6 +78,71 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
             },
         },
     ),
+    "Gemma 4 E4B": (
+        "Gemma4ForConditionalGeneration",
+        {
+            "model_type": "gemma4",
+            "text_config": {
+                "model_type": "gemma4_text",
+                "hidden_size": 2560,
+                "num_hidden_layers": 42,
+                "num_attention_heads": 8,
+                "num_key_value_heads": 2,
+                "num_kv_shared_layers": 18,
+            },
+            "vision_config": {"model_type": "gemma4_vision"},
+        },
+    ),
+    "Gemma 4 31B": (
+        "Gemma4ForConditionalGeneration",
+        {
+            "model_type": "gemma4",
+            "text_config": {
+                "model_type": "gemma4_text",
+                "hidden_size": 5376,
+                "num_hidden_layers": 60,
+                "num_attention_heads": 32,
+                "num_key_value_heads": 16,
+                "num_global_key_value_heads": 4,
+                "attention_k_eq_v": True,
+                "sliding_window": 1024,
+                "hidden_size_per_layer_input": 0,
+            },
+            "vision_config": {"model_type": "gemma4_vision"},
+        },
+    ),
+    "InternVL3 8B": (
+        "InternVLForConditionalGeneration",
+        {
+            "model_type": "internvl",
+            "text_config": {
+                "model_type": "qwen2",
+                "hidden_size": 3584,
+                "num_hidden_layers": 28,
+                "num_attention_heads": 28,
+                "num_key_value_heads": 4,
+            },
+        },
+    ),
+    "SmolVLM2 2.2B": (
+        "SmolVLMForConditionalGeneration",
+        {
+            "model_type": "smolvlm",
+            "text_config": {
+                "model_type": "llama",
+                "hidden_size": 2048,
+                "num_hidden_layers": 24,
+                "num_attention_heads": 32,
+                "num_key_value_heads": 32,
+            },
+            "vision_config": {
+                "model_type": "smolvlm_vision",
+                "image_size": 384,
+                "patch_size": 14,
+            },
+            "scale_factor": 3,
+        },
+    ),
 }
 TIME = {"text": "in text", "position": "by position", "none": "order only"}
 
@@ -104,7 +169,7 @@ def row(name: str) -> str:
         size(state["total"]) if state["total"] else "none",
         str(cost["frames_per_block"]),
         TIME[cost["time"]],
-        "logits" if adapter.family in FAMILIES else "no",
+        "logits" if adapter.family in EVERY else "no",
     )
     return f"| {' | '.join(cells)} |"
 
