@@ -88,7 +88,7 @@ def describe(adapter: VideoModel, fps: float, dtype: str) -> dict[str, Any]:
     element, shape = BYTES[dtype], adapter.shape
     grid, patch = adapter.grid(*FRAME), adapter.temporal_patch
     times = [i / fps for i in range(patch)]
-    block = int(adapter.layout(grid, times).offsets.shape[1])
+    block = int(adapter.layout(grid, times, 1).offsets.shape[1])
     tokens = block / patch
     hourly = tokens * shape.elements * fps * 3600 / 1e9  # elements
 

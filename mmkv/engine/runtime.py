@@ -58,7 +58,7 @@ class ModelRuntime:
         grid = self.adapter.grid(height, width)
         patch = self.adapter.temporal_patch
         times = [float(i) for i in range(patch)]
-        return self.adapter.layout(grid, times).offsets.shape[1] / patch
+        return self.adapter.layout(grid, times, 1).offsets.shape[1] / patch
 
     @property
     def bytes_per_token(self) -> int:
