@@ -13,6 +13,7 @@ from small_models import PREPROCESS, clip, small_vlm
 from transformers.models.smolvlm.processing_smolvlm import DEFAULT_CHAT_TEMPLATE
 
 import mmkv
+from mmkv.encode.frame_encoder import token_ids
 from mmkv.engine.transformers_compat import cache_argument
 
 QUESTION = "What happened?"
@@ -202,19 +203,23 @@ def chunk_noise(family: str, n: int = 26) -> float:
         blocks = adapter.blocks(list(clip(n, seed=5)), times, adapter.grid(48, 64))
     embeds = torch.cat([block.embeds for block in blocks])[None]
     tokens = embeds.shape[1]
-    rows = [_chunked(adapter.language_model, embeds, size) for size in (tokens, 64, 14, 9)]
+    extras = adapter.token_inputs(token_ids(adapter, [block.layout for block in blocks]))
+    rows = [_chunked(adapter.language_model, embeds, extras, size) for size in (tokens, 64, 14, 9)]
     pairs = (zip(rows[0], row, strict=True) for row in rows[1:])
     return max((a - b).abs().max().item() for pair in pairs for a, b in pair)
 
 
-def _chunked(model: Any, embeds: torch.Tensor, chunk: int) -> list[torch.Tensor]:
+def _chunked(
+    model: Any, embeds: torch.Tensor, extras: dict[str, torch.Tensor], chunk: int
+) -> list[torch.Tensor]:
     cache = transformers.DynamicCache(config=model.config)
     hidden = []
     for at in range(0, embeds.shape[1], chunk):
         part = embeds[:, at : at + chunk]
         where = torch.arange(at, at + part.shape[1])[None]
+        past = {name: extra[:, at : at + chunk] for name, extra in extras.items()}
         with torch.inference_mode():
-            past = {cache_argument(model): cache}
+            past |= {cache_argument(model): cache}
             out = model(inputs_embeds=part, position_ids=where, use_cache=True, **past)
         hidden.append(out.last_hidden_state)
     kept = [layer for layer in cache.layers if getattr(layer, "keys", None) is not None]
