@@ -359,6 +359,8 @@ def _gemma4(**more: Any) -> tuple[Any, Any]:
             },
         },
     }
+    text |= more
+    text["layer_types"] = list(text["layer_types"])
     config = transformers.Gemma4Config(
         vision_config={
             "hidden_size": 32,
@@ -371,7 +373,7 @@ def _gemma4(**more: Any) -> tuple[Any, Any]:
             "pooling_kernel_size": 2,
             "position_embedding_size": 64,
         },
-        text_config=_text(tok, **{**text, **more}),
+        text_config=_text(tok, **text),
         boi_token_id=ids["<|image>"],
         eoi_token_id=ids["<image|>"],
         video_token_id=ids["<|video|>"],
