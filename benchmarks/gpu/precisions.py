@@ -28,6 +28,7 @@ from mmkv.kernels.window_attention import naive as window_naive
 # root mean square error over signal; products in plain tf32 are 6e-5 (attention mass) to 4e-4 off
 BARS = {torch.bfloat16: 8e-3, torch.float16: 2e-3, torch.float32: 2e-5}
 HEAD_SIZES = (64, 80, 256)  # beside 128: smaller, padded, and with tiles of their own
+LARGEST = 512  # likewise; slow in the interpreter, so not in a dry run
 
 Check = Callable[[Sizes], Iterator[Row]]
 
@@ -38,7 +39,7 @@ def checks(*, dry: bool) -> dict[str, Check]:
     found: dict[str, Check] = {}
     for kind in kinds:
         found[_name(kind)] = partial(_every, kind=kind)
-    for dim in HEAD_SIZES:
+    for dim in HEAD_SIZES if dry else (*HEAD_SIZES, LARGEST):
         found[f"{dim} channels"] = partial(_every, kind=kinds[0], dim=dim)
     return found
 
@@ -65,11 +66,19 @@ def window(sizes: Sizes) -> Found:
 
     small = replace(sizes, chunk=min(sizes.chunk, 200), local=min(sizes.local, 900))
     query, key, value, chunk, sinks = cases.window(small)
-    got = triton.window_attention(query, key, value, chunk, sinks, sizes.dim**-0.5)
-    exact = replace(chunk, near=doubled(chunk.near), far=doubled(chunk.far))
     doubles = [t.double() for t in (query, key, value)]
-    want = window_naive.window_attention(*doubles, exact, doubled(sinks), sizes.dim**-0.5)
-    yield "window_attention", rmse_ratio(got, want), BARS[sizes.dtype]
+    tokens = torch.arange(chunk.n, device=query.device)
+    frame = max(1, chunk.n // 3)  # tokens that see each other both ways
+    last = chunk.start + ((tokens // frame + 1) * frame - 1).clamp(max=chunk.n - 1)
+    ahead = replace(chunk, last=last)
+    for name, given in (
+        ("window_attention", chunk),
+        ("window_attention, frames seen ahead", ahead),
+    ):
+        got = triton.window_attention(query, key, value, given, sinks, sizes.dim**-0.5)
+        exact = replace(given, near=doubled(given.near), far=doubled(given.far))
+        want = window_naive.window_attention(*doubles, exact, doubled(sinks), sizes.dim**-0.5)
+        yield name, rmse_ratio(got, want), BARS[sizes.dtype]
 
 
 def writing(sizes: Sizes) -> Found:
