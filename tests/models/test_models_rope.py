@@ -30,7 +30,12 @@ def with_rope(family: str, rope: dict[str, Any]) -> Any:
     plain = small_vlm(family)
     config = copy.deepcopy(plain.model.config)
     text = config.get_text_config()
-    text.rope_parameters = {**text.rope_parameters, **rope}
+    given = text.rope_parameters
+    own = given.get("sliding_attention")  # where types of layers have angles of their own
+    text.rope_parameters = {
+        **given,
+        **(rope if own is None else {"sliding_attention": {**own, **rope}}),
+    }
     model = type(plain.model)(config)
     model.load_state_dict(plain.model.state_dict())
     return model.eval(), plain
