@@ -89,7 +89,7 @@ class Gemma4(VideoModel):
 
         if not isinstance(ids, torch.Tensor):
             ids = torch.tensor(list(ids), dtype=torch.long, device=self.device)
-        return {"per_layer_inputs": self.language_model.get_per_layer_inputs(ids[None])}
+        return {"per_layer_inputs": self.language_model.get_per_layer_inputs(ids[None], None)}
 
     def grid(self, height: int, width: int) -> Grid:
         """Choose the largest grid of the frame's shape within 70 tokens, or within `max_pixels`.
@@ -128,12 +128,13 @@ class Gemma4(VideoModel):
             indexing="ij",
         )
         places = torch.stack([across, down], dim=-1).view(1, rows * cols, 2)
-        output = self.model.model.get_video_features(
-            patches.reshape(n, rows * cols, -1),
-            places.expand(n, -1, -1),
-            num_frames_per_video=torch.tensor([n]),
-        )
-        return torch.cat(list(output.pooler_output)).view(n, grid.tokens, -1), ()
+        # not by get_video_features, whose inputs have other shapes from version to version
+        hidden = self.vision_tower(
+            pixel_values=patches.reshape(n, rows * cols, -1),
+            pixel_position_ids=places.expand(n, -1, -1),
+        ).last_hidden_state
+        features = self.model.model.embed_vision(inputs_embeds=hidden)
+        return features.view(n, grid.tokens, -1), ()
 
     def layout(self, grid: Grid, seconds: Sequence[float], index: int = 0) -> Layout:
         """Put the time and a start mark before a frame's tokens, and an end mark after.

@@ -106,7 +106,7 @@ def read_layers(text: Any) -> tuple[Layer, ...]:
     count = text.num_hidden_layers
     types = list(getattr(text, "layer_types", None) or ["full_attention"] * count)[:count]
     own = getattr(text, "per_layer_config", None)  # where sizes differ between layers
-    modes = getattr(text, "kv_sharing_modes", None) or [None] * count
+    modes = getattr(text, "kv_sharing_modes", None) or _sharing_modes(text, types)
     same = bool(getattr(text, "attention_k_eq_v", False))
     layers = []
     for index, name in enumerate(types):
@@ -138,6 +138,14 @@ def read_layers(text: Any) -> tuple[Layer, ...]:
             )
         )
     return tuple(layers)
+
+
+def _sharing_modes(text: Any, types: Sequence[str]) -> list[str | None]:
+    """Work out which layers share keys and values, as older transformers do in the layers."""
+    own = len(types) - (getattr(text, "num_kv_shared_layers", None) or 0)
+    last = {name: index for index, name in enumerate(types[:own])}
+    kept = ["store" if index in last.values() else None for index in range(own)]
+    return [*kept, *["reuse"] * (len(types) - own)]
 
 
 def _owner(index: int, types: Sequence[str], modes: Sequence[str | None]) -> int:

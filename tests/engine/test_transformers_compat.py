@@ -82,7 +82,7 @@ def test_a_class_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_installed_version_takes_a_cache_by_this_name(family: str) -> None:
     model = small_vlm(family).adapter.language_model
-    cache = transformers.DynamicCache()
+    cache = transformers.DynamicCache(config=model.config)
     embeds = torch.zeros(1, 5, model.config.hidden_size)
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("error")  # of a name that is about to go

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from typing import Any
 
 import pytest
@@ -99,7 +100,7 @@ class Stock:
         ids = self._ids(question, generated, "<video>", text + "\n\n", DEFAULT_CHAT_TEMPLATE)
         pixels = stock_pixels(self.frames, (42, 56), (48, 48))  # the longer side to 56 first
         features = self.model.get_image_features(pixels[None])
-        return self._with_features(ids, len(generated), torch.cat(features.pooler_output))
+        return self._with_features(ids, len(generated), torch.cat(list(features.pooler_output)))
 
     def _with_features(
         self, ids: torch.Tensor, generated: int, features: torch.Tensor
@@ -178,7 +179,12 @@ class Stock:
         }
 
     def _gemma4(self, question: str, generated: list[int]) -> torch.Tensor:
-        return self.model(**self.gemma_inputs(question, generated)).logits[0]
+        inputs = self.gemma_inputs(question, generated)
+        if "num_frames_per_video" not in inspect.signature(self.model.forward).parameters:
+            del inputs["num_frames_per_video"]  # older versions take a batch of videos
+            for name in ("pixel_values_videos", "video_position_ids"):
+                inputs[name] = inputs[name][None]
+        return self.model(**inputs).logits[0]
 
 
 def teacher_forced(
