@@ -20,6 +20,10 @@ from typing import Any, ClassVar
 
 _PARTS = ("sub_configs_defaults", "sub_configs")  # what classes call their parts; older versions
 
+# functions that classes call by name: up to 5.17 Qwen3.5's translates old names of layer types,
+# which its checkpoints do not have
+_CALLED = {"remap_legacy_layer_types": list}
+
 
 class Unreadable(Exception):
     """A configuration that only transformers' own class can read."""
@@ -186,7 +190,7 @@ def _build(module: Path, name: str) -> type[ConfigFile]:
     node.bases, node.decorator_list = [ast.Name("ConfigFile", ast.Load())], []
     node.body = [_plain(line) for line in node.body if _kept(line)] or [ast.Pass()]
     code = ast.fix_missing_locations(ast.Module([node], []))
-    names: dict[str, Any] = {"ConfigFile": ConfigFile, "__name__": __name__}
+    names: dict[str, Any] = {"ConfigFile": ConfigFile, "__name__": __name__, **_CALLED}
     flags = __future__.annotations.compiler_flag  # types are not looked up
     exec(compile(code, str(module), "exec", flags, dont_inherit=True), names)
     made: type[ConfigFile] = names[name]

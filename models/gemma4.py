@@ -78,7 +78,10 @@ class Gemma4(VideoModel):
 
     @property
     def keys_only(self) -> dict[str, Any]:
-        """One token is enough for the layers that have no keys and values of their own."""
+        """One token is enough for the layers that have no keys and values of their own.
+
+        transformers before 5.23 takes no notice and runs them for all.
+        """
         return {"logits_to_keep": 1}
 
     def token_inputs(self, ids: Sequence[int] | Tensor) -> dict[str, Any]:

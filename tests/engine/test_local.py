@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -203,6 +204,8 @@ def test_a_prompt_that_sees_all_is_the_stock_models_whatever_the_answer_sees(
 
 def test_layers_without_keys_see_one_token_while_frames_are_encoded() -> None:
     vlm, rows = small_vlm("gemma4"), dict[int, set[int]]()
+    if "logits_to_keep" not in inspect.signature(vlm.adapter.language_model.forward).parameters:
+        pytest.skip("transformers before 5.23 runs these layers for every token")
 
     def note(number: int) -> Any:
         def hook(module: Any, given: Any, out: torch.Tensor) -> None:

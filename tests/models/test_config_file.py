@@ -21,6 +21,7 @@ from mmkv.models.registry import FAMILIES as ADAPTERS
 from mmkv.models.tiny import CHECKPOINT
 
 ARCHITECTURES = [name for adapter in ADAPTERS for name in adapter.architectures]
+DEFAULTS = "sub_configs_defaults"  # says which class a part is of, where a file does not
 OTHERS = {"rope_parameters", "dtype"}  # normalised by the base class, which needs torch
 
 
@@ -59,8 +60,13 @@ def test_saved_configurations(family: str, whole: bool) -> None:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_an_empty_file_has_the_defaults_of_the_class(architecture: str) -> None:
-    values = {"model_type": getattr(transformers, architecture).config_class.model_type}
-    assert_same(read_config(values), real(architecture, values))
+    kind = getattr(transformers, architecture).config_class
+    values = {"model_type": kind.model_type}
+    if transformers.AutoConfig in kind.sub_configs.values() and not hasattr(kind, DEFAULTS):
+        with pytest.raises(Unreadable):  # before 5.20 only code told of which class a part is
+            read_config(values)
+    else:
+        assert_same(read_config(values), real(architecture, values))
 
 
 def test_the_bundled_model() -> None:

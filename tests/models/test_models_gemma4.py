@@ -122,6 +122,36 @@ def test_a_model_whose_text_sees_ahead_is_refused() -> None:
     refused("use_bidirectional_attention='all'", use_bidirectional_attention="all")
 
 
+class Older:
+    """A configuration of transformers before 5.23, which does not say what layers share."""
+
+    def __init__(self, config: object) -> None:
+        self._config = config
+
+    def __getattr__(self, name: str) -> object:
+        if name == "kv_sharing_modes":
+            raise AttributeError(name)
+        return getattr(self._config, name)
+
+
+@pytest.mark.parametrize("shared", [0, 2, 3, 4])
+def test_shared_keys_and_values_are_known_to_older_transformers_too(shared: int) -> None:
+    near, far = "sliding_attention", "full_attention"
+    types = [near, far, near, far, near, near, far]
+    config = transformers.Gemma4TextConfig(
+        num_hidden_layers=7, layer_types=types, num_kv_shared_layers=shared
+    )
+    found = read_layers(Older(config))
+    assert [layer.kind for layer in found].count("reuse") == shared
+    owners = {near: max(i for i in range(7 - shared) if types[i] == near)}
+    owners[far] = max(i for i in range(7 - shared) if types[i] == far)
+    assert [layer.owner for layer in found[7 - shared :]] == [
+        owners[x] for x in types[7 - shared :]
+    ]
+    if hasattr(config, "kv_sharing_modes"):
+        assert found == read_layers(config)
+
+
 def test_only_global_layers_count_towards_a_tokens_bytes() -> None:
     """24 of 42 layers have keys: 4 global ones, of 2 heads of 512, and 20 of windows of 512."""
     config = transformers.Gemma4TextConfig(
