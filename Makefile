@@ -29,7 +29,7 @@ demo:           ## ask the bundled model a question about the bundled video
 
 test:           ## run the tests (PYTEST_ARGS="tests/store -k kill")
 	@$(INSTALL) dev decord demo scenes ray
-	@$(PY) -m pytest $(PYTEST_ARGS)
+	@$(PY) -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 test-transformers: ## adapters with the oldest and the newest transformers, in fresh environments
 	@PYTHON="$(PYTHON)" .ci/transformers

@@ -21,6 +21,9 @@ for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):  # cameras a
 for name in ("MMKV_MODEL", "MMKV_DEMO_AUTH"):
     os.environ.pop(name, None)
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes that share the cores
+    torch.set_num_threads(1)
+
 settings.register_profile(
     "explore", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
