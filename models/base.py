@@ -109,6 +109,21 @@ class VideoModel(ABC):
         """Whether some layers carry a state instead of keys and values that are archived."""
         return any(layer.kind in ("carry", "local") for layer in self.layers)
 
+    @property
+    def one_tensor(self) -> bool:
+        """Whether global layers' keys before RoPE are their values times a weight per channel."""
+        return all(self.layers[index].keys_are_values for index in self.global_layers)
+
+    @property
+    def elements(self) -> int:
+        """Elements that are archived of one token, if they are not packed."""
+        return self.shape.elements // (2 if self.one_tensor else 1)
+
+    @property
+    def key_weights(self) -> Tensor | None:
+        """These weights, float32 `[L, D]` on the CPU; None where there are none in memory."""
+        return None
+
     @cached_property
     def shape(self) -> Shape:
         """How many global layers there are, their heads, key-value heads and head size."""

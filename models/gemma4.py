@@ -72,6 +72,19 @@ class Gemma4(VideoModel):
         return int(self.text_config.pad_token_id)
 
     @property
+    def key_weights(self) -> Tensor | None:
+        """Weights of the keys' norms, since both norms are of one projection."""
+        import torch
+
+        if not self.one_tensor:
+            return None
+        layers = [self.language_model.layers[index] for index in self.global_layers]
+        weights = [layer.self_attn.k_norm.weight for layer in layers]
+        if any(weight.is_meta for weight in weights):
+            return None
+        return torch.stack([weight.detach().float().cpu() for weight in weights])
+
+    @property
     def frames_see_ahead(self) -> bool:
         """Whether a frame's tokens see each other both ways in local layers."""
         return bool(self.text_config.use_bidirectional_attention == "vision")

@@ -93,11 +93,11 @@ def describe(adapter: VideoModel, fps: float, dtype: str) -> dict[str, Any]:
     hourly = tokens * shape.elements * fps * 3600 / 1e9  # elements
 
     def plain(size: int) -> dict[str, float]:
-        token = shape.elements * size
+        token = adapter.elements * size
         return {
             "bytes_per_token": token,
             "bytes_per_frame": tokens * token,
-            "gb_per_hour": hourly * size,
+            "gb_per_hour": tokens * token * fps * 3600 / 1e9,
         }
 
     blocks = min(ceil(page_tokens(block) / block), ceil((PAGE_SECONDS * fps + 1) / patch))

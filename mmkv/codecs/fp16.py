@@ -21,6 +21,8 @@ class Fp16(Codec):
 
     Args:
         dtype: what an element is stored as, "float16", "bfloat16" or "float32".
+        key_weights: float32 `[L, D]`, where keys before RoPE are values times these: only values
+            are stored, and keys are rounded once more than the model rounds them. None: both are.
 
     Raises:
         ValueError: it is none of these.
@@ -28,10 +30,11 @@ class Fp16(Codec):
 
     name: ClassVar[str] = "fp16"
 
-    def __init__(self, dtype: str) -> None:
+    def __init__(self, dtype: str, key_weights: Tensor | None = None) -> None:
         if dtype not in DTYPES:
             raise ValueError(f"dtype={dtype!r} is not allowed; use {', '.join(map(repr, DTYPES))}")
         self._dtype = DTYPES[dtype]
+        self._weights = key_weights
 
     def encode_layers(
         self,
@@ -42,8 +45,10 @@ class Fp16(Codec):
     ) -> list[PackedLayer]:
         check_input(states, lengths, layers)
         stored = states.to(self._dtype).cpu()
+        if self._weights is not None:
+            stored = stored[:, 1:]
         if self._dtype == torch.float16 and states.dtype != torch.float16:
-            check_input(stored, lengths, layers)  # beyond 65504 they would be infinite
+            check_input(states.to(self._dtype), lengths, layers)  # beyond 65504: infinite
         return [
             PackedLayer(
                 np.empty(0, dtype=np.uint8),
@@ -61,7 +66,7 @@ class Fp16(Codec):
         dtype: torch.dtype,
         rotation: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        size = (2, shape.kv_heads, -1, shape.head_dim)
+        size = (1 if self._weights is not None else 2, shape.kv_heads, -1, shape.head_dim)
         blocks = [
             to_tensor(block).view(self._dtype).view(size)
             for part in parts
@@ -71,12 +76,16 @@ class Fp16(Codec):
         if not blocks:
             return torch.empty((2, shape.kv_heads, 0, shape.head_dim), device=device, dtype=dtype)
         both = torch.cat(blocks, dim=2).to(device).to(dtype)
+        if self._weights is not None:
+            key = (both[0].float() * self._weights[layer].to(device)).to(dtype)
+            both = torch.stack([key, both[0]])
         return both if rotation is None else torch.stack([rotate(both[0], rotation), both[1]])
 
     def split(self, packed: PackedLayer, lengths: Sequence[int], layer: int) -> tuple[int, int]:
-        half = sum(int(block.nbytes) for block in packed.blocks) // 2
-        return half, half
+        stored = sum(int(block.nbytes) for block in packed.blocks)
+        return (stored // 2, stored // 2) if self._weights is None else (0, stored)
 
     def spec(self) -> dict[str, Any]:
         names = {kind: name for name, kind in DTYPES.items()}
-        return {"name": self.name, "dtype": names[self._dtype]}
+        one = {} if self._weights is None else {"keys": "values"}
+        return {"name": self.name, "dtype": names[self._dtype], **one}

@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mmkv.codecs.base import Codec
 from mmkv.codecs.fitted import Fitted
@@ -34,6 +35,7 @@ def make_codec(
     shape: Shape,
     *,
     dtype: torch.dtype = torch.float32,
+    key_weights: Tensor | None = None,
     key_bits: float | None = None,
     value_bits: float | None = None,
     group_size: int | None = None,
@@ -48,6 +50,7 @@ def make_codec(
         codec: a name, a codec of your own, or None for what the bits imply: with none, keys and
             values as they are; with a `value_bits` of 1.66, "stp"; else "fitted".
         dtype: of the model's keys and values.
+        key_weights: see `Fp16`.
         others: see `Settings`; None for the codec's own default.
 
     Raises:
@@ -78,7 +81,7 @@ def make_codec(
                     f"leave it out, or use codec={', '.join(map(repr, PACKED))}"
                 )
         names = {kind: known for known, kind in DTYPES.items()}
-        return Fp16(names.get(dtype, "float32"))
+        return Fp16(names.get(dtype, "float32"), key_weights)
     kind = PACKED[name]
     found: dict[str, Any] = {}
     for field, choices in (("key_bits", kind.key_choices), ("value_bits", kind.value_choices)):
@@ -98,7 +101,7 @@ def make_codec(
     return kind(shape, replace(kind.defaults, **found))
 
 
-def from_spec(spec: Mapping[str, Any], shape: Shape) -> Codec:
+def from_spec(spec: Mapping[str, Any], shape: Shape, key_weights: Tensor | None = None) -> Codec:
     """The codec that wrote a store, from what its `spec()` gave.
 
     Raises:
@@ -111,6 +114,12 @@ def from_spec(spec: Mapping[str, Any], shape: Shape) -> Codec:
             f"the store's codec {name!r} is not known to this version; it knows "
             f"{', '.join(map(repr, CODECS))}"
         )
+    one = given.pop("keys", None) == "values"
+    if one and key_weights is None:
+        raise ValueError(
+            "the store keeps values only, from which this model's keys cannot be had: its weights "
+            "are not in memory, or it is another model; open it with the model that made it"
+        )
     known = {"dtype"} if name == "fp16" else {field.name for field in fields(Settings)}
     if set(given) != known:
         other = ", ".join(sorted(set(given) ^ known))
@@ -119,7 +128,7 @@ def from_spec(spec: Mapping[str, Any], shape: Shape) -> Codec:
             "encode the video again"
         )
     if name == "fp16":
-        return Fp16(given["dtype"])
+        return Fp16(given["dtype"], key_weights if one else None)
     return PACKED[name](shape, Settings(**given))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mmkv.archive.thinning import Thinning
 from mmkv.codecs import Codec, make_codec
@@ -68,16 +69,19 @@ def check_score(name: str, encoder: object) -> None:
         raise ValueError(f"encoder={encoder!r} is for score='external'; score is {name!r}")
 
 
-def codec_of(config: Any, shape: Shape, dtype: torch.dtype) -> Codec:
+def codec_of(
+    config: Any, shape: Shape, dtype: torch.dtype, key_weights: Tensor | None = None
+) -> Codec:
     """Make the codec of a configuration.
 
     Args:
         config: a `CacheConfig`, or a `ResolvedConfig`.
         shape: of the language model.
         dtype: of its keys and values.
+        key_weights: by which its keys are had from its values; see `Fp16`.
 
     Raises:
         ValueError: a setting is not allowed.
     """
     named = {name: getattr(config, name) for name in CODEC_FIELDS}
-    return make_codec(dtype=dtype, shape=shape, **named)
+    return make_codec(dtype=dtype, shape=shape, key_weights=key_weights, **named)

@@ -62,10 +62,8 @@ class ModelRuntime:
 
     @property
     def bytes_per_token(self) -> int:
-        """Bytes of one token's keys and values over all layers, uncompressed."""
-        shape = self.adapter.shape
-        element = torch.empty((), dtype=self.dtype).element_size()
-        return shape.layers * 2 * shape.kv_heads * shape.head_dim * element
+        """Bytes of one token's keys and values over all global layers, uncompressed."""
+        return self.adapter.elements * self.dtype.itemsize
 
     def gb_per_hour(self, fps: float = 1.0, height: int = 1080, width: int = 1920) -> float:
         """Return GB (10^9 bytes) of uncompressed keys and values of an hour of such frames."""

@@ -30,7 +30,7 @@ def new_stream(
     """Make an empty stream; `path` is the new folder that it is kept in, or None."""
     _check_config(config)
     resolved = _resolved(vlm, config)
-    codec = codec_of(resolved, vlm.adapter.shape, vlm.dtype)
+    codec = codec_of(resolved, vlm.adapter.shape, vlm.dtype, vlm.adapter.key_weights)
     template = vlm.adapter.template(system)
     encoder = _encoder(vlm, config.encoder)
     if path is None:
@@ -162,11 +162,11 @@ def _stored_codec(
     given = None if config is None else config.codec
     if isinstance(given, Codec) and given.spec() == spec:
         return given
-    codec = from_spec(spec, vlm.adapter.shape)
+    codec = from_spec(spec, vlm.adapter.shape, vlm.adapter.key_weights)
     asked = config is not None and any(getattr(config, f) is not None for f in CODEC_FIELDS)
     if config is not None and asked:
         dtype = getattr(torch, meta["dtype"])
-        wanted = codec_of(config, vlm.adapter.shape, dtype)
+        wanted = codec_of(config, vlm.adapter.shape, dtype, vlm.adapter.key_weights)
         if wanted.spec() != spec:
             raise StoreMismatchError(
                 f"the store {name} is packed by {codec!r}, not by {wanted!r}; leave the codec and "

@@ -101,9 +101,9 @@ def collect(state: StreamState, resident_bytes: int = 0, answer_bytes: int = 0) 
     newest = archive.last
     per_frame = newest.tokens / state.adapter.temporal_patch if newest else 0.0
     element = torch.empty((), dtype=state.adapter.dtype).element_size()
-    token = shape.layers * 2 * shape.kv_heads * shape.head_dim * element
+    token = state.adapter.elements * element
     bits = archive.bits_per_element
-    packed = token if bits is None else token / element * bits / 8 * (archive.kept or 1)
+    packed = token if bits is None else shape.elements * bits / 8 * (archive.kept or 1)
     first, last = state.span or (None, None)
     span = None if first is None or last is None or last <= first else last - first
     fps = None if span is None else (state.frames - 1) / span

@@ -127,7 +127,7 @@ def test_an_hour_takes_what_was_foretold(family: str) -> None:
         stats, blocks = stream.stats(), stream._state.archive.snapshot().blocks
         tokens = sum(block.tokens for block in blocks)
         assert stats.archive_bytes == tokens * vlm.bytes_per_token
-        assert stats.archive_bytes / 64 * 3600 / 1e9 == pytest.approx(foretold, rel=0.02)
+        assert stats.archive_bytes / 64 * 3600 / 1e9 == pytest.approx(foretold, rel=0.05)
         assert stats.gb_per_hour == pytest.approx(foretold, rel=0.05)  # by the newest block
 
 

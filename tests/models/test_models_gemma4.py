@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import transformers
+from engine_reference import archived_kv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import PREPROCESS, clip, small_vlm
 
 import mmkv
+from mmkv.codecs.base import Part
+from mmkv.codecs.fp16 import Fp16
+from mmkv.codecs.registry import from_spec
 from mmkv.models.gemma4 import Gemma4
-from mmkv.models.layers import read_layers, shape_of
+from mmkv.models.layers import Shape, read_layers, shape_of
 from mmkv.models.preprocess import Preprocess
 
 
@@ -172,3 +178,38 @@ def test_only_global_layers_count_towards_a_tokens_bytes() -> None:
     assert {(x.window, x.kv_heads, x.head_dim) for x in layers if x.kind == "local"} == {
         (512, 2, 256)
     }
+
+
+def test_where_keys_are_weighted_values_one_tensor_is_archived(tmp_path: Path) -> None:
+    vlm, frames = small_vlm("gemma4_moe"), clip(20)
+    config = mmkv.CacheConfig(window_frames=4, recent_frames=2, retrieve_frames=50)
+    shape, path = vlm.adapter.shape, str(tmp_path / "kv")
+    both = Fp16("float32")
+    with vlm.stream(config, store=path) as one, vlm.stream(replace(config, codec=both)) as two:
+        for stream in (one, two):
+            stream.feed(frames, np.arange(20.0))
+            stream.flush()
+        tokens = sum(block.tokens for block in one._state.archive.snapshot().blocks)
+        assert one.stats().bits_per_element == 16  # of the 32 that an element has
+        assert one.stats().archive_bytes == tokens * shape.elements // 2 * 4
+        assert one.stats().gb_per_hour == pytest.approx(vlm.gb_per_hour(1, 48, 64), rel=0.05)
+        assert torch.equal(archived_kv(one), archived_kv(two))  # in float32, to the last bit
+        answers = [stream.ask("What?", max_new_tokens=4) for stream in (one, two)]
+        assert answers[0].token_ids == answers[1].token_ids
+    with vlm.open(path) as again:
+        assert again.ask("What?", max_new_tokens=4).token_ids == answers[0].token_ids
+    with pytest.raises(ValueError, match="keeps values only"):
+        from_spec({"name": "fp16", "dtype": "float32", "keys": "values"}, shape)
+
+
+def test_half_precision_rounds_derived_keys_once_more() -> None:
+    weights = torch.rand(1, 16) + 0.5
+    value = torch.randn(2, 9, 16).bfloat16()
+    key = (value.float() * weights).bfloat16()
+    codec = Fp16("bfloat16", weights)
+    packed = codec.encode(key, value, [4, 5], 0)
+    assert packed.nbytes == value.nbytes
+    assert codec.split(packed, [4, 5], 0) == (0, value.nbytes)
+    part, shape = Part(packed.shared, packed.blocks, [4, 5]), Shape(1, 2, 2, 16)
+    got = codec.decode([part], 0, shape, torch.device("cpu"), torch.bfloat16)
+    assert torch.equal(got, torch.stack([key, value]))
