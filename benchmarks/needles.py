@@ -3,11 +3,15 @@
     python -m benchmarks.needles --n 40                     a first look, about a minute
     python -m benchmarks.needles                            everything; writes results/needles.json
     python -m benchmarks.needles --checkpoint DIR --frames 500 --only mean-key
+    python -m benchmarks.needles --checkpoint HYBRID --kinds place with colour shape exists count \
+        --only "state only" "window only" mean-key attention+1
 
-Streams of 50, 500 and 5,000 scenes (`needle_world.py`), one frame each, window 16 frames. The
-same questions, of kinds that the model was taught, are answered from
+Streams of 50, 500 and 5,000 scenes (`needle_world.py`), one frame each (for a model that takes
+frames in pairs, two that are the same), window 16 scenes. The same questions, of kinds that the
+model was taught, are answered from
 
-- window only: the newest 16 frames, nothing retrieved,
+- state only: what recurrent layers carry, for a model that has such layers; no frame is shown,
+- window only: the newest 16 frames, nothing retrieved (a hybrid has its state as well),
 - uniform: 8 frames spread evenly over the past, and the newest 4,
 - a score: the 8 frames that it finds, and the newest 4; "+1": neighbours=1,
 - handed over: the frames that hold the answer, and the newest 4,
@@ -106,6 +110,7 @@ def needed(context: Context, case: Case) -> list[int]:
 
 
 METHODS: dict[str, Method] = {
+    "state only": Method(lambda context, case: Given(context, []), 0),
     "window only": Method(lambda context, case: Given(context, []), WINDOW),
     "uniform": Method(_uniform),
     **{
@@ -131,11 +136,18 @@ class Row:
 
 
 def run(
-    vlm: mmkv.VideoLM, n: int, frames: Sequence[int], methods: Sequence[str], *, seed: int = _SEED
+    vlm: mmkv.VideoLM,
+    n: int,
+    frames: Sequence[int],
+    methods: Sequence[str],
+    *,
+    seed: int = _SEED,
+    kinds: Sequence[str] = (*KINDS, *HARD),
 ) -> dict[str, Any]:
     """Measure and print; at least `n` questions per length and kind, as far as scenes allow."""
     result: dict[str, Any] = {
         "questions_per_kind": n,
+        "kinds": list(kinds),
         "window_frames": WINDOW,
         "recent_frames": RECENT,
         "retrieve_frames": RETRIEVE,
@@ -147,9 +159,12 @@ def run(
         grown = None
         for i in range(max(1, -(-n // 16))):
             world = make_world(seed + i, length, DELAYS[length])
-            with vlm.stream(_config()) as stream:
-                grown = _encode(stream, pictures(world.scenes, bank, seed + i)) or grown
-                rows += _ask_all(vlm, stream, world.cases, methods)
+            cases = [case for case in world.cases if case.question.kind in kinds]
+            patch = vlm.adapter.temporal_patch
+            shown = pictures(world.scenes, bank, seed + i).repeat_interleave(patch, dim=0)
+            with vlm.stream(_config(patch)) as stream:
+                grown = _encode(stream, shown) or grown
+                rows += _ask_all(vlm, stream, cases, methods)
         result[str(length)] = summary(rows, DELAYS[length])
         if grown is not None:
             result[str(length)]["megabytes_beyond_archive"] = grown
@@ -157,8 +172,13 @@ def run(
     return result
 
 
-def _config() -> mmkv.CacheConfig:
-    return mmkv.CacheConfig(window_frames=WINDOW, recent_frames=RECENT, retrieve_frames=RETRIEVE)
+def _config(patch: int) -> mmkv.CacheConfig:
+    return mmkv.CacheConfig(
+        window_frames=WINDOW * patch,
+        recent_frames=RECENT * patch,
+        retrieve_frames=RETRIEVE * patch,
+        snapshot_ram="100MB",
+    )
 
 
 def _encode(stream: mmkv.Stream, frames: Tensor) -> float | None:
@@ -191,7 +211,8 @@ def _ask_all(
 def _asked(vlm: mmkv.VideoLM, stream: mmkv.Stream, case: Case, prompt: Prompt, name: str) -> Row:
     method, began = METHODS[name], time.perf_counter()
     with torch.inference_mode():
-        context = capture(stream._state, vlm.rotary, method.recent, None, None)
+        recent = method.recent * vlm.adapter.temporal_patch
+        context = capture(stream._state, vlm.rotary, recent, None, None)
     retriever = method.make(context, case)
     wanted = needed(context, case)
     generation = Generation(vlm, context, prompt, retriever, Retrieved(), 16)
@@ -274,12 +295,15 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=200, help="questions per length and kind")
     parser.add_argument("--frames", type=int, nargs="+", choices=DELAYS, default=[*DELAYS])
     parser.add_argument("--only", nargs="+", choices=METHODS, default=[*METHODS], metavar="NAME")
+    parser.add_argument("--kinds", nargs="+", choices=[*KINDS, *HARD], default=[*KINDS, *HARD])
     parser.add_argument("--seed", type=int, default=_SEED)
     parser.add_argument("--save", help="results/NAME.json; a full run writes needles.json")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     vlm = mmkv.load(str(chosen.checkpoint) if chosen.checkpoint else "mmkv-tiny")
-    result = run(vlm, chosen.n, chosen.frames, chosen.only, seed=chosen.seed)
+    if not vlm.adapter.carries and chosen.only == [*METHODS]:
+        chosen.only.remove("state only")
+    result = run(vlm, chosen.n, chosen.frames, chosen.only, seed=chosen.seed, kinds=chosen.kinds)
     full = chosen.n >= 200 and not chosen.checkpoint and set(chosen.frames) == set(DELAYS)
     if chosen.save or full:
         save(chosen.save or "needles", result)
