@@ -26,9 +26,10 @@ from __future__ import annotations
 import argparse
 import gc
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -143,11 +144,13 @@ def run(
     *,
     seed: int = _SEED,
     kinds: Sequence[str] = (*KINDS, *HARD),
+    settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Measure and print; at least `n` questions per length and kind, as far as scenes allow."""
     result: dict[str, Any] = {
         "questions_per_kind": n,
         "kinds": list(kinds),
+        "settings": dict(settings),
         "window_frames": WINDOW,
         "recent_frames": RECENT,
         "retrieve_frames": RETRIEVE,
@@ -162,7 +165,7 @@ def run(
             cases = [case for case in world.cases if case.question.kind in kinds]
             patch = vlm.adapter.temporal_patch
             shown = pictures(world.scenes, bank, seed + i).repeat_interleave(patch, dim=0)
-            with vlm.stream(_config(patch)) as stream:
+            with vlm.stream(_config(patch, settings)) as stream:
                 grown = _encode(stream, shown) or grown
                 rows += _ask_all(vlm, stream, cases, methods)
         result[str(length)] = summary(rows, DELAYS[length])
@@ -172,12 +175,13 @@ def run(
     return result
 
 
-def _config(patch: int) -> mmkv.CacheConfig:
+def _config(patch: int, settings: Mapping[str, Any]) -> mmkv.CacheConfig:
     return mmkv.CacheConfig(
         window_frames=WINDOW * patch,
         recent_frames=RECENT * patch,
         retrieve_frames=RETRIEVE * patch,
         snapshot_ram="100MB",
+        **settings,
     )
 
 
@@ -296,6 +300,8 @@ def main() -> None:
     parser.add_argument("--frames", type=int, nargs="+", choices=DELAYS, default=[*DELAYS])
     parser.add_argument("--only", nargs="+", choices=METHODS, default=[*METHODS], metavar="NAME")
     parser.add_argument("--kinds", nargs="+", choices=[*KINDS, *HARD], default=[*KINDS, *HARD])
+    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=NUMBER",
+                        help="settings of CacheConfig, such as key_bits=2")  # fmt: skip
     parser.add_argument("--seed", type=int, default=_SEED)
     parser.add_argument("--save", help="results/NAME.json; a full run writes needles.json")
     chosen = parser.parse_args()
@@ -303,7 +309,15 @@ def main() -> None:
     vlm = mmkv.load(str(chosen.checkpoint) if chosen.checkpoint else "mmkv-tiny")
     if not vlm.adapter.carries and chosen.only == [*METHODS]:
         chosen.only.remove("state only")
-    result = run(vlm, chosen.n, chosen.frames, chosen.only, seed=chosen.seed, kinds=chosen.kinds)
+    result = run(
+        vlm,
+        chosen.n,
+        chosen.frames,
+        chosen.only,
+        seed=chosen.seed,
+        kinds=chosen.kinds,
+        settings={name: float(value) for name, value in (one.split("=") for one in chosen.set)},
+    )
     full = chosen.n >= 200 and not chosen.checkpoint and set(chosen.frames) == set(DELAYS)
     if chosen.save or full:
         save(chosen.save or "needles", result)
