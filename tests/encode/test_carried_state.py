@@ -21,7 +21,7 @@ from mmkv.encode.window import EncodePass, Window
 from mmkv.engine import hooks
 from mmkv.engine.carry import Carry, new_carry
 from mmkv.engine.devices import layer_devices
-from mmkv.store import StoreError
+from mmkv.store import StoreError, StoreMismatchError
 
 FAMILY = "qwen3_5"
 SMALL: dict[str, Any] = {
@@ -387,3 +387,13 @@ def test_what_snapshots_take_of_a_store_is_told(tmp_path: Path) -> None:
     assert found["beside_bytes"] == {"embeds": tokens * 64 * 4, "state": 2 * one}
     assert found["damaged"] == []
     assert f"snapshots are {size(2 * one)} of it" in lines(found)
+
+
+def test_a_store_of_a_model_with_other_layers_is_refused_with_what_differs(tmp_path: Path) -> None:
+    with small_vlm("gemma4").stream(config(), store=str(tmp_path / "kv")) as stream:
+        stream.feed(clip(6), times(6))
+    other = small_vlm("gemma4", sliding_window=24)
+    with pytest.raises(StoreMismatchError, match=r"sliding_window is 40 in the store, here 24"):
+        other.open(str(tmp_path / "kv"))
+    with pytest.raises(StoreMismatchError, match="family is 'gemma4' in the store, here 'qwen3_5'"):
+        small_vlm(FAMILY).open(str(tmp_path / "kv"))
