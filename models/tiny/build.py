@@ -85,10 +85,12 @@ def build_model(
 
 
 def save_checkpoint(
-    model: LlavaOnevisionForConditionalGeneration,
+    model: Any,
     tokenizer: PreTrainedTokenizerFast,
     folder: Path,
     dtype: torch.dtype = torch.float16,
+    preprocessor: dict[str, Any] = PREPROCESSOR,
+    processors: tuple[str, str] = ("LlavaOnevisionImageProcessor", "LlavaOnevisionVideoProcessor"),
 ) -> None:
     """Write weights, configuration, tokenizer, chat template and preprocessing to a folder.
 
@@ -97,6 +99,8 @@ def save_checkpoint(
         tokenizer: with its chat template.
         folder: made if it is not there.
         dtype: of the weights on disk.
+        preprocessor: how images and frames become pixels.
+        processors: transformers classes for images and for videos.
     """
     twin = copy.deepcopy(model)
     for parameter in twin.parameters():
@@ -111,8 +115,8 @@ def save_checkpoint(
     )
     twin.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    image = {**PREPROCESSOR, "image_processor_type": "LlavaOnevisionImageProcessor"}
-    video = {**PREPROCESSOR, "video_processor_type": "LlavaOnevisionVideoProcessor"}
+    image = {**preprocessor, "image_processor_type": processors[0]}
+    video = {**preprocessor, "video_processor_type": processors[1]}
     for name, content in (
         ("preprocessor_config.json", image),
         ("video_preprocessor_config.json", video),

@@ -1,8 +1,10 @@
 """Exact answers of mmkv-tiny on held-out clips, by kind: `python -m mmkv.models.tiny.evaluate`.
 
-Clips come from seeds that training never uses. Every clip length gets `--n` questions of each
-kind; captions are asked on clips of up to 4 frames only. The controls show what is lost at the
-longest length when frames keep a random fifth of their tokens, or 1-bit keys and ternary values.
+`--family qwen3_5 --checkpoint DIR` judges its hybrid sibling. Clips come from seeds that training
+never uses. Every clip length gets `--n` questions of each kind; captions are asked on clips of up
+to 4 frames only. The controls show what is lost at the longest length when frames keep a random
+fifth of their tokens, or 1-bit keys and ternary values; for the hybrid model, when questions go on
+from the recurrent states of another clip, or full attention sees no frames.
 """
 
 from __future__ import annotations
@@ -11,24 +13,20 @@ import argparse
 import json
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
-from transformers import LlavaOnevisionForConditionalGeneration, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
-from mmkv.models.tiny import CHECKPOINT, forward
+from mmkv.models.tiny import CHECKPOINT
 from mmkv.models.tiny.batches import Batch, Encoder, make_batch, torch_generator
-from mmkv.models.tiny.controls import exact_answers
+from mmkv.models.tiny.families import Family
+from mmkv.models.tiny.llava import Llava
 from mmkv.models.tiny.questions import CAPTION_SCENES, KINDS
-from mmkv.models.tiny.vision import see_drawn
+from mmkv.models.tiny.train import FAMILIES
 from mmkv.models.tiny.world import Bank, make_bank
 
 Table = dict[str, list[int]]  # kind -> [right, asked]
-CONTROLS: dict[str, dict[str, object]] = {
-    "whole": {},
-    "20% of tokens": {"keep": "per frame"},
-    "20% per head": {"keep": "per head"},
-    "K1/V1.58": {"quantize": True},
-}
 CLIPS, QUESTIONS = 25, 12
 
 
@@ -50,7 +48,8 @@ def add(table: Table, batch: Batch, exact: torch.Tensor, most: int) -> None:
 
 
 def measure(
-    model: LlavaOnevisionForConditionalGeneration,
+    family: Family,
+    model: Any,
     bank: Bank,
     encoder: Encoder,
     *,
@@ -64,14 +63,15 @@ def measure(
     """Measure one clip length, all columns on the same questions.
 
     Args:
+        family: the model's.
         model: with the weights to judge.
         bank: drawings.
         encoder: makes the token ids.
-        frames: length of the clips.
+        frames: length of the clips, in scenes.
         kinds: kinds of questions.
         n: questions of each kind.
         seed: of clips and questions; training uses others.
-        columns: names in `CONTROLS`, the whole first.
+        columns: names in the family's `controls`, the whole first.
         words: write visual tokens in words instead of running the vision tower.
 
     Returns:
@@ -92,19 +92,13 @@ def measure(
         scenes, variant = batch.scenes.flatten(0, 1), batch.variant.flatten(0, 1)
         with torch.no_grad():
             if words:
-                table = forward.word_table(model)
-                visual = forward.spoken_tokens(scenes, variant, bank, table, encoder)
+                visual = family.spoken(model, scenes, variant, bank, encoder)
             else:
-                visual = see_drawn(model, scenes, variant, bank, generator)
+                visual = family.see_drawn(model, scenes, variant, bank, generator)
         visual = visual.reshape(CLIPS, -1, visual.shape[-1])
         for column in columns:
-            options = CONTROLS[column]
-            exact = exact_answers(
-                model, batch, visual, encoder,
-                keep=str(options.get("keep", "all")),
-                quantize=bool(options.get("quantize", False)),
-                generator=generator,
-            )  # fmt: skip
+            control = family.controls[column]
+            exact = family.exact_answers(model, batch, visual, encoder, control, generator)
             add(tables[column], batch, exact, n)
     return tables
 
@@ -133,32 +127,34 @@ def markdown(columns: dict[str, Table]) -> str:
 def main() -> None:
     """Print the tables, and write them as JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--family", choices=FAMILIES, default=Llava.name)
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
     parser.add_argument("--n", type=int, default=300, help="questions per kind and length")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--frames", type=int, nargs="+", default=[4, 8, 16])
     parser.add_argument("--words", action="store_true", help="tokens in words, no vision tower")
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, help="JSON file")
     args = parser.parse_args()
-    torch.set_num_threads(2)
-    model = LlavaOnevisionForConditionalGeneration.from_pretrained(
-        args.checkpoint, dtype=torch.float32
-    ).eval()
+    torch.set_num_threads(args.threads)
+    family = FAMILIES[args.family]
+    model = family.load(args.checkpoint)
     encoder = Encoder(PreTrainedTokenizerFast.from_pretrained(args.checkpoint))
     bank = make_bank(seed=10_000 + args.seed)
-    kinds = [k for k in KINDS if k != "caption"]
+    kinds = [k for k in family.kinds if k != "caption"]
     longest = max(args.frames)
     lengths: dict[str, Table] = {}
     controls: dict[str, Table] = {}
     for frames in args.frames:
         tables = measure(
-            model, bank, encoder, frames=frames, kinds=kinds, n=args.n, seed=args.seed,
-            columns=list(CONTROLS) if frames == longest else ["whole"], words=args.words,
+            family, model, bank, encoder, frames=frames, kinds=kinds, n=args.n, seed=args.seed,
+            columns=list(family.controls) if frames == longest else ["whole"],
+            words=args.words,
         )  # fmt: skip
-        if frames <= CAPTION_SCENES:
+        if frames <= CAPTION_SCENES and "caption" in family.kinds:
             extra = measure(
-                model, bank, encoder, frames=frames, kinds=["caption"], n=args.n, seed=args.seed,
-                columns=["whole"], words=args.words,
+                family, model, bank, encoder, frames=frames, kinds=["caption"], n=args.n,
+                seed=args.seed, columns=["whole"], words=args.words,
             )  # fmt: skip
             tables["whole"]["caption"] = extra["whole"]["caption"]
         lengths[f"{frames} frames"] = tables["whole"]

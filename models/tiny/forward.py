@@ -32,8 +32,8 @@ def token_cover(scenes: torch.Tensor, variant: torch.Tensor, bank: Bank) -> torc
 
 def spoken_tokens(
     scenes: torch.Tensor,
-    variant: torch.Tensor,
-    bank: Bank,
+    shown: torch.Tensor,
+    quadrants: list[int],
     table: torch.Tensor,
     encoder: Encoder,
 ) -> torch.Tensor:
@@ -43,21 +43,21 @@ def spoken_tokens(
 
     Args:
         scenes: int64 `[N, 4]`, object numbers.
-        variant: int64 `[N, 4]`, rows of the bank.
-        bank: drawings.
+        shown: float32 `[N, T]` in [0, 1], how clearly each token shows its quadrant's shape.
+        quadrants: for each token, the quadrant that it lies in.
         table: word embeddings `[V, D]`.
         encoder: for the ids of words.
 
     Returns:
-        `[N, 16, D]`.
+        `[N, T, D]`.
     """
     colours = table[[encoder.ids[w] for w in COLOUR_NAMES]]
     shapes = table[[encoder.ids[w] for w in SHAPES]]
     places = torch.stack([table[encoder(p)].sum(0) for p in PLACES])
     number = scenes.clamp(min=0)
     thing = colours[number // len(SHAPES)] + shapes[number % len(SHAPES)]  # [N, 4, D]
-    quadrant = torch.tensor(QUADRANT_OF_TOKEN)
-    shown = token_cover(scenes, variant, bank)[..., None]
+    quadrant = torch.tensor(quadrants)
+    shown = shown[..., None]
     nothing = table[encoder.ids[NOTHING]]
     return shown * thing[:, quadrant] + (1 - shown) * nothing + places[quadrant]
 

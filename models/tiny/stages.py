@@ -110,3 +110,24 @@ STAGES: tuple[Stage, ...] = (
         twice=("shape", "shape", "caption", "caption"),
     ),
 )  # fmt: skip
+
+_CLIPS = ("caption", "follow", "before", "after")  # not taught to the hybrid model
+
+HYBRID_STAGES: tuple[Stage, ...] = (
+    Stage(
+        "words-1", "words", (1, 1, 2), 400, 3e-3, clips=8, questions=8, pointer=0.3, company=0.3,
+        leave_out=_CLIPS, train_words=True,
+    ),
+    Stage(
+        "words-2", "words", (1, 2, 3), 700, 3e-3, 0.92, clips=8, questions=8, pointer=0.3,
+        company=0.3, leave_out=_CLIPS, train_words=True,
+    ),
+    Stage(
+        "words-8", "words", (2, 4, 6, 8), 450, 3e-3, 0.96, clips=8, questions=12, pointer=0.3,
+        company=0.2, crowded=0.3, leave_out=_CLIPS,
+    ),
+    Stage(
+        "frames-8", "frames", (2, 4, 8, 8), 250, 2e-3, clips=8, questions=12, pointer=0.3,
+        company=0.2, crowded=0.5, leave_out=_CLIPS,
+    ),
+)  # fmt: skip

@@ -11,6 +11,10 @@ PAD, UNK, START, END, IMAGE, VIDEO = (
     "<pad>", "<unk>", "<|im_start|>", "<|im_end|>", "<image>", "<video>",
 )  # fmt: skip
 SPECIAL = (PAD, UNK, START, END, IMAGE, VIDEO)
+VISION_START, VISION_END, VIDEO_PAD, IMAGE_PAD = (
+    "<|vision_start|>", "<|vision_end|>", "<|video_pad|>", "<|image_pad|>",
+)  # fmt: skip
+CLOCK = ("seconds", *"0123456789")  # what the times of Qwen3-VL's layout are written with
 SYSTEM = "watch the video"
 # American spelling and a few forms people type are read as the words the model knows.
 SAME = (
@@ -51,7 +55,24 @@ def words() -> list[str]:
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """Make the tokenizer with its chat template."""
-    vocabulary = {w: i for i, w in enumerate((*SPECIAL, *words()))}
+    return _tokenizer(SPECIAL, words(), CHAT_TEMPLATE)
+
+
+def build_clock_tokenizer() -> PreTrainedTokenizerFast:
+    """Make one for layouts that write times, such as `<12.5 seconds>`: a token per digit.
+
+    The marks around and in a time are ignored, as all punctuation is: 1 2 5 seconds.
+    """
+    template = CHAT_TEMPLATE.replace("<video>\\n", VISION_START + VIDEO_PAD + VISION_END)
+    template = template.replace("<image>\\n", VISION_START + IMAGE_PAD + VISION_END)
+    special = (PAD, UNK, START, END, VISION_START, VISION_END, VIDEO_PAD, IMAGE_PAD)
+    return _tokenizer(special, [*words(), *CLOCK], template)
+
+
+def _tokenizer(
+    special: tuple[str, ...], known: list[str], template: str
+) -> PreTrainedTokenizerFast:
+    vocabulary = {w: i for i, w in enumerate((*special, *known))}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token=UNK))
     backend.normalizer = normalizers.Sequence(
         [
@@ -61,14 +82,17 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
             *(normalizers.Replace(Regex(rf"\b{a}\b"), b) for a, b in SAME),
         ]
     )
-    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    split = pre_tokenizers.WhitespaceSplit()
+    if CLOCK[-1] in vocabulary:
+        split = pre_tokenizers.Sequence([split, pre_tokenizers.Digits(individual_digits=True)])
+    backend.pre_tokenizer = split
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend,
         unk_token=UNK,
         pad_token=PAD,
         eos_token=END,
-        additional_special_tokens=[START, END, IMAGE, VIDEO],
+        additional_special_tokens=list(special[2:]),
         model_max_length=32768,
     )
-    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.chat_template = template
     return tokenizer

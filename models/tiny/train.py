@@ -18,70 +18,52 @@ import math
 import time
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
-from transformers import LlavaOnevisionForConditionalGeneration
 
-from mmkv.models.tiny import forward, losses, parallel, recall, stages, streaming, vision
-from mmkv.models.tiny.batches import Batch, Encoder, make_batch
-from mmkv.models.tiny.build import build_model, save_checkpoint
+from mmkv.models.tiny import forward, parallel, stages, vision
+from mmkv.models.tiny.batches import Encoder, make_batch
+from mmkv.models.tiny.families import Family
+from mmkv.models.tiny.hybrid import Hybrid
+from mmkv.models.tiny.llava import Llava
+from mmkv.models.tiny.muon import Muon32
 from mmkv.models.tiny.questions import KINDS
 from mmkv.models.tiny.scores import Scores
-from mmkv.models.tiny.streaming import WINDOW
-from mmkv.models.tiny.tokenizer import build_tokenizer
 from mmkv.models.tiny.world import Bank, make_bank
 
-TOKEN_NOISE = 0.15  # of a written token's size: what is seen is never exact
+FAMILIES: dict[str, Family] = {family.name: family for family in (Llava(), Hybrid())}
 
 
-def optimisers(
-    model: LlavaOnevisionForConditionalGeneration, stage: stages.Stage
-) -> list[torch.optim.Optimizer]:
+def optimisers(model: Any, stage: stages.Stage, family: Family) -> list[torch.optim.Optimizer]:
     """Make the optimisers: Muon for the language model's matrices, AdamW for the rest.
 
     Args:
         model: its vision parts are frozen, its word embeddings as the stage says.
         stage: for the learning rate.
+        family: the model's.
     """
     table = forward.word_table(model)
     table.requires_grad_(stage.train_words)
-    model.model.vision_tower.requires_grad_(False)
-    model.model.multi_modal_projector.requires_grad_(False)
+    for part in family.sight_modules(model):
+        part.requires_grad_(False)
     parameters = [p for p in model.model.language_model.parameters() if p.requires_grad]
     matrices = [p for p in parameters if p.ndim == 2 and p is not table]
     rest = [p for p in parameters if p.ndim != 2 or p is table]
-    rest.append(model.model.image_newline)
+    rest += family.loose(model)
+    muon: torch.optim.Optimizer = (
+        torch.optim.Muon(matrices, lr=stage.rate, weight_decay=0.02, adjust_lr_fn="match_rms_adamw")
+        if family.autocast
+        else Muon32(matrices, lr=stage.rate)
+    )
     return [
-        torch.optim.Muon(
-            matrices, lr=stage.rate, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"
-        ),
+        muon,
         torch.optim.AdamW(rest, lr=stage.rate / 2, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 
 
-def visual_tokens(
-    model: LlavaOnevisionForConditionalGeneration,
-    stage: stages.Stage,
-    batch: Batch,
-    bank: Bank,
-    encoder: Encoder,
-    generator: torch.Generator,
-) -> torch.Tensor:
-    """Make the clips' visual tokens, `[B, F*16, D]`, written in words or seen by the tower."""
-    scenes, variant = batch.scenes.flatten(0, 1), batch.variant.flatten(0, 1)
-    if stage.sees == "frames":
-        with torch.no_grad():
-            tokens = vision.see_drawn(model, scenes, variant, bank, generator)
-    else:
-        table = forward.word_table(model)
-        tokens = forward.spoken_tokens(scenes, variant, bank, table, encoder)
-        noise = torch.randn(tokens.shape, generator=generator)
-        tokens = tokens + noise * TOKEN_NOISE * tokens.detach().std()
-    return tokens.reshape(len(batch.ids), -1, tokens.shape[-1])
-
-
 def train_stage(
-    model: LlavaOnevisionForConditionalGeneration,
+    model: Any,
     stage: stages.Stage,
     bank: Bank,
     encoder: Encoder,
@@ -89,6 +71,7 @@ def train_stage(
     seed: int,
     summary: str,
     log: Path,
+    family: Family | None = None,
 ) -> float:
     """Run one stage.
 
@@ -100,20 +83,20 @@ def train_stage(
         seed: decides everything, with the stage's name and the process's number.
         summary: what stands for a frame in retrieval, see `streaming.Past`.
         log: JSON Lines file that progress is appended to.
+        family: the model's; None: LLaVA-OneVision.
 
     Returns:
         seconds that it took.
     """
+    family = family or Llava()
     rng = Random(f"{seed} {stage.name} {parallel.rank()}")
     generator = torch.Generator().manual_seed(rng.getrandbits(62))
     scores = Scores([k for k in KINDS if k not in stage.leave_out], stage.twice)
     torch.manual_seed(seed)
-    company = losses.Company(forward.word_table(model).shape[1])
-    parameters = [*model.parameters(), *company.parameters()]
-    groups = optimisers(model, stage)
-    groups[1].add_param_group({"params": list(company.parameters())})
-    prefix = len(encoder.prefix)
-    found: list[float] = []  # per layer, in the last long clips
+    lesson = family.lesson(model, stage, bank, encoder, summary)
+    parameters = [*model.parameters(), *lesson.readers.parameters()]
+    groups = optimisers(model, stage, family)
+    groups[1].add_param_group({"params": list(lesson.readers.parameters())})
     started = time.time()
     for step in range(stage.steps):
         warm = min(1.0, (step + 1) / 30)
@@ -131,54 +114,22 @@ def train_stage(
             weights=scores.weights(frames),
             variants=bank.variants,
         )
-        choice = recall.Choice(
-            batch,
-            rng.choice(stage.retrieve),
-            neighbours=rng.random() < 0.5,
-            helped=torch.rand(batch.required.shape[:2], generator=generator) < stage.helped,
-            crowded=torch.rand(batch.required.shape[:2], generator=generator) < stage.crowded,
-        )
-        with torch.autocast("cpu", torch.bfloat16):
-            tokens = visual_tokens(model, stage, batch, bank, encoder, generator)
-            past = streaming.watch(model, forward.opening(model, tokens, encoder), prefix, summary)
-            states, passed = streaming.answer(model, batch, past, encoder, choice)
-        fine = choice.answerable(passed)
-        loss, exact = forward.answer_loss(model, batch, states, fine)
-        total, search, point, known, looked = loss, 0.0, 0.0, 0.0, 0.0
-        if stage.company:
-            extra = company(past, batch, prefix)
-            total, known = total + stage.company * extra, extra.item()
-        if stage.looked and bool((batch.pointer >= 0).any()):
-            extra = company.questions(batch, passed)
-            total, looked = total + stage.looked * extra, extra.item()
-        if stage.pointer and bool((batch.pointer >= 0).any()):
-            extra = recall.pointer_loss(batch, passed, bank, prefix)
-            total, point = total + stage.pointer * extra, extra.item()
-        if stage.retrieval and frames > 1 and bool(batch.needed.any()):
-            extra = recall.retrieval_loss(batch, past, passed, prefix)
-            total, search = total + stage.retrieval * extra, extra.item()
-        if frames > WINDOW:
-            found = recall.found(batch, passed)
-        total.backward()
-        scores.add(batch, exact, fine)
+        outcome = lesson(batch, rng, generator)
+        outcome.total.backward()
+        scores.add(batch, outcome.exact, outcome.fine)
         mean = parallel.average(parameters, scores.mean)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         for group in groups:
             group.step()
         model.zero_grad(set_to_none=True)
-        company.zero_grad(set_to_none=True)
+        lesson.readers.zero_grad(set_to_none=True)
         if step % 25 == 24 and parallel.rank() == 0:
             line = {
                 "stage": stage.name,
                 "step": step + 1,
                 "seconds": round(time.time() - started),
                 "frames": frames,
-                "loss": round(loss.item(), 3),
-                "retrieval": round(search, 3),
-                "found": [round(share, 2) for share in found],
-                "pointer": round(point, 3),
-                "company": round(known, 3),
-                "looked": round(looked, 3),
+                **outcome.figures,
                 "mean": round(mean, 3),
                 **{k: round(v, 2) for k, v in scores.right.items()},
             }
@@ -198,15 +149,19 @@ def run(args: argparse.Namespace) -> None:
         args: the command line, see `main`.
     """
     torch.set_num_threads(args.threads)
-    tokenizer = build_tokenizer()
+    family = FAMILIES[args.family]
+    tokenizer = family.build_tokenizer()
     encoder = Encoder(tokenizer)
-    model = build_model(tokenizer, args.seed)
-    bank = make_bank(seed=args.seed)
+    model = family.build_model(tokenizer, args.seed)
+    bank = make_bank(family.drawings, seed=args.seed)
     log = args.work / "log.jsonl"
     seconds: dict[str, float] = {}
-    for stage in stages.STAGES:
-        if not stage.train_words and "vision" not in seconds:  # word embeddings are final now
-            seconds |= vision.fit_or_load(model, bank, encoder, args.work, log, args.seed)
+    first, again = family.tower_steps
+    for stage in family.stages:
+        if stage.sees == "frames" and "vision" not in seconds:  # word embeddings are final now
+            seconds |= vision.fit_or_load(
+                model, bank, encoder, args.work, log, args.seed, family=family, steps=first
+            )
         done = args.work / f"{stage.name}.pt"
         if not done.exists():
             taken = train_stage(
@@ -217,6 +172,7 @@ def run(args: argparse.Namespace) -> None:
                 seed=args.seed,
                 summary=args.retrieval_loss,
                 log=log,
+                family=family,
             )
             if parallel.rank() == 0:
                 torch.save({"model": model.state_dict(), "seconds": taken}, done)
@@ -224,19 +180,21 @@ def run(args: argparse.Namespace) -> None:
         saved = torch.load(done)
         model.load_state_dict(saved["model"])
         seconds[stage.name] = saved["seconds"]
-    drawings = make_bank(vision.AGAIN_VARIANTS, seed=args.seed)
-    seconds |= vision.fit_or_load(
-        model, drawings, encoder, args.work, log, args.seed, name="vision-2",
-        steps=vision.AGAIN_STEPS,
-    )  # fmt: skip
+    if again:
+        drawings = make_bank(vision.AGAIN_VARIANTS, seed=args.seed)
+        seconds |= vision.fit_or_load(
+            model, drawings, encoder, args.work, log, args.seed, family=family, steps=again,
+            name="vision-2",
+        )  # fmt: skip
     if args.out and parallel.rank() == 0:
-        save_checkpoint(model, tokenizer, args.out)
+        family.save(model, tokenizer, args.out)
         (args.work / "seconds.json").write_text(json.dumps(seconds, indent=2))
 
 
 def main() -> None:
     """Read the options and start the workers."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--family", choices=FAMILIES, default=Llava.name)
     parser.add_argument("--work", type=Path, default=Path("runs/tiny"))
     parser.add_argument("--out", type=Path, help="folder of the final checkpoint")
     parser.add_argument("--seed", type=int, default=0)

@@ -6,40 +6,31 @@ import json
 import time
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
-from transformers import LlavaOnevisionForConditionalGeneration
 
-from mmkv.models.tiny import forward, parallel
+from mmkv.models.tiny import parallel
 from mmkv.models.tiny.batches import Encoder, torch_generator
+from mmkv.models.tiny.families import Family
+from mmkv.models.tiny.llava import Llava
 from mmkv.models.tiny.questions import random_clip
-from mmkv.models.tiny.world import Bank, draw
+from mmkv.models.tiny.world import Bank
 
-STEPS = 1300
-AGAIN_STEPS, AGAIN_VARIANTS = 2000, 4096  # the last stage: more ways to draw a shape than before
+AGAIN_VARIANTS = 4096  # the last stage: more ways to draw a shape than before
 FRAMES = 96
 RATE = 2e-3
 
 
-def see_drawn(
-    model: LlavaOnevisionForConditionalGeneration,
-    scenes: torch.Tensor,
-    variant: torch.Tensor,
-    bank: Bank,
-    generator: torch.Generator,
-) -> torch.Tensor:
-    """Draw scenes `[N, 4]` and return their visual tokens `[N, 16, D]`."""
-    return forward.see(model, draw(scenes, variant, bank, generator))
-
-
 def fit(
-    model: LlavaOnevisionForConditionalGeneration,
+    model: Any,
     bank: Bank,
     encoder: Encoder,
     log: Path,
     seed: int,
-    steps: int = STEPS,
+    steps: int,
     name: str = "vision",
+    family: Family | None = None,
 ) -> None:
     """Regress every visual token onto the words of what it shows; word embeddings are frozen.
 
@@ -51,11 +42,12 @@ def fit(
         seed: decides everything, with the name and the process's number.
         steps: training steps.
         name: of the stage.
+        family: the model's; None: LLaVA-OneVision.
     """
+    family = family or Llava()
     rng = Random(f"{seed} {name} {parallel.rank()}")
     generator = torch_generator(rng)
-    table = forward.word_table(model).detach()
-    parts = [model.model.vision_tower, model.model.multi_modal_projector]
+    parts = family.sight_modules(model)
     parameters = [p for part in parts for p in part.requires_grad_(True).parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=RATE, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, steps, pct_start=0.05)
@@ -64,9 +56,9 @@ def fit(
     for step in range(steps):
         scenes = torch.tensor([random_clip(rng, 1).scenes[0] for _ in range(count)])
         variant = torch.randint(bank.variants, scenes.shape, generator=generator)
-        target = forward.spoken_tokens(scenes, variant, bank, table, encoder)
-        with torch.autocast("cpu", torch.bfloat16):
-            tokens = see_drawn(model, scenes, variant, bank, generator).float()
+        target = family.spoken(model, scenes, variant, bank, encoder).detach()
+        with torch.autocast("cpu", torch.bfloat16, enabled=family.autocast):
+            tokens = family.see_drawn(model, scenes, variant, bank, generator).float()
         loss = (tokens - target).square().mean() / target.var()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -82,20 +74,21 @@ def fit(
 
 
 def fit_or_load(
-    model: LlavaOnevisionForConditionalGeneration,
+    model: Any,
     bank: Bank,
     encoder: Encoder,
     work: Path,
     log: Path,
     seed: int,
     *,
+    family: Family,
+    steps: int,
     name: str = "vision",
-    steps: int = STEPS,
 ) -> dict[str, float]:
     """Fit once per work folder; only the vision parts of the saved weights are loaded.
 
     Args:
-        model, bank, encoder, log, seed, name, steps: see `fit`.
+        model, bank, encoder, log, seed, steps, name, family: see `fit`.
         work: folder that the result is kept in.
 
     Returns:
@@ -104,11 +97,11 @@ def fit_or_load(
     done = work / f"{name}.pt"
     if not done.exists():
         started = time.time()
-        fit(model, bank, encoder, log, seed, steps, name)
+        fit(model, bank, encoder, log, seed, steps, name, family)
         parts = {
             k: v
             for k, v in model.state_dict().items()
-            if "vision_tower" in k or "multi_modal_projector" in k
+            if any(f"model.{part}." in k for part in family.sight)
         }
         if parallel.rank() == 0:
             torch.save({"model": parts, "seconds": time.time() - started}, done)
