@@ -28,7 +28,7 @@ from mmkv.models.tiny.world import FRAME
 
 PATCH, MERGE, PAIR = 8, 4, 2  # pixels, patches per token and side, frames per token
 ROWS = FRAME // (PATCH * MERGE)
-MEMORY = (2.0, 500.0)  # tokens after which a head's state has faded to 1/e, before training
+SHORT, LONG = 2.0, 500.0  # tokens after which a head's state has faded to 1/e, before training
 GRID_PREPROCESSOR: dict[str, Any] = {
     **PREPROCESSOR,
     "size": {"shortest_edge": FRAME**2, "longest_edge": 256 * FRAME**2},
@@ -97,7 +97,7 @@ def build_model(
         for layer in model.model.language_model.layers:
             if layer.block_type == "linear_attention":
                 mixer = layer.linear_attn
-                spread = torch.linspace(*map(math.log, MEMORY), mixer.num_v_heads)
+                spread = torch.linspace(math.log(SHORT), math.log(LONG), mixer.num_v_heads)
                 fading = torch.exp(-spread)  # per token, what softplus of the bias should be
                 mixer.dt_bias.copy_(torch.log(torch.expm1(fading)))
                 mixer.A_log.zero_()

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from transformers import LlavaOnevisionForConditionalGeneration, PreTrainedTokenizerFast
 
-from mmkv.models.tiny import controls, forward, losses, recall, stages, streaming
+from mmkv.models.tiny import controls, forward, losses, recall, streaming
 from mmkv.models.tiny.batches import Batch, Encoder
 from mmkv.models.tiny.build import build_model, save_checkpoint
 from mmkv.models.tiny.families import Family, Lesson, Outcome
+from mmkv.models.tiny.stages import STAGES, Stage
 from mmkv.models.tiny.streaming import WINDOW
 from mmkv.models.tiny.tokenizer import build_tokenizer
 from mmkv.models.tiny.world import Bank, draw
@@ -35,7 +36,7 @@ class StreamLesson(Lesson):
         self,
         family: Llava,
         model: Any,
-        stage: stages.Stage,
+        stage: Stage,
         bank: Bank,
         encoder: Encoder,
         summary: str,
@@ -92,7 +93,7 @@ class Llava(Family):
     """`LlavaOnevisionForConditionalGeneration`, one scene per frame."""
 
     name = "llava_onevision"
-    stages: ClassVar[tuple[stages.Stage, ...]] = stages.STAGES
+    stages: ClassVar[tuple[Stage, ...]] = STAGES
     sight = ("vision_tower", "multi_modal_projector")
     autocast = True
     tower_steps = (1300, 2000)
@@ -133,7 +134,7 @@ class Llava(Family):
         return forward.see(model, draw(scenes, variant, bank, generator))
 
     def lesson(
-        self, model: Any, stage: stages.Stage, bank: Bank, encoder: Encoder, summary: str
+        self, model: Any, stage: Stage, bank: Bank, encoder: Encoder, summary: str
     ) -> Lesson:
         return StreamLesson(self, model, stage, bank, encoder, summary)
 

@@ -82,10 +82,11 @@ def _tokenizer(
             *(normalizers.Replace(Regex(rf"\b{a}\b"), b) for a, b in SAME),
         ]
     )
-    split = pre_tokenizers.WhitespaceSplit()
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     if CLOCK[-1] in vocabulary:
-        split = pre_tokenizers.Sequence([split, pre_tokenizers.Digits(individual_digits=True)])
-    backend.pre_tokenizer = split
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [backend.pre_tokenizer, pre_tokenizers.Digits(individual_digits=True)]
+        )
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend,
         unk_token=UNK,
