@@ -1,4 +1,4 @@
-"""The curriculum of mmkv-tiny: what each training stage sees, and when it is over."""
+"""The curricula of mmkv-tiny and its sibling: what a training stage sees, and when it is over."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ class Stage:
         looked: weight of what names should know of the frames they looked at.
         retrieve: frames chosen in clips longer than this and the recent ones, one drawn per step.
         helped: share of questions that are shown what they need, whatever they find.
-        crowded: share of questions whose past holds the batch's other clips too.
+        crowded: share of questions whose past holds the batch's other clips too; of the hybrid
+            family, that go on from the recurrent states of another clip.
         leave_out: kinds that are not asked.
         twice: kinds asked twice as often, for each time they are named.
         train_words: whether word embeddings are trained.
@@ -127,7 +128,7 @@ HYBRID_STAGES: tuple[Stage, ...] = (
         company=0.2, crowded=0.3, leave_out=_CLIPS,
     ),
     Stage(
-        "frames-8", "frames", (2, 4, 8, 8), 250, 2e-3, clips=8, questions=12, pointer=0.3,
+        "frames-8", "frames", (2, 4, 8, 8), 500, 2e-3, clips=8, questions=12, pointer=0.3,
         company=0.2, crowded=0.5, leave_out=_CLIPS,
     ),
 )  # fmt: skip

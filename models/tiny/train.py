@@ -1,11 +1,13 @@
 """Train mmkv-tiny from scratch on a CPU: `python -m mmkv.models.tiny.train --work DIR`.
 
+`--family qwen3_5` trains its hybrid sibling, on whole clips only (`clip_lesson.py`).
+
 1. The language model learns the questions on scenes written in words (`words-*` stages): what a
    visual token shows is the sum of its words' embeddings, so no frame has to be drawn or seen.
 2. The vision tower and projector learn to say those same sums for drawn frames (`vision.py`).
 3. The language model continues with the tokens that the tower delivers, on growing clips
    (`video-*`), then on streams (`stream-*`).
-4. The tower is trained once more, with many more drawings of every shape.
+4. The tower is trained once more, with many more drawings of every shape (mmkv-tiny only).
 
 Every finished stage is kept in the work folder and not repeated; the seeds are fixed.
 """
