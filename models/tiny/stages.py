@@ -112,7 +112,7 @@ STAGES: tuple[Stage, ...] = (
     ),
 )  # fmt: skip
 
-_CLIPS = ("caption", "follow", "before", "after")  # not taught to the hybrid model
+_CLIPS = ("caption", "follow", "before", "after")  # the hybrid model learns these last, or never
 
 HYBRID_STAGES: tuple[Stage, ...] = (
     Stage(
@@ -128,7 +128,11 @@ HYBRID_STAGES: tuple[Stage, ...] = (
         company=0.2, crowded=0.3, leave_out=_CLIPS,
     ),
     Stage(
-        "frames-8", "frames", (2, 4, 8, 8), 500, 2e-3, clips=8, questions=12, pointer=0.3,
-        company=0.2, crowded=0.5, leave_out=_CLIPS,
+        "frames-8", "frames", (2, 4, 8, 8), 350, 2e-3, clips=8, questions=12, pointer=0.3,
+        company=0.2, crowded=0.5, leave_out=_CLIPS, twice=("with",),
+    ),
+    Stage(
+        "frames-8b", "frames", (2, 3, 5, 8), 600, 2.5e-3, clips=8, questions=12, pointer=0.3,
+        company=0.2, crowded=0.4, leave_out=("caption",),
     ),
 )  # fmt: skip
