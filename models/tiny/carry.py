@@ -71,3 +71,10 @@ class Carry:
             for i, (k, v) in self.kv.items()
         }
         return twin
+
+    def left(self) -> Carry:
+        """Return the states alone, without gradients, for scenes that go on from them."""
+        rest = Carry()
+        rest.conv = {i: x.detach() for i, x in self.conv.items()}
+        rest.state = {i: x.detach() for i, x in self.state.items()}
+        return rest

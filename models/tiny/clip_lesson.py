@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from mmkv.models.tiny import forward
 from mmkv.models.tiny.batches import IGNORE, Batch, Encoder
+from mmkv.models.tiny.carry import Carry
 from mmkv.models.tiny.clips import Clips, answer, watch
 from mmkv.models.tiny.families import Family, Lesson, Outcome
 from mmkv.models.tiny.stages import Stage
@@ -37,6 +38,7 @@ class ClipLesson(Lesson):
         self.family, self.model, self.stage = family, model, stage
         self.bank, self.encoder = bank, encoder
         self.readers = self.reader = ClipReader(forward.word_table(model).shape[1])
+        self._left: Carry | None = None  # by the clips of the step before
 
     def __call__(self, batch: Batch, rng: Random, generator: torch.Generator) -> Outcome:
         model, stage, encoder = self.model, self.stage, self.encoder
@@ -45,7 +47,9 @@ class ClipLesson(Lesson):
         astray = torch.rand(rows, count, generator=generator) < stage.crowded
         clips = Clips(model, encoder, frames, start)
         tokens = self.family.visual_tokens(model, stage, batch, self.bank, encoder, generator)
-        carry, states = watch(model, clips, tokens)
+        before = self._left if rng.random() < stage.carried else None
+        carry, states = watch(model, clips, tokens, before)
+        self._left = carry.left()
         states_of = wander(batch, astray)
         told = answer(model, batch, clips, carry, states_of)
         loss, exact = forward.answer_loss(model, batch, told.last)

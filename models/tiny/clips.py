@@ -80,13 +80,17 @@ def see(model: Any, frames: Tensor) -> Tensor:
     return model.model.visual(patches, grid_thw=grid).pooler_output.view(number, TOKENS, -1)
 
 
-def watch(model: Any, clips: Clips, tokens: Tensor) -> tuple[Carry, Tensor]:
+def watch(
+    model: Any, clips: Clips, tokens: Tensor, before: Carry | None = None
+) -> tuple[Carry, Tensor]:
     """Run the language model over prefix and scenes.
 
     Args:
         model: the model.
         clips: the layout.
         tokens: visual tokens `[B, F*T, D]`.
+        before: what earlier scenes of the same `B` streams left behind. Their recurrent states go
+            on, but full attention sees no scene of them, as if they had left its window.
 
     Returns:
         what the layers hold, and the states `[B, n, D]` that the last full layer reads.
@@ -94,17 +98,23 @@ def watch(model: Any, clips: Clips, tokens: Tensor) -> tuple[Carry, Tensor]:
     table = forward.word_table(model)
     embeds = table[clips.ids].expand(len(tokens), -1, -1).clone()
     embeds[:, clips.visual] = tokens.to(embeds.dtype)
-    n, carry = len(clips.ids), Carry()
-    output = model.model.language_model(
-        inputs_embeds=embeds,
-        position_ids=clips.positions[:, None].expand(-1, len(tokens), -1),
-        attention_mask=masks(torch.ones(n, n, dtype=torch.bool).tril()),
-        cache=carry,
-        use_cache=False,
-        output_hidden_states=True,
-    )
-    full = max(carry.kv)
-    return carry, output.hidden_states[full]
+    n, carry, states = len(clips.ids), Carry(), []
+    seen = torch.ones(n, n, dtype=torch.bool).tril()
+    prefix = int((clips.scene < 0).sum())
+    parts = [slice(0, n)] if before is None else [slice(0, prefix), slice(prefix, n)]
+    for part in parts:
+        output = model.model.language_model(
+            inputs_embeds=embeds[:, part],
+            position_ids=clips.positions[:, None, part].expand(-1, len(tokens), -1),
+            attention_mask=masks(seen[part, : part.stop]),
+            cache=carry,
+            use_cache=False,
+            output_hidden_states=True,
+        )
+        states.append(output.hidden_states[max(carry.kv)])
+        if before is not None and part.stop == prefix:
+            carry.conv, carry.state = dict(before.conv), dict(before.state)
+    return carry, torch.cat(states, 1)
 
 
 def answer(

@@ -128,6 +128,23 @@ def test_training_gives_each_question_what_the_stock_model_gives_it_alone(
             torch.testing.assert_close(mine, stock[0, -len(said) :], atol=2e-4, rtol=1e-4)
 
 
+@torch.no_grad()
+def test_scenes_go_on_from_the_states_of_earlier_ones(
+    model: Any, encoder: Encoder, bank: Bank
+) -> None:
+    batch = a_batch(encoder, bank)
+    tokens = clips.see(model, drawn(batch, bank)).reshape(CLIPS, -1, 128)
+    whole = clips.Clips(model, encoder, FRAMES, start=10.0)
+    first, rest = (clips.Clips(model, encoder, *at) for at in ((1, 10.0), (FRAMES - 1, 12.0)))
+    carry, _ = clips.watch(model, whole, tokens)
+    left = clips.watch(model, first, tokens[:, : clips.TOKENS])[0].left()
+    later, _ = clips.watch(model, rest, tokens[:, clips.TOKENS :], left)
+    for layer in (0, 1, 2):  # before the first full attention
+        torch.testing.assert_close(later.state[layer], carry.state[layer], atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(later.conv[layer], carry.conv[layer], atol=2e-5, rtol=1e-4)
+    assert later.kv[3][0].shape[2] == len(rest.ids)
+
+
 def test_no_question_goes_on_from_states_that_answer_otherwise(
     encoder: Encoder, bank: Bank
 ) -> None:
