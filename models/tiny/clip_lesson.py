@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from mmkv.models.tiny import forward
 from mmkv.models.tiny.batches import IGNORE, Batch, Encoder
 from mmkv.models.tiny.carry import Carry
-from mmkv.models.tiny.clips import Clips, answer, watch
+from mmkv.models.tiny.clips import RECENT, Clips, answer, watch
 from mmkv.models.tiny.families import Family, Lesson, Outcome
 from mmkv.models.tiny.stages import Stage
 from mmkv.models.tiny.world import COLOUR_NAMES, N_OBJECTS, SHAPES, Bank
@@ -44,14 +44,15 @@ class ClipLesson(Lesson):
         model, stage, encoder = self.model, self.stage, self.encoder
         rows, count, frames = batch.required.shape
         start = float(int(LATEST ** rng.random()) - 1)
-        astray = torch.rand(rows, count, generator=generator) < stage.crowded
+        draw = torch.rand(rows, count, generator=generator)
+        hidden, astray = draw < stage.hidden, draw > 1 - stage.crowded
         clips = Clips(model, encoder, frames, start)
         tokens = self.family.visual_tokens(model, stage, batch, self.bank, encoder, generator)
         before = self._left if rng.random() < stage.carried else None
         carry, states = watch(model, clips, tokens, before)
         self._left = carry.left()
         states_of = wander(batch, astray)
-        told = answer(model, batch, clips, carry, states_of)
+        told = answer(model, batch, clips, carry, states_of, hidden)
         loss, exact = forward.answer_loss(model, batch, told.last)
         total, point, known = loss, 0.0, 0.0
         if stage.company:
@@ -59,12 +60,16 @@ class ClipLesson(Lesson):
             extra = extra + self.reader.answers(told.before, batch)
             total, known = total + stage.company * extra, extra.item()
         if stage.pointer:
-            extra = pointer_loss(batch, clips, told.attention)
+            extra = pointer_loss(batch, clips, told.attention, ~hidden)
             total, point = total + stage.pointer * extra, extra.item()
+        lost = hidden & batch.required[..., :-RECENT].any(-1)
         figures = {
-            "loss": round(loss.item(), 3), "pointer": round(point, 3), "company": round(known, 3)
-        }  # fmt: skip
-        return Outcome(total, exact, torch.ones_like(exact), figures)
+            "loss": round(loss.item(), 3),
+            "pointer": round(point, 3),
+            "company": round(known, 3),
+            "from states": [int((exact & lost).sum()), int(lost.sum())],
+        }
+        return Outcome(total, exact, ~hidden, figures)
 
 
 class ClipReader(nn.Module):
@@ -115,7 +120,9 @@ class ClipReader(nn.Module):
         ) / 2
 
 
-def pointer_loss(batch: Batch, clips: Clips, attentions: tuple[Tensor, ...]) -> Tensor:
+def pointer_loss(
+    batch: Batch, clips: Clips, attentions: tuple[Tensor, ...], shown: Tensor
+) -> Tensor:
     """Teach some heads of full attention where to look.
 
     From the last word of the name that a question gives, and from its answer, they look at the
@@ -126,10 +133,12 @@ def pointer_loss(batch: Batch, clips: Clips, attentions: tuple[Tensor, ...]) -> 
         batch: the questions.
         clips: the layout of their clips.
         attentions: weights of each full layer, see `Told`.
+        shown: bool `[B, Q]`, questions that see all scenes; the others count for nothing.
     """
     says = answering(batch)
     row, ask = (batch.pointer >= 0).nonzero(as_tuple=True)
     says[row, batch.pointer[row, ask]] = True
+    says &= shown.gather(1, batch.block.clamp(min=0))
     row, at = says.nonzero(as_tuple=True)
     ask = batch.block[row, at]
     scene = torch.zeros(len(row), len(clips.ids), dtype=torch.bool)

@@ -16,6 +16,7 @@ from mmkv.models.tiny.tokenizer import VIDEO_PAD, VISION_END, VISION_START
 from mmkv.models.tiny.world import FRAME
 
 TOKENS = ROWS**2  # visual tokens per pair of frames
+RECENT = 2  # newest scenes, seen even where older ones are hidden
 
 
 class Clips:
@@ -106,7 +107,7 @@ def watch(
         output = model.model.language_model(
             inputs_embeds=embeds[:, part],
             position_ids=clips.positions[:, None, part].expand(-1, len(tokens), -1),
-            attention_mask=masks(seen[part, : part.stop]),
+            attention_mask=masks(seen[None, part, : part.stop]),
             cache=carry,
             use_cache=False,
             output_hidden_states=True,
@@ -123,7 +124,7 @@ def answer(
     clips: Clips,
     carry: Carry,
     states_of: Tensor,
-    blind: bool = False,
+    hidden: Tensor | None = None,
 ) -> Told:
     """Run the language model over the questions, each for itself.
 
@@ -133,7 +134,8 @@ def answer(
         clips: the layout of their clips.
         carry: what the clips left behind.
         states_of: int64 `[B * Q]`, the clip whose recurrent states a question goes on from.
-        blind: whether full attention is kept from seeing the scenes.
+        hidden: bool `[B, Q]`, questions whose full attention sees the newest scenes only; None: no
+            question's.
     """
     rows, count = batch.required.shape[:2]
     there = batch.block >= 0
@@ -142,8 +144,12 @@ def answer(
     ids = torch.zeros(rows * count, size, dtype=torch.long)
     ids[row[there], batch.place[there]] = batch.ids[there]
     n, first = len(clips.ids), int(clips.positions.max()) + 1
-    before = (clips.scene < 0 if blind else clips.scene < n).expand(size, -1)
-    seen = torch.cat([before, torch.ones(size, size, dtype=torch.bool).tril()], 1)
+    old = (clips.scene >= 0) & (clips.scene < len(clips.ends) - RECENT)
+    before = torch.ones(1, size, n, dtype=torch.bool)
+    if hidden is not None:
+        before = ~(hidden.flatten()[:, None, None] & old).expand(-1, size, -1)
+    own = torch.ones(size, size, dtype=torch.bool).tril().expand(len(before), -1, -1)
+    seen = torch.cat([before, own], -1)
     output = model.model.language_model(
         inputs_embeds=forward.word_table(model)[ids],
         position_ids=(first + torch.arange(size)).expand(3, len(ids), -1),
@@ -161,6 +167,6 @@ def answer(
 
 
 def masks(seen: Tensor) -> dict[str, Tensor | None]:
-    """Make the masks of both kinds of layers from what queries see, bool `[n, m]`."""
+    """Make the masks of both kinds of layers from what queries see, bool `[B or 1, n, m]`."""
     bias = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)
-    return {"full_attention": bias[None, None], "linear_attention": None}
+    return {"full_attention": bias[:, None], "linear_attention": None}

@@ -4,7 +4,7 @@
 never uses. Every clip length gets `--n` questions of each kind; captions are asked on clips of up
 to 4 frames only. The controls show what is lost at the longest length when frames keep a random
 fifth of their tokens, or 1-bit keys and ternary values; for the hybrid model, when questions go on
-from the recurrent states of another clip, or full attention sees no frames.
+from the recurrent states of another clip, or full attention sees the newest scenes only.
 """
 
 from __future__ import annotations
@@ -131,7 +131,9 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
     parser.add_argument("--n", type=int, default=300, help="questions per kind and length")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--frames", type=int, nargs="+", default=[4, 8, 16])
+    parser.add_argument(
+        "--frames", type=int, nargs="+", default=[4, 8, 16], help="scenes of the clips"
+    )
     parser.add_argument("--words", action="store_true", help="tokens in words, no vision tower")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, help="JSON file")
@@ -157,13 +159,13 @@ def main() -> None:
                 seed=args.seed, columns=["whole"], words=args.words,
             )  # fmt: skip
             tables["whole"]["caption"] = extra["whole"]["caption"]
-        lengths[f"{frames} frames"] = tables["whole"]
+        lengths[f"{frames} {family.unit}"] = tables["whole"]
         if frames == longest:
             controls = tables
     report = [
         f"Exact answers in percent, {args.n} questions per kind and length:",
         markdown(lengths),
-        f"Controls on clips of {longest} frames:",
+        f"Controls on clips of {longest} {family.unit}:",
         markdown(controls),
     ]
     print("\n\n".join(report))  # noqa: T201

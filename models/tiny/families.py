@@ -60,6 +60,7 @@ class Family(ABC):
         sight: names of the modules, inside `model.model`, that turn frames into visual tokens.
         autocast: whether training computes in bfloat16.
         tower_steps: steps of the two stages of the tower; 0: not trained a second time.
+        unit: what a clip is counted in; a scene is a frame, or a pair of them.
         drawings: ways to draw each shape, besides those of the tower's second stage.
         kinds: kinds of questions that it is taught.
         controls: what `evaluate` compares, by name: options of `exact_answers`; the whole first.
@@ -70,6 +71,7 @@ class Family(ABC):
     sight: ClassVar[tuple[str, ...]]
     autocast: ClassVar[bool]
     tower_steps: ClassVar[tuple[int, int]]
+    unit: ClassVar[str] = "frames"
     drawings: ClassVar[int] = 256
     kinds: ClassVar[tuple[str, ...]] = tuple(KINDS)
     controls: ClassVar[dict[str, dict[str, Any]]]

@@ -28,12 +28,13 @@ class Hybrid(Family):
     sight = ("visual",)
     autocast = False
     tower_steps = (450, 0)
+    unit = "scenes"
     drawings = 1024
     kinds = ("colour", "shape", "place", "with", "now", "exists", "count")
     controls: ClassVar[dict[str, dict[str, Any]]] = {
         "whole": {},
         "states of another clip": {"astray": True},
-        "attention without frames": {"blind": True},
+        "newest 2 scenes in attention": {"hidden": True},
     }
 
     def build_tokenizer(self) -> PreTrainedTokenizerFast:
@@ -87,6 +88,6 @@ class Hybrid(Family):
         with torch.no_grad():
             carry, _ = clips.watch(model, layout, visual)
             states_of = wander(batch, astray)
-            blind = control.get("blind", False)
-            told = clips.answer(model, batch, layout, carry, states_of, blind)
+            hidden = torch.full_like(astray, control.get("hidden", False))
+            told = clips.answer(model, batch, layout, carry, states_of, hidden)
             return forward.answer_loss(model, batch, told.last)[1]

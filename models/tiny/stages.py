@@ -33,6 +33,8 @@ class Stage:
         helped: share of questions that are shown what they need, whatever they find.
         crowded: share of questions whose past holds the batch's other clips too; of the hybrid
             family, that go on from the recurrent states of another clip.
+        hidden: share of questions that have to do with what the recurrent states hold of all but
+            the newest scenes; the hybrid family's.
         carried: share of steps whose clips go on from the states that those of the step before
             left; the hybrid family's.
         leave_out: kinds that are not asked.
@@ -55,6 +57,7 @@ class Stage:
     retrieve: tuple[int, ...] = (12,)
     helped: float = 0.5
     crowded: float = 0.0
+    hidden: float = 0.0
     carried: float = 0.0
     leave_out: tuple[str, ...] = ()
     twice: tuple[str, ...] = ()
@@ -135,7 +138,8 @@ HYBRID_STAGES: tuple[Stage, ...] = (
         company=0.2, crowded=0.5, leave_out=_CLIPS, twice=("with",),
     ),
     Stage(
-        "frames-8b", "frames", (3, 6, 8, 8), 600, 3e-3, clips=8, questions=12, pointer=0.3,
-        company=0.2, crowded=0.3, carried=0.8, leave_out=_CLIPS, twice=("with", "colour", "shape"),
+        "frames-8b", "frames", (3, 6, 8, 8), 500, 3e-3, clips=8, questions=16, pointer=0.3,
+        company=0.2, hidden=0.25, crowded=0.2, carried=0.8, leave_out=_CLIPS,
+        twice=("with", "colour", "shape"),
     ),
 )  # fmt: skip

@@ -145,6 +145,28 @@ def test_scenes_go_on_from_the_states_of_earlier_ones(
     assert later.kv[3][0].shape[2] == len(rest.ids)
 
 
+@torch.no_grad()
+def test_a_hidden_question_sees_the_newest_scenes_only(
+    model: Any, encoder: Encoder, bank: Bank
+) -> None:
+    batch = a_batch(encoder, bank)
+    layout = clips.Clips(model, encoder, FRAMES, start=0.0)
+    tokens = clips.see(model, drawn(batch, bank)).reshape(CLIPS, -1, 128)
+    carry, _ = clips.watch(model, layout, tokens)
+    own = torch.arange(CLIPS).repeat_interleave(QUESTIONS)
+    hidden = torch.zeros(CLIPS, QUESTIONS, dtype=torch.bool)
+    hidden[:, ::2] = True
+    first = clips.answer(model, batch, layout, carry, own, hidden).last
+    old = layout.scene == 0
+    assert FRAMES - clips.RECENT == 1
+    for keys, values in carry.kv.values():
+        keys[:, :, old], values[:, :, old] = 3.0, -2.0
+    second = clips.answer(model, batch, layout, carry, own, hidden).last
+    same = (first == second).all(-1)
+    assert bool(same[hidden.gather(1, batch.block.clamp(min=0)) & (batch.block >= 0)].all())
+    assert not bool(same[~hidden.gather(1, batch.block.clamp(min=0))].any())
+
+
 def test_no_question_goes_on_from_states_that_answer_otherwise(
     encoder: Encoder, bank: Bank
 ) -> None:
@@ -178,9 +200,11 @@ def test_pointing_right_costs_nothing(model: Any, encoder: Encoder, bank: Bank) 
             right[b, at, :2, layout.ends[needed]] = 1 / max(1, len(needed))
             for t, corner in named.tolist():
                 right[b, at, 2, int(layout.ends[t]) - 4 + corner] = 1.0
-    assert float(pointer_loss(batch, layout, (right,))) < 1e-5
+    everyone = torch.ones(CLIPS, QUESTIONS, dtype=torch.bool)
+    assert float(pointer_loss(batch, layout, (right,), everyone)) < 1e-5
     even = torch.full_like(right, 1 / (n + 9))
-    assert float(pointer_loss(batch, layout, (even,))) > 2
+    assert float(pointer_loss(batch, layout, (even,), everyone)) > 2
+    assert float(pointer_loss(batch, layout, (even,), ~everyone)) == 0
 
 
 def test_training_lowers_the_loss_and_leaves_the_tower_alone(
