@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,7 +28,7 @@ class Hybrid(Family):
     stages: ClassVar[tuple[Stage, ...]] = HYBRID_STAGES
     sight = ("visual",)
     autocast = False
-    tower_steps = (450, 0)
+    tower_steps = (450, 250)
     unit = "scenes"
     drawings = 1024
     kinds = ("colour", "shape", "place", "with", "now", "exists", "count")
@@ -55,6 +56,11 @@ class Hybrid(Family):
             model, tokenizer, folder, preprocessor=GRID_PREPROCESSOR,
             processors=("Qwen2VLImageProcessor", "Qwen3VLVideoProcessor"),
         )  # fmt: skip
+        # AutoTokenizer gives every qwen3_5 checkpoint the byte-level rules of Qwen's own tokenizer,
+        # but one with an `auto_map` the class that its configuration names
+        path = folder / "tokenizer_config.json"
+        named = {**json.loads(path.read_text()), "auto_map": {"AutoTokenizer": [None, None]}}
+        path.write_text(json.dumps(named, indent=2) + "\n")
 
     def spoken(
         self, model: Any, scenes: Tensor, variant: Tensor, bank: Bank, encoder: Encoder

@@ -258,6 +258,9 @@ def test_a_saved_checkpoint_is_read_by_stock_transformers(
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     assert tokenizer.get_vocab() == encoder.tokenizer.get_vocab()
     assert tokenizer.chat_template == encoder.tokenizer.chat_template
+    for text in ("<12.5 seconds>", "Where was... the RED circle?!", "an elephant", "<|im_end|>\n"):
+        assert tokenizer(text)["input_ids"] == encoder.tokenizer(text)["input_ids"]
+    assert tokenizer.decode(encoder("top left {e}"), skip_special_tokens=True) == "top left"
     assert again.config.video_token_id == encoder.ids[VIDEO_PAD]
     assert again.config.vision_start_token_id == encoder.ids[VISION_START]
     assert read_preprocess(str(tmp_path)).mean == (0.5, 0.5, 0.5)
