@@ -19,7 +19,7 @@ class InternVL(VideoModel):
 
     family = "internvl"
     architectures: ClassVar[tuple[str, ...]] = ("InternVLForConditionalGeneration",)
-    time = "text"
+    time = "none"
     # with the line's end that templates put after it: each frame brings its own
     video_tokens = ("<video>\n", "<video>")
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+import transformers
+from packaging.version import Version
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen3_5ForConditionalGeneration
 
@@ -19,6 +21,8 @@ from mmkv.models.tiny.hybrid_build import GRID_PREPROCESSOR, PAIR, build_model
 from mmkv.models.tiny.stages import HYBRID_STAGES, Stage
 from mmkv.models.tiny.tokenizer import build_clock_tokenizer
 from mmkv.models.tiny.world import Bank, draw
+
+OLDEST = Version("5.24.0")  # that training was tried with; 5.17 records no attention weights
 
 
 class Hybrid(Family):
@@ -42,6 +46,11 @@ class Hybrid(Family):
         return build_clock_tokenizer()
 
     def build_model(self, tokenizer: PreTrainedTokenizerFast, seed: int) -> Any:
+        if Version(transformers.__version__) < OLDEST:
+            raise RuntimeError(
+                f"the hybrid family is trained with transformers {OLDEST} or newer, and "
+                f"{transformers.__version__} is installed; update it"
+            )
         model = build_model(tokenizer, seed)
         model.set_attn_implementation({"text_config": "eager"})  # attention weights are trained
         return model

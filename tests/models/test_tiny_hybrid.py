@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 from transformers import AutoTokenizer, Qwen3_5ForConditionalGeneration
 
 from mmkv.models.grid import Grid
@@ -19,7 +21,7 @@ from mmkv.models.qwen3_vl import Qwen3VL
 from mmkv.models.tiny import clips, forward, stages, train
 from mmkv.models.tiny.batches import Batch, Encoder, make_batch
 from mmkv.models.tiny.clip_lesson import pointer_loss, wander
-from mmkv.models.tiny.hybrid import Hybrid
+from mmkv.models.tiny.hybrid import OLDEST, Hybrid
 from mmkv.models.tiny.hybrid_build import ROWS
 from mmkv.models.tiny.muon import Muon32
 from mmkv.models.tiny.tokenizer import UNK, VIDEO_PAD, VISION_END, VISION_START
@@ -27,6 +29,10 @@ from mmkv.models.tiny.world import Bank, draw, make_bank
 
 FRAMES, CLIPS, QUESTIONS = 3, 3, 4
 FAMILY = Hybrid()
+
+pytestmark = pytest.mark.skipif(
+    Version(transformers.__version__) < OLDEST, reason=f"training needs transformers {OLDEST}"
+)
 
 
 @pytest.fixture(scope="module")
