@@ -30,6 +30,8 @@ from mmkv.store.write_behind import write_behind
 
 log = logging.getLogger("mmkv.store")
 
+_SMALL = 1 << 28  # bytes of a state up to which that before the newest chunk is kept too
+
 
 class StreamState:
     """State of one stream's encoding.
@@ -335,7 +337,8 @@ class StreamState:
             self.archive.append(archived, done.summaries, done.summaries_on_host or None)
             done.commit()
             if done.carry is not None:
-                self._known = [*self._known[-1:], (archived[-1].index, done.carry)]
+                before = self._known[-1:] if done.carry.nbytes <= _SMALL else []
+                self._known = [*before, (archived[-1].index, done.carry)]
             self._uncommitted = None
             self._drop_encoded(archived[-1])
             self._archiving += time.perf_counter() - started

@@ -24,7 +24,7 @@ class Stats:
         gb_per_hour: what an hour of this video takes at this rate (10^9 bytes), as it is packed.
         window_bytes: device memory of the window.
         state_bytes: device memory of the state that layers without archived keys and values carry:
-            now, and before the newest frames.
+            now and, up to 256 MiB each, before the newest frames.
         snapshot_bytes: host memory of that state's snapshots and of what is kept between them;
             those in a store are counted as `archive_bytes` and `disk_bytes`.
         archive_bytes: host memory of archived frames.
