@@ -397,3 +397,12 @@ def test_a_store_of_a_model_with_other_layers_is_refused_with_what_differs(tmp_p
         other.open(str(tmp_path / "kv"))
     with pytest.raises(StoreMismatchError, match="family is 'gemma4' in the store, here 'qwen3_5'"):
         small_vlm(FAMILY).open(str(tmp_path / "kv"))
+
+
+def test_a_large_state_is_kept_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmkv.encode.state._SMALL", 0)
+    with small_vlm(FAMILY).stream(config()) as stream, small_vlm(FAMILY).stream(config()) as short:
+        stream.feed(clip(16), times(16))
+        short.feed(clip(16)[:12], times(12))
+        assert stream.stats().state_bytes == sum(t.nbytes for t in state(stream))
+        near(logits(short), logits(stream, until=11.0))
