@@ -146,7 +146,7 @@ def test_make_alone_lists_the_commands() -> None:
         assert f"make {command}" in done.stdout
 
 
-@pytest.mark.parametrize("broken", ["lint", "test", "nothing"])
+@pytest.mark.parametrize("broken", ["lint", "transformers", "test", "nothing"])
 def test_ci_fails_when_a_check_fails_and_ends_with_pytest(tmp_path: Path, broken: str) -> None:
     (tmp_path / ".ci").mkdir()
     shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci" / "run")
@@ -155,6 +155,9 @@ def test_ci_fails_when_a_check_fails_and_ends_with_pytest(tmp_path: Path, broken
         for name, line in [("lint", "All checks passed!"), ("test", "== 3 passed in 0.1s ==")]
     ]
     (tmp_path / "Makefile").write_text("\n".join(rules))
+    oldest = tmp_path / ".ci" / "transformers"
+    oldest.write_text(f"#!/bin/sh\ntest $1 = oldest && test {broken} != transformers\n")
+    oldest.chmod(0o755)
     chromium = tmp_path / "bin" / "chromium"  # else it would install one
     chromium.parent.mkdir()
     chromium.write_text("#!/bin/sh\n")
