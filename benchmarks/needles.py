@@ -156,6 +156,8 @@ def run(
         "retrieve_frames": RETRIEVE,
         "seed": seed,
     }
+    if not vlm.adapter.carries:
+        methods = [name for name in methods if name != "state only"]
     bank = make_bank(64, seed=10_000 + seed)
     for length in frames:
         rows: list[Row] = []
@@ -307,8 +309,6 @@ def main() -> None:
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     vlm = mmkv.load(str(chosen.checkpoint) if chosen.checkpoint else "mmkv-tiny")
-    if not vlm.adapter.carries and chosen.only == [*METHODS]:
-        chosen.only.remove("state only")
     result = run(
         vlm,
         chosen.n,

@@ -104,6 +104,11 @@ class VideoModel(ABC):
         """Numbers of the layers whose keys and values are archived; others keep a state."""
         return tuple(global_layers(self.layers))
 
+    @cached_property
+    def ordinals(self) -> dict[int, int]:
+        """The place of each global layer among them, by its number."""
+        return {layer: at for at, layer in enumerate(self.global_layers)}
+
     @property
     def carries(self) -> bool:
         """Whether some layers carry a state instead of keys and values that are archived."""

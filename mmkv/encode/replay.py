@@ -7,6 +7,7 @@ packed keys and values.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mmkv.archive import Archive, CachedBlock, Snapshot
+from mmkv.archive.blocks import index_of
 from mmkv.encode.frame_encoder import FrameEncoder, last_visible, token_ids
 from mmkv.encode.resume import restore_window
 from mmkv.encode.state_log import StateLog
@@ -69,7 +71,7 @@ def state_after(
         damaged = restore_window(there, archive, window.far_distance, stop=at)
         if damaged is not None or not there.gapless:
             missing.append(str(damaged or "frames that the window showed then"))
-    following = [b for b in past.blocks if at < b.index <= block.index]
+    following = _between(past.blocks, at, block.index)
     if len(following) != block.index - at:
         missing.append("frames before that moment")
     like = frame_encoder.adapter.embed_text([0])[0]
@@ -117,6 +119,12 @@ def replay(
         blocks = blocks[take:]
 
 
+def _between(blocks: Sequence[CachedBlock], after: int, stop: int) -> Sequence[CachedBlock]:
+    """Return the blocks whose numbers are above `after` and at most `stop`."""
+    first, last = (bisect_right(blocks, number, key=index_of) for number in (after, stop))
+    return blocks[first:last]
+
+
 def _nearest(
     blocks: Sequence[CachedBlock],
     block: CachedBlock,
@@ -133,7 +141,7 @@ def _nearest(
     for index, held in known:
         if at < index <= block.index:
             at, state = index, held
-    for candidate in reversed([b for b in blocks if at < b.index <= block.index]):
+    for candidate in reversed(_between(blocks, at, block.index)):
         try:
             snapshot = log.state(past, candidate, like)
         except StoreError as error:

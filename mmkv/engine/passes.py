@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
-from mmkv.engine.devices import layer_device
 from mmkv.models.base import VideoModel
 
 
@@ -56,9 +56,9 @@ class ByLayer:
     """
 
     def __init__(self, adapter: VideoModel, engine_pass: Pass, local: Shared | None) -> None:
-        self._adapter = adapter
         self._layers = adapter.layers
-        self._ordinals = {layer: at for at, layer in enumerate(adapter.global_layers)}
+        self._owners: dict[int, torch.device] = {}  # where those are that others read
+        self._ordinals = adapter.ordinals
         self._pass = engine_pass
         self._local = local
 
@@ -73,8 +73,9 @@ class ByLayer:
             target, owner = self._pass, self._ordinals[owner]
         out: Tensor
         if reuses:  # the owner may be on another device
-            there = layer_device(self._adapter, self._layers[layer].owner)
+            there = self._owners[self._layers[layer].owner]
             out = target.again(owner, query.to(there), scaling).to(query.device)
         else:
+            self._owners[layer] = key.device
             out = target.attend(owner, query, key, value, scaling)
         return out
