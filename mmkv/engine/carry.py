@@ -126,8 +126,7 @@ class Carry:
 
 def new_carry(adapter: VideoModel) -> Carry | None:
     """Make the state before the first token; None where every layer is archived or has none."""
-    kinds = {layer.kind for layer in adapter.layers}
-    return Carry(adapter) if kinds & {"carry", "local"} else None
+    return Carry(adapter) if adapter.carries else None
 
 
 def _new_cache(carries: Sequence[bool]) -> Any:
