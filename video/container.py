@@ -26,6 +26,10 @@ NETWORK_PROTOCOLS = (
     "http,https,httpproxy,tcp,tls,udp,rtp,srtp,rtsp,rtsps,rtmp,rtmps,rtmpt,srt,crypto,data"
 )
 
+_NO_TIMESTAMPS = 0x80  # AVFMT_NOTIMESTAMPS
+_CLOCK_MAY_LEAP = 0x200  # AVFMT_TS_DISCONT
+_LEAST_BYTES = 250  # per second; a length that makes a transport stream thinner is no length
+
 
 @dataclass(frozen=True, slots=True)
 class Header:
@@ -37,12 +41,27 @@ class Header:
         exact: whether `duration` is the video stream's own and not, say, that of a longer sound
             track.
         interval: seconds between frames on average (a guess of 1/25 where nothing is declared).
+        leaps: whether the format's clock may be set anew at any moment, as in transport streams.
+        timed: whether the format carries times at all; those of raw H.264, say, are made up.
+        rated: whether `interval` is the stream's own and not a guess.
     """
 
     start: float
     duration: float | None
     exact: bool
     interval: float
+    leaps: bool = False
+    timed: bool = True
+    rated: bool = True
+
+    def warnings(self) -> list[str]:
+        """Say where times come from, if the file has none, in one clause."""
+        if self.timed:
+            return []
+        rate = f"{round(1 / self.interval, 3):g} frames per second"
+        if self.rated:
+            return [f"it carries no times; its own rate of {rate} was used"]
+        return [f"it carries neither times nor a rate; {rate} were assumed"]
 
 
 def open_container(
@@ -141,7 +160,14 @@ def header(container: InputContainer, stream: VideoStream) -> Header:
     # players begin at the container's start unless it is nonsense
     if start is None or (first is not None and not -1.0 <= first - start <= 3600.0):
         start = first or 0.0
-    rate = float(stream.average_rate or stream.guessed_rate or 0)
+    leaps = bool(int(container.format.flags) & _CLOCK_MAY_LEAP)
+    timed = not makes_times_up(container)
+    coded = stream.codec_context.framerate  # in the pictures' own headers, as of H.264 and H.265
+    if not timed:  # FFmpeg's average is then a fixed 25
+        rate, rated = float(coded or stream.guessed_rate or 0), bool(coded)
+    else:
+        rate = float(stream.average_rate or stream.guessed_rate or 0)
+        rated = rate > 0
     duration, exact = None, False
     if stream.duration is not None and stream.duration > 0:
         duration, exact = stream.duration * base, True
@@ -151,7 +177,16 @@ def header(container: InputContainer, stream: VideoStream) -> Header:
         duration, exact = tagged, True
     elif container.duration is not None and container.duration > 0:
         duration, exact = container.duration / 1e6, len(container.streams) == 1
-    return Header(start, duration, exact, 1 / rate if rate > 0 else 1 / 25)
+    if leaps and duration is not None:  # taken from the last time in the file: not declared at all
+        exact = False
+        if container.size > 0 and container.size < _LEAST_BYTES * duration:
+            duration = None
+    return Header(start, duration, exact, 1 / rate if rate > 0 else 1 / 25, leaps, timed, rated)
+
+
+def makes_times_up(container: InputContainer) -> bool:
+    """Whether the format has no times (MJPEG over HTTP, raw H.264): FFmpeg pretends 25 fps."""
+    return bool(int(container.format.flags) & _NO_TIMESTAMPS)
 
 
 def _tagged_duration(stream: VideoStream) -> float | None:

@@ -17,7 +17,7 @@ from mmkv.video.errors import VideoError
 from mmkv.video.frames import check_size, shrink
 from mmkv.video.queued import QueuedSource
 from mmkv.video.readahead import ReadAhead
-from mmkv.video.sampling import OnScreenSampler
+from mmkv.video.shown import Shown, ShownSampler, shown
 from mmkv.video.source import Frame
 
 _WORKER = Path(__file__).with_name("decord_worker.py")
@@ -121,25 +121,27 @@ class _Process:
     ) -> Iterator[tuple[float, Frame]]:
         """The chosen frames, for as long as they arrive."""
         chosen = _choose(times, fps)
-        self._ask([index for _, index in chosen])
-        count, cause = 0, ""
-        for seconds, index in chosen:
+        self._ask([one.item for one in chosen])
+        count, cause, last = 0, "", 0.0
+        for one in chosen:
             try:
-                frame = self._frame(index)
+                frame = self._frame(one.item)
             except VideoError as error:
                 cause = str(error).removeprefix(f"{self.name}: ")
                 break
             if frame is None:
                 break
             count += 1
-            yield seconds, frame
+            for seconds in one.times:
+                last = seconds
+                yield seconds, frame
         if self._killed or count == len(chosen):
             return
         if not count:
             cause = cause or "decord decodes not a single frame of it"
             raise VideoError(f"{self.name}: {cause}")
         warnings.append(
-            f"{self.name}: the file ends early at {chosen[count - 1][0]:.1f} s; "
+            f"{self.name}: the file ends early at {last:.1f} s; "
             f"{count} frames were read" + (f" ({cause})" if cause else "")
         )
 
@@ -196,18 +198,15 @@ class _Process:
         os.close(self._pipe)
 
 
-def _choose(times: np.ndarray, fps: float | None) -> list[tuple[float, int]]:
-    """`(seconds, index)` of the frames that the sampling rule picks."""
-    sampler: OnScreenSampler[int] = OnScreenSampler(fps)
-    last, chosen = -np.inf, []
+def _choose(times: np.ndarray, fps: float | None) -> list[Shown[int]]:
+    """Indices of the frames that the sampling rule picks, with the times that they stand for."""
+    sampler: ShownSampler[int] = ShownSampler(fps)
+    return list(shown(_rising(times), sampler, lambda: None))
+
+
+def _rising(times: np.ndarray) -> Iterator[tuple[float, int]]:
+    last = -np.inf
     for index, seconds in enumerate(times.tolist()):
-        if not seconds > last:  # also leaves out NaN
-            continue
-        last = seconds
-        found = sampler.push(seconds, index)
-        if found is not None:
-            chosen.append(found)
-    found = sampler.finish()
-    if found is not None:
-        chosen.append(found)
-    return chosen
+        if seconds > last:  # also leaves out NaN
+            last = seconds
+            yield seconds, index

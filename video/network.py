@@ -13,6 +13,7 @@ from mmkv.video.container import (
     NETWORK_PROTOCOLS,
     Damage,
     decode,
+    makes_times_up,
     open_container,
     to_rgb,
     video_stream,
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "udp", "rtp", "srt", "tcp")
 
-_NO_TIMESTAMPS = 0x80  # AVFMT_NOTIMESTAMPS
 _SEGMENTED = ("hls", "dash")
 _LONGEST_HOLD = 60.0  # seconds
 _OPTIONS = {
@@ -59,7 +59,7 @@ def connect_network(
     ) -> Iterator[tuple[float | None, Callable[[], Frame]]]:
         with clean_logs(address) as flush, _open(address, timeout, options) as container:
             stream = video_stream(container, name)
-            timed = not _makes_times_up(container)
+            timed = not makes_times_up(container)
             damage = Damage()
             pace = _Pace() if container.format.name in _SEGMENTED else None
             for frame in decode(container, stream, damage, stopped):
@@ -119,12 +119,6 @@ class _Pace:
             return
         while not stopped() and (left := stamp - time.monotonic() - self._lead) > 0:
             time.sleep(min(left, 0.1))
-
-
-def _makes_times_up(container: InputContainer) -> bool:
-    """Whether the format has no times (MJPEG over HTTP, raw H.264): FFmpeg pretends 25 fps."""
-
-    return bool(int(container.format.flags) & _NO_TIMESTAMPS)
 
 
 @contextmanager

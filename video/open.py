@@ -200,7 +200,17 @@ def _open_path(
     from mmkv.video.pyav_file import Job, PyAvFile
 
     # "file:" keeps FFmpeg from reading a protocol into a name such as "concat:a|b"
-    return PyAvFile(Job(f"file:{path}", name, fps, max_side))
+    return PyAvFile(Job(f"file:{path}", name, fps, max_side, head=_head(path)))
+
+
+def _head(path: Path) -> bytes:
+    from mmkv.video.matroska import HEAD_BYTES
+
+    try:
+        with path.open("rb") as file:
+            return file.read(HEAD_BYTES)
+    except OSError:  # PyAV will say so
+        return b""
 
 
 def _check_path(path: Path, name: str) -> None:

@@ -11,7 +11,7 @@ from mmkv.video.frames import check_size, shrink
 from mmkv.video.queued import QueuedSource
 from mmkv.video.readahead import ReadAhead
 from mmkv.video.repair import FileClock, ends_early
-from mmkv.video.sampling import sample
+from mmkv.video.shown import ShownSampler, shown
 from mmkv.video.source import Frame
 
 
@@ -50,13 +50,17 @@ class OpenCvFile(QueuedSource):
 
         def produce() -> Iterator[tuple[float, Frame]]:
             try:
-                clock = FileClock(0.0, interval)
+                clock = FileClock(0.0, interval, end=declared)
+                sampler: ShownSampler[np.ndarray] = ShownSampler(fps, declared)
                 found = 0
-                for seconds, frame in sample(_grab(capture, clock, closing.is_set), fps):
+                grabbed = clock.timed(_grab(capture, closing.is_set))
+                for one in shown(grabbed, sampler, lambda: None):
                     found += 1
-                    check_size(frame.shape[1], frame.shape[0], name)
-                    rgb = np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), dtype=np.uint8)
-                    yield seconds, shrink(rgb, max_side)
+                    check_size(one.item.shape[1], one.item.shape[0], name)
+                    rgb = np.asarray(cv2.cvtColor(one.item, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+                    picture = shrink(rgb, max_side)
+                    for seconds in one.times:
+                        yield seconds, picture
                 if closing.is_set():
                     return
                 if not found:
@@ -74,16 +78,13 @@ class OpenCvFile(QueuedSource):
         self._start(ReadAhead(produce, name))
 
 
-def _grab(
-    capture: Any, clock: FileClock, stopped: Callable[[], bool]
-) -> Iterator[tuple[float, np.ndarray]]:
+def _grab(capture: Any, stopped: Callable[[], bool]) -> Iterator[tuple[float, np.ndarray]]:
     import cv2
 
     first: float | None = None
     while not stopped() and capture.grab():
         stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
         first = stamp if first is None else first
-        seconds = clock.seconds(stamp - first)
         good, frame = capture.retrieve()
-        if seconds is not None and good:
-            yield seconds, frame
+        if good:
+            yield stamp - first, frame

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from mmkv.video.container import (
@@ -18,15 +19,20 @@ from mmkv.video.container import (
     video_stream,
 )
 from mmkv.video.errors import VideoError
+from mmkv.video.matroska import declared_bytes
 from mmkv.video.queued import QueuedSource
 from mmkv.video.readahead import ReadAhead
 from mmkv.video.redact import Address
 from mmkv.video.repair import FileClock, ends_early
-from mmkv.video.sampling import OnScreenSampler
+from mmkv.video.shown import ShownSampler, shown
 from mmkv.video.source import Frame
+from mmkv.video.stamps import stamps
 
 if TYPE_CHECKING:
     from av import VideoFrame
+
+
+_LONGEST_REST = 600.0  # seconds that the last picture may stay, if the film before it is shorter
 
 
 @dataclass
@@ -41,6 +47,7 @@ class Job:
         protocols: what FFmpeg may open, separated by commas.
         options: further options of FFmpeg.
         timeout: seconds without data after which opening, and reading, fail.
+        head: the first bytes of the file, where they are known.
         warnings: what went wrong without stopping the reading; complete at the end.
         stopped: set to end the thread.
         opened: set once `header` or `error` is known.
@@ -55,6 +62,7 @@ class Job:
     protocols: str = FILE_PROTOCOLS
     options: dict[str, str] | None = None
     timeout: tuple[float, float] | None = None
+    head: bytes = b""
     warnings: list[str] = field(default_factory=list)
     stopped: threading.Event = field(default_factory=threading.Event)
     opened: threading.Event = field(default_factory=threading.Event)
@@ -90,6 +98,11 @@ class PyAvFile(QueuedSource):
             raise job.error
         if job.header is not None:
             self.duration = job.header.duration
+
+    def __iter__(self) -> Iterator[tuple[float, Frame]]:
+        yield from super().__iter__()
+        if self._job.header is not None:  # a length that was unknown or wrong is known now
+            self.duration = self._job.header.duration
 
     def close(self) -> None:
         """Stop decoding, and close the container."""
@@ -127,52 +140,100 @@ def read(job: Job) -> Iterator[tuple[float, Frame]]:
         finally:
             job.opened.set()
         damage = Damage()
+        stamp = stamps(container, stream, job.header)
         frames = decode(container, stream, damage, job.stopped.is_set)
-        yield from _chosen(job, job.header, frames, damage)
+        whole = (declared_bytes(job.head) or math.inf) <= container.size
+        stamped = ((stamp(frame), frame) for frame in frames)
+        yield from _chosen(job, job.header, stamped, damage, whole)
     finally:
         if container is not None:
             container.close()
 
 
-def _chosen(
-    job: Job, facts: Header, frames: Iterator[VideoFrame], damage: Damage
-) -> Iterator[tuple[float, Frame]]:
-    clock = FileClock(facts.start, facts.interval)
-    sampler: OnScreenSampler[VideoFrame] = OnScreenSampler(job.fps)
-    resized = False
-    end = last = 0.0
-    size: tuple[int, int] | None = None
-    for frame in frames:
-        seconds = clock.seconds(frame.time)
-        if seconds is None:
-            continue
-        last = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0
-        end = seconds + (last or facts.interval)
-        if size and size != (frame.width, frame.height) and not resized:
-            resized = True
-            job.warnings.append(
-                f"{job.name}: the frame size changes at {seconds:.3f} s "
-                f"from {size[0]}×{size[1]} to {frame.width}×{frame.height}"
+class _Ending:
+    """What the newest frame says about how the film ends, and a change of its size.
+
+    Args:
+        job: whose warnings get the change of size.
+        facts: what the container declares.
+        whole: whether nothing of the file is missing.
+    """
+
+    def __init__(self, job: Job, facts: Header, whole: bool) -> None:
+        self._job = job
+        self._facts = facts
+        self._whole = whole
+        self._size: tuple[int, int] | None = None
+        self._resized = False
+        self._at = 0.0
+        self._own: float | None = None  # seconds that the newest frame is shown by its own account
+        self.end = 0.0
+
+    def see(self, frames: Iterator[tuple[float, VideoFrame]]) -> Iterator[tuple[float, VideoFrame]]:
+        """Pass frames on, looking at each."""
+        for seconds, frame in frames:
+            own = float(frame.duration * (frame.time_base or 0))
+            self._at, self._own = seconds, own or None
+            self.end = seconds + (own or self._facts.interval)
+            self._note_size(seconds, (frame.width, frame.height))
+            yield seconds, frame
+
+    def until(self) -> float | None:
+        """Seconds until which the last frame is shown; None: not said."""
+        declared = self._facts.duration if self._facts.exact and self._whole else None
+        if declared is not None and self.end < declared <= self._at + max(self._at, _LONGEST_REST):
+            self.end = declared
+            return declared
+        return None if self._own is None else self.end
+
+    def _note_size(self, seconds: float, size: tuple[int, int]) -> None:
+        if self._size and self._size != size and not self._resized:
+            self._resized = True
+            self._job.warnings.append(
+                f"{self._job.name}: the frame size changes at {seconds:.3f} s "
+                f"from {self._size[0]}×{self._size[1]} to {size[0]}×{size[1]}"
             )
-        size = frame.width, frame.height
-        chosen = sampler.push(seconds, frame)
-        if chosen is not None:
-            yield chosen[0], to_rgb(chosen[1], job.name, job.max_side)
-    chosen = sampler.finish(last or None)
-    if chosen is not None:
-        yield chosen[0], to_rgb(chosen[1], job.name, job.max_side)
+        self._size = size
+
+
+def _chosen(
+    job: Job,
+    facts: Header,
+    frames: Iterator[tuple[float | None, VideoFrame]],
+    damage: Damage,
+    whole: bool,
+) -> Iterator[tuple[float, Frame]]:
+    clock = FileClock(
+        facts.start,
+        facts.interval,
+        leaps=facts.leaps,
+        end=None if facts.leaps else facts.duration,
+    )
+    sampler: ShownSampler[VideoFrame] = ShownSampler(job.fps, facts.duration)
+    ending = _Ending(job, facts, whole)
+    for one in shown(ending.see(clock.timed(frames)), sampler, ending.until):
+        picture = to_rgb(one.item, job.name, job.max_side)
+        for seconds in one.times:
+            yield seconds, picture
     if job.stopped.is_set():
         return
-    causes = [*damage.warnings(), *clock.warnings()]
+    causes = [*damage.warnings(), *facts.warnings(), *clock.warnings()]
     if not clock.count:
         raise VideoError(
             f"{job.name}: not a single frame could be decoded"
             + (f" ({'; '.join(causes)})" if causes else "; the file holds no frames")
         )
+    if sampler.cut is not None:
+        causes.append(
+            f"a picture stays from {sampler.cut:.1f} s for longer than is believed; it is shown "
+            "for a part of that"
+        )
     job.warnings.extend(f"{job.name}: {cause}" for cause in causes)
+    if facts.duration is None or clock.restarts:
+        job.header = replace(facts, duration=ending.end)
     declared = facts.duration if facts.exact else None
-    if declared is not None and ends_early(end, declared, facts.interval):
+    if declared is not None and ends_early(ending.end, declared, facts.interval):
         job.warnings.append(
-            f"{job.name}: the file ends early at {end:.1f} s; {clock.count} frames were read "
-            f"(it declares {declared:.1f} s)"
+            f"{job.name}: the file ends early at {ending.end:.1f} s; {clock.count} frames were "
+            f"read (it declares {declared:.1f} s)"
         )

@@ -2,10 +2,12 @@
 
 Grid times are `start + k / fps` (k = 0, 1, …), starting at the first frame's time. A frame is on
 screen from its own time until the next frame's, the last one for its duration. **A frame is
-chosen when at least one grid time falls while it is on screen**, and keeps its own time. So each
-frame is used at most once, a video slower than `fps` gives every frame once, and nothing is
-assumed about the rate. Times count as equal within `tolerance`: containers such as Matroska round
-to milliseconds.
+chosen when at least one grid time falls while it is on screen**, and keeps its own time. Times
+count as equal within `tolerance`: containers such as Matroska round to milliseconds.
+
+In a video file, what is on screen at a time exists at that time: a picture that stays for further
+grid times is given at each of them too (`shown.py`). Frames that a caller makes are instants,
+each used at most once: a sequence slower than `fps` gives every frame once (`OnScreenSampler`).
 """
 
 import math
@@ -146,7 +148,7 @@ class LiveSampler:
 
 
 def sample(frames: Iterable[tuple[float, T]], fps: float | None) -> Iterator[tuple[float, T]]:
-    """Choose frames at `fps` per second; each is held until the next is known.
+    """Choose among instants at `fps` per second; each is kept back until the next is known.
 
     Args:
         frames: `(seconds, frame)`; times must rise.

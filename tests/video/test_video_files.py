@@ -12,7 +12,7 @@ import pytest
 from video_files import number_of, numbered, steady, write_video
 
 from mmkv.video import open_source
-from mmkv.video.sampling import sample
+from mmkv.video.shown import ShownSampler, shown
 
 READERS = ["pyav", "decord", "opencv"]
 
@@ -41,7 +41,9 @@ def test_variable_rate_is_sampled_by_presentation_time(
     if reader == "decord":
         pytest.importorskip("decord")
     path, times = uneven
-    want = list(sample(((time / 1000, index) for index, time in enumerate(times)), fps))
+    exact = ((time / 1000, index) for index, time in enumerate(times))
+    chosen = shown(exact, ShownSampler(fps), lambda: None)
+    want = [(seconds, one.item) for one in chosen for seconds in one.times]
     with open_source(path, fps=fps, reader=reader) as frames:
         got = [(seconds, number_of(frame)) for seconds, frame in frames]
         assert frames.warnings == []

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmkv.video.sampling import LiveSampler, OnScreenSampler, check_fps, sample
+from mmkv.video.shown import ShownSampler, shown
 
 # Times on a 90 kHz clock and rates with awkward fractions; gaps from one tick to a minute.
 TICKS = st.lists(
@@ -116,6 +117,76 @@ def test_last_frame_is_shown_for_its_own_duration() -> None:
     sampler.push(0.0, "a")
     sampler.push(0.5, "b")
     assert sampler.finish(2.0) == (0.5, "b")
+
+
+def on_screen(
+    times: list[float], fps: float | None, until: float | None = None, end: float | None = None
+) -> list[tuple[float, int]]:
+    """Seconds and index of what is given of a file with these frame times."""
+    sampler: ShownSampler[int] = ShownSampler(fps, end)
+    frames = ((seconds, index) for index, seconds in enumerate(times))
+    return [
+        (seconds, one.item)
+        for one in shown(frames, sampler, lambda: until)
+        for seconds in one.times
+    ]
+
+
+@settings(max_examples=400, deadline=None)
+@given(gaps=TICKS, start=st.integers(-9000, 10**9), fps=st.sampled_from([0.1, 0.5, 1.0, 2.0, 25.0]))
+def test_every_grid_time_of_a_file_has_the_frame_on_screen(
+    gaps: list[int], start: int, fps: float
+) -> None:
+    times = [start / 90000]
+    for gap in gaps:
+        times.append(times[-1] + gap / 90000)
+    until = times[-1] + 3.0
+    got = on_screen(times, fps, until)
+    assert all(a < b for (a, _), (b, _) in itertools.pairwise(got))
+    edge = min(1e-3, 0.1 / fps)
+    want: dict[int, list[float]] = {0: [times[0]]}
+    for number in range(1, math.ceil((until - times[0] - edge) * fps)):
+        at = times[0] + number / fps
+        index = sum(time <= at + edge for time in times) - 1
+        # the first grid time of a frame is moved to the frame's own time
+        given_at = want.setdefault(index, [])
+        given_at.append(at if given_at else times[index])
+    flat = [(seconds, index) for index, all_of in want.items() for seconds in all_of]
+    for seconds, index in set(flat) ^ set(got):  # on the tolerance's edge it may fall either way
+        bounds = [*times[index : index + 2], seconds]
+        parts = [((bound - times[0] - edge) * fps) % 1.0 for bound in bounds]
+        parts += [((bound - times[0] + edge) * fps) % 1.0 for bound in bounds]
+        assert any(min(part, 1 - part) < 1e-5 for part in parts), (seconds, index)
+
+
+def test_a_picture_that_stays_is_given_at_each_grid_time() -> None:
+    got = on_screen([0.0, 2.3, 2.6, 5.5], 1.0, until=8.0)
+    assert got == [(0, 0), (1, 0), (2, 0), (2.6, 2), (4, 2), (5, 2), (5.5, 3), (7, 3)]
+    assert on_screen([0.0, 2.3, 2.6, 5.5], None, until=8.0) == [
+        (0, 0), (2.3, 1), (2.6, 2), (5.5, 3)
+    ]  # fmt: skip
+
+
+def test_the_last_picture_stays_for_the_interval_before_it_where_nothing_is_said() -> None:
+    assert on_screen([0.0, 3.0], 1.0) == [(0, 0), (1, 0), (2, 0), (3, 1), (4, 1), (5, 1)]
+    assert on_screen([4.0], 1.0) == [(4.0, 0)]
+
+
+@pytest.mark.parametrize(("end", "longest"), [(10.0, 70), (None, 3600)])
+def test_a_picture_that_stays_absurdly_long_is_cut(end: float | None, longest: int) -> None:
+    sampler: ShownSampler[int] = ShownSampler(1.0, end)
+    frames = [(0.0, 0), (1e9, 1)]
+    found = [(one.item, len(list(one.times))) for one in shown(frames, sampler, lambda: None)]
+    assert found[0][0] == 0
+    assert abs(found[0][1] - longest) <= 1
+    assert sampler.cut == 0.0
+
+
+def test_times_are_made_one_by_one() -> None:
+    """A picture of an hour at 10⁹ grid times a second is not a list."""
+    sampler: ShownSampler[int] = ShownSampler(1e9)
+    one = next(shown([(0.0, 0), (3600.0, 1)], sampler, lambda: None))
+    assert list(itertools.islice(one.times, 3)) == pytest.approx([0.0, 1e-9, 2e-9])
 
 
 def test_live_sampler_takes_the_first_frame_after_each_grid_time() -> None:
