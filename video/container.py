@@ -8,12 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from mmkv.video.errors import VideoError
-from mmkv.video.frames import MAX_PIXELS, check_size, fit
+from mmkv.video.frames import MAX_PIXELS, check_size
 from mmkv.video.redact import Address
-from mmkv.video.source import Frame
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -270,24 +267,3 @@ def decode(
             yield frame
         if packet is None:
             return
-
-
-def to_rgb(frame: VideoFrame, name: str, max_side: int | None = None) -> Frame:
-    """Convert a decoded frame to RGB.
-
-    Args:
-        frame: as PyAV decodes it.
-        name: what to call it in the error.
-        max_side: larger frames are scaled down to this many pixels a side.
-
-    Returns:
-        the frame as uint8 `[H, W, 3]`, upright.
-
-    Raises:
-        VideoError: it is absurdly large.
-    """
-    check_size(frame.width, frame.height, name)
-    width, height = fit(frame.width, frame.height, max_side)
-    rgb = frame.reformat(width=width, height=height, format="rgb24", threads=1).to_ndarray()
-    turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(rgb, turns) if turns else rgb)

@@ -15,11 +15,11 @@ from mmkv.video.container import (
     decode,
     makes_times_up,
     open_container,
-    to_rgb,
     video_stream,
 )
 from mmkv.video.errors import VideoError
 from mmkv.video.live import Connect
+from mmkv.video.picture import Screen
 from mmkv.video.redact import Address
 from mmkv.video.source import Frame
 
@@ -59,6 +59,7 @@ def connect_network(
     ) -> Iterator[tuple[float | None, Callable[[], Frame]]]:
         with clean_logs(address) as flush, _open(address, timeout, options) as container:
             stream = video_stream(container, name)
+            screen = Screen(stream, name, max_side)
             timed = not makes_times_up(container)
             damage = Damage()
             pace = _Pace() if container.format.name in _SEGMENTED else None
@@ -66,8 +67,7 @@ def connect_network(
                 flush()
                 if pace is not None:
                     pace.wait(frame.time, stopped)
-                picture = partial(to_rgb, frame, name, max_side)
-                yield frame.time if timed else None, picture
+                yield frame.time if timed else None, partial(screen, frame)
             if damage.ended:
                 raise VideoError(f"{name}: {damage.ended}")
 

@@ -15,11 +15,11 @@ from mmkv.video.container import (
     decode,
     header,
     open_container,
-    to_rgb,
     video_stream,
 )
 from mmkv.video.errors import VideoError
 from mmkv.video.matroska import declared_bytes
+from mmkv.video.picture import Screen
 from mmkv.video.queued import QueuedSource
 from mmkv.video.readahead import ReadAhead
 from mmkv.video.redact import Address
@@ -144,7 +144,8 @@ def read(job: Job) -> Iterator[tuple[float, Frame]]:
         frames = decode(container, stream, damage, job.stopped.is_set)
         whole = (declared_bytes(job.head) or math.inf) <= container.size
         stamped = ((stamp(frame), frame) for frame in frames)
-        yield from _chosen(job, job.header, stamped, damage, whole)
+        screen = Screen(stream, job.name, job.max_side, job.warnings)
+        yield from _chosen(job, job.header, stamped, damage, whole, screen)
     finally:
         if container is not None:
             container.close()
@@ -202,6 +203,7 @@ def _chosen(
     frames: Iterator[tuple[float | None, VideoFrame]],
     damage: Damage,
     whole: bool,
+    screen: Screen,
 ) -> Iterator[tuple[float, Frame]]:
     clock = FileClock(
         facts.start,
@@ -212,7 +214,7 @@ def _chosen(
     sampler: ShownSampler[VideoFrame] = ShownSampler(job.fps, facts.duration)
     ending = _Ending(job, facts, whole)
     for one in shown(ending.see(clock.timed(frames)), sampler, ending.until):
-        picture = to_rgb(one.item, job.name, job.max_side)
+        picture = screen(one.item)
         for seconds in one.times:
             yield seconds, picture
     if job.stopped.is_set():
