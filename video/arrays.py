@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mmkv.video.errors import VideoError
-from mmkv.video.frames import as_frame, describe, shrink, to_numpy
+from mmkv.video.frames import as_frame, describe, shrink, to_bytes, to_numpy
 from mmkv.video.sampling import sample
 from mmkv.video.source import Frame, FrameSource
 
@@ -37,7 +37,9 @@ class ArraySource(FrameSource):
     ) -> None:
         array = to_numpy(frames)
         if array is not None and (array.ndim != 4 or array.shape[3] != 3 or array.dtype != "uint8"):
-            raise VideoError(f"an array must be RGB uint8 [N, H, W, 3]; got {describe(frames)}")
+            raise VideoError(
+                f"an array must be RGB uint8 [N, H, W, 3]; got {describe(frames)}{to_bytes(array)}"
+            )
         self._frames = array if array is not None else list(frames)
         if len(self._frames) == 0:
             raise VideoError(f"there are no frames in {describe(frames)}")

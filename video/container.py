@@ -118,7 +118,8 @@ def video_stream(container: InputContainer, name: str) -> VideoStream:
         name: what to call it in messages.
 
     Returns:
-        the largest stream whose codec is known; cover pictures are left out.
+        the largest stream whose codec is known, of those with more than one frame where there
+        are any; cover pictures are left out.
 
     Raises:
         VideoError: there is none, it is a still image, its codec is unknown, or its frames are
@@ -131,12 +132,14 @@ def video_stream(container: InputContainer, name: str) -> VideoStream:
         raise VideoError(f"{name}: there is no video stream in it{found}")
     if re.search(r"_pipe|^image2", container.format.name):
         raise VideoError(
-            f"{name}: this is a still image, not a video; give a folder of images instead"
+            f"{name}: this is a still image, not a video; give a folder of images instead "
+            "(an animated WebP can be read from a local file)"
         )
     known = [stream for stream in moving if stream.codec_context is not None]
     if not known:
         raise VideoError(f"{name}: its video codec is unknown or not supported here")
-    stream = max(known, key=lambda one: (one.width or 0) * (one.height or 0))
+    # an animated AVIF has its still picture as a stream too
+    stream = max(known, key=lambda one: (one.frames != 1, (one.width or 0) * (one.height or 0)))
     if stream.width and stream.height:
         check_size(stream.width, stream.height, name)
     stream.thread_type = "SLICE"  # frame threads can deadlock when reading stops early

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from mmkv.video.errors import VideoError
+from mmkv.video.pixels import as_rgb
 from mmkv.video.source import Frame
 
 MAX_SIDE = 16384
@@ -15,7 +16,8 @@ def as_frame(value: Any, name: str = "frame") -> Frame:
     """Convert a frame to contiguous uint8 RGB `[H, W, 3]`.
 
     Args:
-        value: a uint8 array or torch tensor `[H, W, 3]`, or a PIL image of any mode.
+        value: a uint8 array or torch tensor `[H, W, 3]`, or a PIL image of any mode, which is
+            turned as its Exif orientation says.
         name: what to call it in the error.
 
     Raises:
@@ -23,11 +25,14 @@ def as_frame(value: Any, name: str = "frame") -> Frame:
     """
     if hasattr(value, "convert") and hasattr(value, "getbands"):  # a PIL image
         check_size(value.width, value.height, name)
-        value = np.asarray(value.convert("RGB"))
+        from PIL import ImageOps
+
+        value = as_rgb(ImageOps.exif_transpose(value), name)
     array = to_numpy(value)
     if array is None or array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
         raise VideoError(
             f"{name} must be RGB uint8 [H, W, 3] or a PIL image; got {describe(value)}"
+            f"{to_bytes(array)}"
         )
     check_size(array.shape[1], array.shape[0], name)
     return np.ascontiguousarray(array)
@@ -38,7 +43,10 @@ def to_numpy(value: Any) -> np.ndarray[Any, Any] | None:
     if isinstance(value, np.ndarray):
         return value
     if type(value).__module__.partition(".")[0] == "torch" and hasattr(value, "detach"):
-        array: np.ndarray[Any, Any] = value.detach().cpu().numpy()
+        tensor = value.detach().cpu()
+        if tensor.is_floating_point():  # NumPy has no bfloat16
+            tensor = tensor.float()
+        array: np.ndarray[Any, Any] = tensor.numpy()
         return array
     return None
 
@@ -49,6 +57,21 @@ def describe(value: Any) -> str:
     if shape is None:
         return type(value).__name__
     return f"{type(value).__name__} {value.dtype} {list(shape)}"
+
+
+def to_bytes(array: np.ndarray[Any, Any] | None) -> str:
+    """Say how frames of floats become what is allowed, to end an error with; "" for others."""
+    if array is None or array.dtype.kind != "f" or not array.size:
+        return ""
+    low, high = float(array.min()), float(array.max())
+    if low >= 0 and high <= 1:
+        return "; convert floats from 0 to 1 with (frames * 255).round().astype('uint8')"
+    if low >= 0 and high <= 255:
+        return "; convert floats from 0 to 255 with frames.round().astype('uint8')"
+    return (
+        f"; its values go from {low:g} to {high:g}: undo their normalisation, then convert them "
+        "with (frames * 255).round().astype('uint8')"
+    )
 
 
 def check_size(width: int, height: int, name: str) -> None:

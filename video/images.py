@@ -5,19 +5,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mmkv.video.errors import VideoError
-from mmkv.video.frames import as_frame, check_size, shrink
+from mmkv.video.frames import shrink
 from mmkv.video.queued import QueuedSource
 from mmkv.video.readahead import ReadAhead
 from mmkv.video.sampling import sample
 from mmkv.video.source import Frame
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".gif")
+from mmkv.video.still import read_still
+from mmkv.video.suffixes import IMAGES, passed_over
 
 
 class FolderSource(QueuedSource):
     """The images of a folder in natural order (2 before 10), `rate` of them per second.
 
-    An image that cannot be read is left out with a warning; its place in time stays empty.
+    An image that cannot be read is left out with a warning; its place in time stays empty. Of an
+    animation or a file of several pages the first picture is shown, with a warning.
 
     Args:
         folder: where the images are.
@@ -32,33 +33,34 @@ class FolderSource(QueuedSource):
     def __init__(
         self, folder: Path, *, fps: float | None, rate: float, max_side: int | None = None
     ) -> None:
+        inside = [path for path in folder.iterdir() if not path.name.startswith(".")]
         paths = sorted(
-            (
-                path
-                for path in folder.iterdir()
-                if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-            ),
+            (path for path in inside if path.suffix.lower() in IMAGES),
             key=lambda path: natural(path.name),
         )
+        others = passed_over(set(inside).difference(paths), "images")
         if not paths:
             raise VideoError(
-                f"{folder}: there are no images in this folder "
-                f"(looked for {', '.join(SUFFIXES)}); give a video file or a folder of images"
+                f"{folder}: there are no images in this folder (looked for {', '.join(IMAGES)}"
+                + (f"; {others}" if others else "")
+                + "); give a video file or a folder of images"
             )
         super().__init__(str(folder), len(paths) / rate)
         warnings = self.warnings
+        if others:
+            warnings.append(f"{folder}: {others}")
 
         def produce() -> Iterator[tuple[float, Frame]]:
-            from PIL import Image
-
             frames = 0
             chosen = sample(((index / rate, path) for index, path in enumerate(paths)), fps)
             for seconds, path in chosen:
                 try:
-                    frame = _read(path)
-                except (OSError, VideoError, Image.DecompressionBombError) as error:
+                    frame, count = read_still(path)
+                except Exception as error:  # Pillow raises anything where a file is damaged
                     warnings.append(f"{path}: left out, it cannot be read as an image ({error})")
                     continue
+                if count > 1:
+                    warnings.append(f"{path}: only the first of its {count} pictures is shown")
                 frames += 1
                 yield seconds, shrink(frame, max_side)
             if not frames:
@@ -71,12 +73,3 @@ def natural(name: str) -> list[tuple[int, int, str]]:
     """Make a sort key under which `frame2` comes before `frame10`."""
     parts = re.split(r"(\d+)", name.lower())
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part]
-
-
-def _read(path: Path) -> Frame:
-    from PIL import Image, ImageOps
-
-    with Image.open(path) as image:
-        # before any pixel is decoded
-        check_size(image.width, image.height, str(path))
-        return as_frame(ImageOps.exif_transpose(image), str(path))

@@ -185,6 +185,11 @@ def _open_path(
         from mmkv.video.images import FolderSource
 
         return FolderSource(path, fps=fps, rate=rate, max_side=max_side)
+    if reader in ("auto", "pyav"):
+        from mmkv.video.animation import Animation, is_animation
+
+        if is_animation(path):
+            return Animation(path, name, fps=fps, max_side=max_side)
     if reader == "auto":
         reader = next((one for one in READERS[1:] if _installed(one)), "pyav")
     if not _installed(reader):

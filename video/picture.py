@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mmkv.video.frames import MAX_PIXELS, MAX_SIDE, check_size, fit
 from mmkv.video.hdr import is_hdr, to_sdr
 from mmkv.video.orientation import orientation_of, upright
+from mmkv.video.pixels import over_white
 from mmkv.video.source import Frame
 
 if TYPE_CHECKING:
@@ -207,23 +208,5 @@ def to_rgb(
         width=width, height=height, format=form, threads=1
     ).to_ndarray()
     if clear:
-        rgb = over_white(rgb)
+        rgb = over_white(rgb, empty=True)
     return upright(to_sdr(rgb, look.transfer, look.primaries), look.orientation)
-
-
-def over_white(picture: NDArray[Any]) -> Frame:
-    """Lay a picture with an alpha channel over white, as on a page.
-
-    Args:
-        picture: uint8 RGBA `[H, W, 4]`.
-
-    Returns:
-        uint8 RGB `[H, W, 3]`. A picture without one visible pixel is shown as if it had no alpha:
-        many recorders leave the channel empty.
-    """
-    alpha = picture[..., 3:]
-    least = alpha.min()
-    if least == 255 or (least == 0 and not alpha.any()):
-        return np.ascontiguousarray(picture[..., :3])
-    rgb, share = picture[..., :3].astype(np.uint16), alpha.astype(np.uint16)
-    return ((rgb * share + (255 - share) * 255 + 127) // 255).astype(np.uint8)

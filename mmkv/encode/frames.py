@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmkv.video.frames import to_bytes, to_numpy
+
 MAX_SECONDS = 1e10  # three centuries; more must be in another unit
 
 
@@ -30,7 +32,7 @@ def as_frames(frames: np.ndarray | Tensor, channels: str) -> Tensor:
     if stack.ndim != 4 or stack.shape[-1] != 3 or stack.dtype != torch.uint8 or not stack.numel():
         raise ValueError(
             f"frames have shape {tuple(frames.shape)} and type {frames.dtype}; "
-            "pass uint8 [N, H, W, 3] or one frame [H, W, 3]"
+            f"pass uint8 [N, H, W, 3] or one frame [H, W, 3]{to_bytes(to_numpy(frames))}"
         )
     return stack.flip(-1) if channels == "bgr" else stack
 

@@ -222,3 +222,11 @@ def test_frames_are_not_changed_by_feeding_them(stream: mmkv.Stream) -> None:
 def test_pushing_nothing_changes_nothing(stream: mmkv.Stream) -> None:
     stream.push([])
     assert (stream.stats().frames, stream.seconds) == (0, None)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.bfloat16])
+def test_frames_of_floats_are_told_how_to_become_bytes(
+    stream: mmkv.Stream, kind: torch.dtype
+) -> None:
+    with pytest.raises(ValueError, match=r"floats from 0 to 1 with \(frames \* 255\)"):
+        stream.feed(torch.full((8, 8, 3), 0.5, dtype=kind), 0.0)
