@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmkv.demos.captioning.list_file import read_list
 from mmkv.models.tiny import SAMPLE_VIDEO
+from mmkv.video.animation import is_animated
 from mmkv.video.redact import redact
-
-SUFFIXES = (
-    *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg"),
-    *(".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
-)
+from mmkv.video.suffixes import MAYBE_ANIMATED, VIDEOS, passed_over
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,23 +43,25 @@ class Video:
         """
         if "://" not in path:
             path = os.path.abspath(os.path.expanduser(path))
-        return cls(id or hashlib.sha256(redact(path).encode()).hexdigest()[:16], path)
+        return cls(id or hashlib.sha256(_bytes(redact(path))).hexdigest()[:16], path)
 
 
 def listed(named: Sequence[str], list_file: str | None) -> list[Video]:
     """List the videos that are named, those in named folders at any depth, and those of a list.
 
+    Animated pictures are videos. Other pictures of a folder are passed over, which a warning says.
+
     Args:
         named: paths, addresses and folders.
-        list_file: a file with one path a line, with an id and a tab in front if wanted; empty
-            lines and lines that begin with # are left out. "-" is standard input.
+        list_file: a file that `read_list` reads, with one path a line; "-" is standard input.
 
     Returns:
         each video once.
 
     Raises:
         FileNotFoundError: a named file, or the list, does not exist.
-        ValueError: a folder has no videos, nothing is named at all, or two videos have one id.
+        ValueError: a folder has no videos, nothing is named at all, two videos have one id, or
+            the list is no text.
     """
     found: dict[str, Video] = {}
     for video in [*_named(named), *([] if list_file is None else _in_list(list_file))]:
@@ -94,7 +94,12 @@ def shard(videos: Iterable[Video], count: int, index: int) -> list[Video]:
 
 
 def _number(id: str) -> int:
-    return int.from_bytes(hashlib.sha256(id.encode()).digest()[:8], "big")
+    return int.from_bytes(hashlib.sha256(_bytes(id)).digest()[:8], "big")
+
+
+def _bytes(text: str) -> bytes:
+    # a file's name may be anything, also no UTF-8
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _named(named: Sequence[str]) -> Iterator[Video]:
@@ -105,10 +110,17 @@ def _named(named: Sequence[str]) -> Iterator[Video]:
         elif "://" in name:
             yield Video.of(name)
         elif path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+            files = [p for p in sorted(path.rglob("*")) if p.is_file()]
+            inside = [p for p in files if _is_video(p)]
+            others = passed_over(set(files).difference(inside), "videos")
             if not inside:
-                raise ValueError(f"{name}: there are no videos in it ({' '.join(SUFFIXES)})")
-            yield from (Video.of(str(p)) for p in inside if p.is_file())
+                raise ValueError(
+                    f"{name}: there are no videos in it (looked for {' '.join(VIDEOS)} and "
+                    f"animated pictures{'; ' + others if others else ''})"
+                )
+            if others:
+                warnings.warn(f"{name}: {others}", stacklevel=3)
+            yield from (Video.of(str(p)) for p in inside)
         elif not path.exists():
             raise FileNotFoundError(
                 f"{redact(name)}: no such file or folder; `sample` is the bundled video"
@@ -117,13 +129,11 @@ def _named(named: Sequence[str]) -> Iterator[Video]:
             yield Video.of(name)
 
 
+def _is_video(path: Path) -> bool:
+    suffix = path.suffix.lower()
+    return suffix in VIDEOS or (suffix in MAYBE_ANIMATED and is_animated(path))
+
+
 def _in_list(list_file: str) -> Iterator[Video]:
-    if list_file == "-":
-        text = sys.stdin.read()
-    else:
-        text = Path(list_file).expanduser().read_text(encoding="utf-8")
-    for line in text.splitlines():
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        id, tab, path = line.rpartition("\t")
-        yield Video.of(path.strip(), id.strip() if tab else None)
+    for id, path in read_list(list_file):
+        yield Video.of(path, id)

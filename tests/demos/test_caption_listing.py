@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from mmkv.demos.captioning.listing import Video, listed, shard
 
@@ -83,3 +85,94 @@ def test_parts_are_disjoint_and_complete(count: int, names: set[str]) -> None:
 def test_a_part_that_does_not_exist_is_told() -> None:
     with pytest.raises(ValueError, match="shard_index=3 of num_shards=3"):
         shard([], 3, 3)
+
+
+def in_list(folder: Path, data: bytes) -> list[tuple[str, str]]:
+    """Ids and paths of a list of these bytes; an id that was made is "made"."""
+    (folder / "list.txt").write_bytes(data)
+    found = listed([], str(folder / "list.txt"))
+    return [("made" if len(v.id) == 16 else v.id, v.path) for v in found]
+
+
+@pytest.mark.parametrize(
+    "encoding",
+    ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_list_from_another_system_is_read(folder: Path, encoding: str, end: str) -> None:
+    """Encodings with and without a mark, and line ends; a mark used to become part of a path."""
+    text = end.join([f"{folder}/b.mp4", "", "# Größe", f"ü-7\t{folder}/a.MKV", ""])
+    want = [("made", f"{folder}/b.mp4"), ("ü-7", f"{folder}/a.MKV")]
+    assert in_list(folder, text.encode(encoding)) == want
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{0}/b.mp4  ",
+        "  {0}/b.mp4",
+        '"{0}/b.mp4"',
+        "'{0}/b.mp4' ",
+        "{0}/b.mp4\t",
+        "\t{0}/b.mp4",
+        '"{0}/b.mp4"\t',
+    ],
+)
+def test_what_is_around_a_path_is_dropped(folder: Path, line: str) -> None:
+    """Spaces, quotation marks, and a tab that a spreadsheet leaves before or after."""
+    assert in_list(folder, line.format(folder).encode()) == [("made", f"{folder}/b.mp4")]
+
+
+@pytest.mark.parametrize(
+    "name", ["c.mp4 ", " c.mp4", "c\td.mp4", '"c.mp4"', "c\x0bd.mp4", "c\u2028d.mp4"]
+)
+def test_a_name_that_really_is_so_is_found(
+    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names that end in a space, hold a tab or a line separator, or have quotation marks."""
+    monkeypatch.chdir(folder)
+    (folder / name).write_bytes(b"x")
+    assert in_list(folder, f"{name}\nb.mp4 \n".encode()) == [
+        ("made", str(folder / name)),
+        ("made", f"{folder}/b.mp4"),
+    ]
+
+
+def test_quotation_marks_around_an_id_too(folder: Path) -> None:
+    assert in_list(folder, f'"x 1"\t"{folder}/b.mp4"'.encode()) == [("x 1", f"{folder}/b.mp4")]
+
+
+def test_a_list_in_another_encoding_is_refused_with_its_line(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"list\.txt: line 2 is not UTF-8 text; save the list"):
+        in_list(folder, b"a.mp4\nGr\xf6\xdfe.mp4\n")
+
+
+def test_a_folders_other_kinds_are_taken_or_told(folder: Path) -> None:
+    """Suffixes in capitals, bare streams, and pictures that move; pictures that do not are told."""
+    pages = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    for name in ("1.GIF", "2.webp", "3.png"):
+        pages[0].save(folder / name, save_all=True, append_images=pages[1:], duration=100)
+    for name in ("still.gif", "still.webp", "still.png", "still.JPG"):
+        pages[0].save(folder / name)
+    for name in ("4.h264", "5.HEVC", "photo.heic", "cut.gif"):
+        (folder / name).write_bytes(b"x")
+    with pytest.warns(
+        UserWarning, match=r"no videos.*: 2 \.gif, 1 \.heic, 1 \.jpg, 1 \.png, 1 \.webp"
+    ):
+        found = listed([str(folder)], None)
+    names = {Path(v.path).name for v in found}
+    assert names == {"1.GIF", "2.webp", "3.png", "4.h264", "5.HEVC", "a.MKV", "b.mp4", "c.webm"}
+
+
+def test_a_folder_without_videos_says_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "a.heic").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"no videos in it.*1 \.heic"):
+        listed([str(tmp_path)], None)
+
+
+def test_a_name_that_is_no_text_has_an_id(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.mp4")
+    (tmp_path / name).write_bytes(b"x")
+    (video,) = listed([str(tmp_path)], None)
+    assert len(video.id) == 16
+    assert shard([video], 1, 0) == [video]
