@@ -20,14 +20,14 @@ SEGMENTS = [
 
 def test_srt() -> None:
     assert subtitles(SEGMENTS, "srt") == (
-        "1\n00:00:00,000 --> 00:00:02,000\na <b> & c\n-> d\n\n"
+        "1\n00:00:00,000 --> 00:00:02,000\na ‹b› & c\n--› d\n\n"
         "2\n01:01:01,500 --> 01:01:40,000\nbye\n"
     )
 
 
 def test_vtt() -> None:
     assert subtitles(SEGMENTS, "vtt") == (
-        "WEBVTT\n\n1\n00:00:00.000 --> 00:00:02.000\na &lt;b&gt; &amp; c\n--&gt; d\n\n"
+        "WEBVTT\n\n1\n00:00:00.000 --> 00:00:02.000\na ‹b› & c\n--› d\n\n"
         "2\n01:01:01.500 --> 01:01:40.000\nbye\n"
     )
 
