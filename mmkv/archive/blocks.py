@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
 
 from mmkv.models.block import Layout
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+STATE, EMBEDS = "state", "embeds"  # sides that a carried state is restored from
 
 
 @dataclass(frozen=True, slots=True)

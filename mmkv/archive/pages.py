@@ -1,4 +1,7 @@
-"""A page: consecutive blocks packed together, all layers, in host memory, on disk, or both."""
+"""A page: consecutive blocks packed together, all layers, in host memory, on disk, or both.
+
+torch is imported only where pages are packed or unpacked: what a store holds can be told without.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from types import MappingProxyType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from mmkv.archive.blocks import CachedBlock
 from mmkv.archive.kept import bit_bytes, to_bits
-from mmkv.archive.slabs import Slabs
-from mmkv.archive.thinning import Thinning
-from mmkv.codecs import Codec, PackedLayer, Part
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from mmkv.archive.slabs import Slabs
+    from mmkv.archive.thinning import Thinning
+    from mmkv.codecs import Codec, PackedLayer, Part
 
 
 class Stored(Protocol):
@@ -119,6 +125,8 @@ def pack(
 
     Where that is work for a GPU, it is done on the layers' devices.
     """
+    import torch
+
     lengths = tuple(block.tokens for block in blocks)
     held = [block.kv for block in blocks if block.kv is not None]
     assert len(held) == len(blocks)
@@ -183,12 +191,16 @@ def salience_left(salience: Tensor, kept: np.ndarray) -> Tensor:
         salience: `[T]`.
         kept: bool `[H_kv, T]`, equally many in every head.
     """
+    import torch
+
     places = torch.from_numpy(np.nonzero(kept)[1].reshape(len(kept), -1))
     return salience[places].mean(dim=0)
 
 
 def part_of(page: Page, blocks: Sequence[int], slices: Sequence[np.ndarray], heads: int) -> Part:
     """What a codec needs to decode blocks of a page: the shared slice comes first in `slices`."""
+    from mmkv.codecs.base import Part
+
     skip = 0 if page.whole is None else bit_bytes(heads, sum(page.whole))
     lengths = [page.lengths[block - page.first] for block in blocks]
     return Part(slices[0][skip:], slices[1:], lengths)

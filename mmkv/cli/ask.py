@@ -10,7 +10,7 @@ import typer
 
 from mmkv.cli import groups, options, session
 from mmkv.cli.every import ask_every
-from mmkv.cli.messages import moments
+from mmkv.cli.messages import counted, moments
 from mmkv.cli.source import Source
 from mmkv.cli.store import model_of
 from mmkv.config.units import clock, size, took
@@ -195,7 +195,7 @@ def remarks(answer: Answer, seconds: float, gap: float) -> list[str]:
     if answer.frames:  # best match first
         best, *others = moments([frame.seconds for frame in answer.frames[:5]], 1.5 * gap)
         also = f", then {', '.join(others)}" if others else ""
-        found = f"found at {best}{also} (of {len(answer.frames)} frames looked at)"
+        found = f"found at {best}{also} (of {counted(len(answer.frames), 'frame')} looked at)"
     else:
         found = f"from what was seen up to {clock(answer.as_of)}"
     lines = [f"{found}; answered in {took(seconds)}"]
@@ -238,9 +238,11 @@ def cost_line(stats: Stats, watched: session.Watched, memory: int | None) -> str
     per_hour = f", {stats.gb_per_hour:.3g} GB per hour of video" if stats.gb_per_hour else ""
     if stats.keep_ratio not in (None, 1):
         packed += f", {100 * stats.keep_ratio:.3g}% of the tokens"
+    each = stats.tokens_per_frame
+    tokens = "1 token" if each == 1 else f"{each:g} tokens"
     parts = [
-        f"watched {stats.frames} frames in {took(watched.seconds)} ({rate}){dropped}",
-        f"{stats.tokens_per_frame:g} tokens per frame",
+        f"watched {counted(stats.frames, 'frame')} in {took(watched.seconds)} ({rate}){dropped}",
+        f"{tokens} per frame",
         f"window {size(stats.window_bytes)}",
         f"archive {size(stats.archive_bytes)}{packed}{per_hour}",
     ]
@@ -252,7 +254,8 @@ def cost_line(stats: Stats, watched: session.Watched, memory: int | None) -> str
 def kept_line(store: str, stats: Stats) -> str:
     """Say what a store holds, in one line."""
     until = clock(stats.seconds or 0)
-    return f"{store}: {stats.archived_frames} frames to {until}, {size(stats.disk_bytes)} on disk"
+    held = counted(stats.archived_frames, "frame")
+    return f"{store}: {held} to {until}, {size(stats.disk_bytes)} on disk"
 
 
 def as_dict(question: str, answer: Answer, seconds: float) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmkv.cli import errors, groups, options, session
-from mmkv.cli.messages import say, table
+from mmkv.cli.messages import counted, say, table
 from mmkv.cli.source import Source
 from mmkv.cli.store import model_of, rest_of, stream_of
 from mmkv.config.units import clock, size, took
@@ -144,7 +144,8 @@ def report(cost: dict[str, Any]) -> str:
     if cost["store"]:
         kept = cost["archived_frames"]
         each = f", {size(cost['disk_bytes'] / kept)} per frame" if kept else ""
-        rows.append(("store", f"{cost['store']}, {kept} frames, {size(cost['disk_bytes'])}{each}"))
+        held = f"{counted(kept, 'frame')}, {size(cost['disk_bytes'])}{each}"
+        rows.append(("store", f"{cost['store']}, {held}"))
     if cost["peak_gpu_bytes"]:
         rows.append(("GPU memory", f"{size(cost['peak_gpu_bytes'])} at most"))
     rows += [(f"  {stage}", took(seconds)) for stage, seconds in cost["timings"].items()]

@@ -11,7 +11,7 @@ import typer
 
 from mmkv.cli import session
 from mmkv.cli.errors import CommandError
-from mmkv.cli.messages import say
+from mmkv.cli.messages import counted, say
 from mmkv.cli.source import Source
 from mmkv.config.units import clock, took
 
@@ -92,7 +92,7 @@ def line(source: Source, question: str, answer: Answer, asking: AskEvery, json: 
         json: as a JSON object.
     """
     if not json:
-        skipped = f" ({asking.skipped} moments skipped so far)" if asking.skipped else ""
+        skipped = f" ({counted(asking.skipped, 'moment')} skipped so far)" if asking.skipped else ""
         return f"{clock(answer.as_of)}  {' '.join(answer.text.split())}{skipped}"
     found = {
         "video": source.name,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmkv.cli import groups, options, session
+from mmkv.cli.messages import counted, stretch
 from mmkv.cli.source import Source
 from mmkv.cli.store import model_of
 from mmkv.config.units import clock, took
@@ -82,7 +83,8 @@ def find(
     for line in lines(found):
         typer.echo(line)
     if not quiet:
-        typer.echo(f"{len(found)} moments from {frames} frames in {took(seconds)}", err=True)
+        counts = f"{counted(len(found), 'moment')} from {counted(frames, 'frame')}"
+        typer.echo(f"{counts} in {took(seconds)}", err=True)
 
 
 def lines(moments: tuple[Moment, ...]) -> list[str]:
@@ -91,8 +93,7 @@ def lines(moments: tuple[Moment, ...]) -> list[str]:
         return ["nothing stands out"]
     rows = [("when", "best at", "score")]
     for moment in moments:
-        first, last = clock(moment.start), clock(moment.end)
-        when = first if first == last else f"{first}-{last}"
+        when = stretch(moment.start, moment.end)
         rows.append((when, clock(moment.seconds), f"{moment.score:.2f}"))
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     return ["  ".join(f"{c:>{w}}" for c, w in zip(row, widths, strict=True)) for row in rows]

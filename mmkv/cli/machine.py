@@ -14,6 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from mmkv.cli.messages import counted
+
 PACKAGES = ("mmkv-video", "torch", "transformers", "accelerate", "triton", "av")
 OPTIONAL = {  # package: the module it brings, and what is missing without it
     "decord": ("decord", "reading files with decord (pip install 'mmkv-video[decord]')"),
@@ -105,7 +107,7 @@ def operations() -> list[str]:
 def devices() -> list[dict[str, Any]]:
     """List every device torch can use, and what the engine does on it."""
     found: list[dict[str, Any]] = [
-        {"name": "cpu", "what": f"{os.cpu_count()} cores", "memory": None,
+        {"name": "cpu", "what": counted(os.cpu_count() or 1, "core"), "memory": None,
          "dtype": "float32", "runs": IN_TORCH}
     ]  # fmt: skip
     if not may_have_gpu():

@@ -48,6 +48,7 @@ def plain(*, quiet: bool) -> Iterator[None]:
         ours: logging.ERROR if quiet else logging.WARNING,
         logging.getLogger("mmkv.session.feed"): logging.CRITICAL,  # `session.watch_live` says it
         logging.getLogger("huggingface_hub"): logging.ERROR,  # not each of its retries
+        logging.getLogger("transformers"): logging.ERROR,  # again once imported, which resets it
     }
     before = {logger: logger.level for logger in levels}
     handlers, propagate = ours.handlers, ours.propagate
@@ -81,8 +82,22 @@ def moments(times: Sequence[float], gap: float) -> list[str]:
         else:
             runs.append([time])
     runs.sort(key=lambda run: min(map(times.index, run)))
-    ends = [(clock(run[0]), clock(run[-1])) for run in runs]
-    return [first if first == last else f"{first}-{last}" for first, last in ends]
+    return [stretch(run[0], run[-1]) for run in runs]
+
+
+def stretch(start: float, end: float) -> str:
+    """Format a stretch of a video, in seconds: 0:42-0:45, 0:07.2-0:07.5; one frame is 0:03."""
+    ends = [(clock(start), clock(end))]
+    for digits in (1, 2):  # more than one frame within a second
+        parts = [divmod(int(round(t * 10**digits, 6)), 10**digits) for t in (start, end)]
+        first, last = (f"{clock(whole)}.{rest:0{digits}}" for whole, rest in parts)
+        ends.append((first, last))
+    return next((f"{first}-{last}" for first, last in ends if first != last), ends[0][0])
+
+
+def counted(n: int, noun: str) -> str:
+    """Format a number with what it counts: "1 frame", "2 frames"."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def table(rows: Sequence[tuple[str, str]]) -> str:

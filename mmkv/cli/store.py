@@ -11,7 +11,7 @@ import typer
 
 from mmkv.cli import options
 from mmkv.cli.errors import CommandError
-from mmkv.cli.messages import table
+from mmkv.cli.messages import counted, table
 from mmkv.cli.source import Source
 from mmkv.config.units import clock, size
 
@@ -51,7 +51,7 @@ def stream_of(vlm: VideoLM, config: CacheConfig, folder: str, *, append: bool) -
     if not append:
         found = describe(folder)
         raise CommandError(
-            f"there is a store at {folder} already, with {found['frames']} frames to "
+            f"there is a store at {folder} already, with {counted(found['frames'], 'frame')} to "
             f"{clock(found['until'] or 0)}; --append continues it (after the last frame, if it is "
             f"the same video), and `mmkv rm {folder}` removes it"
         )
@@ -167,7 +167,11 @@ def lines(found: dict[str, Any]) -> str:
     """Format the result of `describe` for people to read."""
     until = "nothing yet" if found["until"] is None else clock(found["until"])
     span = "" if found["since"] is None else f", {clock(found['since'])} to {until}"
-    gone = f", {found['forgotten']} earlier ones left the store" if found["forgotten"] else ""
+    gone = (
+        f", {counted(found['forgotten'], 'earlier one')} left the store"
+        if found["forgotten"]
+        else ""
+    )
     each = f", {size(found['bytes_per_frame'])} per frame" if found["bytes_per_frame"] else ""
     codec = dict(found["codec"])
     name = codec.pop("name")
@@ -183,11 +187,11 @@ def lines(found: dict[str, Any]) -> str:
         ("model", found["model"]),
         ("made", found["made"]),
         ("frames", f"{found['readable']}{span}{gone}"),
-        ("size", f"{size(found['bytes'])} in {found['pages']} pages{each}"),
+        ("size", f"{size(found['bytes'])} in {counted(found['pages'], 'page')}{each}"),
         ("codec", (f"{name} ({how})" if how else name) + taken),
         *kept,
         *_beside(found["beside_bytes"], found["readable"]),
-        ("window", f"{found['window_frames']} frames"),
+        ("window", counted(found["window_frames"], "frame")),
     ]
     if found["written_by"]:
         rows.append(("being written", f"by process {found['written_by']}"))
@@ -201,7 +205,7 @@ def lines(found: dict[str, Any]) -> str:
 
 def _beside(sizes: dict[str, int], frames: int) -> list[tuple[str, str]]:
     """Say what a store keeps beside keys and values."""
-    from mmkv.encode.state_log import EMBEDS, STATE
+    from mmkv.archive.blocks import EMBEDS, STATE
 
     rows = [
         (f"{name}s", f"{size(sizes[name])}, {size(sizes[name] / frames)} per frame")
@@ -230,5 +234,5 @@ def rm(
 
     freed, left = remove(folder)
     if not quiet:
-        rest = f"; {left} other files in it were left" if left else ""
+        rest = f"; {counted(left, 'other file')} in it stayed" if left else ""
         typer.echo(f"removed {folder}: {size(freed)}{rest}")

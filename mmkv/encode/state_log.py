@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from mmkv.archive import CachedBlock, Snapshot
+from mmkv.archive.blocks import EMBEDS, STATE
 from mmkv.engine.carry import Carry
 from mmkv.models.block import Block
 
-STATE, EMBEDS = "state", "embeds"  # names under which a store keeps them beside a block
 _LEAST, _MOST = 32, 512  # frames between two snapshots, unless told
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mmkv.cli.messages import moments
+from mmkv.cli.messages import counted, moments, stretch
 from mmkv.cli.options import moment
 from mmkv.config.units import clock, size, took
 
@@ -34,6 +34,30 @@ def test_took(seconds: float, text: str) -> None:
 
 def test_moments_join_neighbours_and_keep_the_best_first() -> None:
     assert moments([43.0, 3.0, 42.0, 44.0], gap=1.5) == ["0:42-0:44", "0:03"]
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "text"),
+    [
+        (3.0, 3.0, "0:03"),
+        (42.0, 45.0, "0:42-0:45"),
+        (7.2, 7.5, "0:07.2-0:07.5"),
+        (7.01, 7.05, "0:07.01-0:07.05"),
+        (0.28, 0.29, "0:00.28-0:00.29"),
+        (3601.2, 3601.9, "1:00:01.2-1:00:01.9"),
+        (7.0, 7.000001, "0:07"),
+    ],
+)
+def test_a_stretch_of_more_than_one_frame_is_never_shown_as_an_instant(
+    start: float, end: float, text: str
+) -> None:
+    """Also where both ends are in one second, as with --fps 4; `ask` and `find` both print it."""
+    assert stretch(start, end) == text
+    assert moments([start, end], gap=5.0) == [text]
+
+
+def test_one_is_not_many() -> None:
+    assert [counted(n, "frame") for n in (0, 1, 2)] == ["0 frames", "1 frame", "2 frames"]
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("1:30.5", 90.5), ("1:00:01", 3601)])
