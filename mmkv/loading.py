@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from importlib.resources import files
 from typing import Any
 
 import torch
 from torch import nn
 
+from mmkv.engine.loading_bars import hidden_bars
 from mmkv.models.preprocess import Preprocess, read_preprocess
 from mmkv.models.registry import adapter_for
 from mmkv.video_lm import VideoLM
@@ -25,6 +27,7 @@ def load(
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
     max_pixels: int | None = None,
+    progress: bool = False,
     **options: Any,
 ) -> VideoLM:
     """Load a video LLM.
@@ -39,6 +42,8 @@ def load(
         dtype: "auto" is the checkpoint's on a GPU and float32 on a CPU.
         max_pixels: limits a frame's pixels, and so its tokens; None keeps a 1080p frame under
             about 200 tokens, where the checkpoint has not fixed the size.
+        progress: show the bar of transformers while weights are loaded. Downloads show the Hub's
+            bars either way (`HF_HUB_DISABLE_PROGRESS_BARS=1` hides them).
         options: passed to `from_pretrained`.
 
     Raises:
@@ -72,7 +77,8 @@ def load(
     assert name is not None
     if tokenizer is not None or preprocess is not None:
         raise ValueError(f"tokenizer= and preprocess= go with model=; {name!r} brings its own")
-    return _from_pretrained(name, device, dtype, max_pixels, options)
+    with nullcontext() if progress else hidden_bars():
+        return _from_pretrained(name, device, dtype, max_pixels, options)
 
 
 def _from_pretrained(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json as jsonlib
 import platform
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from mmkv.cli import errors, groups, machine, options, session
-from mmkv.cli.messages import table
+from mmkv.cli.messages import counted, table
 from mmkv.cli.store import describe, lines
 from mmkv.config.units import size, took
 from mmkv.models.tiny import CHECKPOINT
@@ -85,20 +86,19 @@ def cost_of(name: str, fps: float, loading: groups.Loading) -> dict[str, Any]:
     from mmkv.cli import cost
 
     path = str(CHECKPOINT) if name == session.BUNDLED else name
-    if not Path(path).is_dir():
-        session.plain_hub()
     device, dtype = loading.device, loading.dtype
     if dtype == "auto" and not device.startswith(("cuda", "mps")):
         on_gpu = device == "auto" and machine.has_cuda()
         dtype = "auto" if on_gpu else "float32"
-    return cost.cost_of(
-        name,
-        fps,
-        path=path,
-        revision=loading.revision,
-        max_pixels=loading.max_pixels,
-        dtype=None if dtype == "auto" else dtype,
-    )
+    with nullcontext() if Path(path).is_dir() else session.plain_hub():
+        return cost.cost_of(
+            name,
+            fps,
+            path=path,
+            revision=loading.revision,
+            max_pixels=loading.max_pixels,
+            dtype=None if dtype == "auto" else dtype,
+        )
 
 
 def report(found: dict[str, Any]) -> str:
@@ -128,7 +128,7 @@ def model_rows(cost: dict[str, Any]) -> list[tuple[str, str]]:
         tokens += " without the text around it (there is no tokenizer.json)"
     rows = [
         (cost["name"], f"{cost['family']}, {cost['dtype']}"),
-        ("layers", f"{sum(layers.values())} decoder layers: {kinds}"),
+        ("layers", f"{counted(sum(layers.values()), 'decoder layer')}: {kinds}"),
         ("frames", f"{together}; the model receives their times {TIME[cost['time']]}"),
         ("weights", f"{size(weights)} in the checkpoint" if weights else
          "not known from the configuration"),

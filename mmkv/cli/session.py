@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from mmkv.cli.errors import CommandError
-from mmkv.cli.messages import say, without_secrets
+from mmkv.cli.messages import counted, say, without_secrets
 from mmkv.cli.source import Source
 from mmkv.config.units import clock
 
@@ -37,28 +36,44 @@ def note_tiny() -> None:
 
 
 def program() -> list[str]:
-    """Return what to type for `mmkv` here: it may be in an environment that is not active."""
-    if shutil.which("mmkv"):
-        return ["mmkv"]
-    typed = Path(sys.argv[0])
-    return [str(typed)] if typed.name == "mmkv" else [sys.executable, "-m", "mmkv"]
+    """Return the program as it was typed, briefly: whole paths of it are never shown."""
+    if Path(sys.argv[0]).name == "mmkv":
+        return [brief(sys.argv[0])]
+    return [brief(sys.orig_argv[0]), "-m", "mmkv"]
 
 
-def plain_transformers(*, bars: bool) -> None:
-    """Show only errors of transformers, and its progress bars only if `bars`."""
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    if not bars:
-        transformers_logging.disable_progress_bar()
+def brief(path: str) -> str:
+    """Return a short path as it was typed (`.venv/bin/mmkv`), and of a whole one only the name."""
+    return Path(path).name if Path(path).is_absolute() else path
 
 
-def plain_hub() -> None:
-    """Show only errors of the Hub's client, not each of its retries, and no progress bars."""
-    from huggingface_hub.utils import disable_progress_bars, logging
+@contextmanager
+def plain_hub(*, bars: bool = False) -> Iterator[None]:
+    """Show only errors of the Hub's client, not each of its retries.
 
+    Args:
+        bars: show bars of downloads.
+
+    Yields:
+        nothing; the earlier settings are restored afterwards.
+    """
+    from huggingface_hub.utils import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+        logging,
+    )
+
+    verbosity, shown = logging.get_verbosity(), not are_progress_bars_disabled()
     logging.set_verbosity_error()
-    disable_progress_bars()
+    if shown and not bars:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if shown and not bars:
+            enable_progress_bars()
 
 
 def load(model: str | None, *, show: bool, **options: Any) -> VideoLM:
@@ -66,17 +81,21 @@ def load(model: str | None, *, show: bool, **options: Any) -> VideoLM:
 
     Args:
         model: a Hub id, a folder or the bundled model; None: the bundled model.
-        show: show a line on stderr while it loads.
+        show: show a line on stderr while it loads, and bars where that takes long.
         options: further arguments of `mmkv.load`.
     """
     import mmkv
 
-    with status(f"loading {model or BUNDLED}", show):
-        plain_transformers(bars=show)
+    with status(f"loading {model or BUNDLED}", show), plain_hub(bars=show):
+        from transformers.utils import logging
+
+        logging.set_verbosity_error()  # until the command ends, see `messages.plain`
         if model in (None, BUNDLED):  # so small that threads only cost time on a busy machine
             import torch
 
             torch.set_num_threads(1)
+        elif show:
+            options["progress"] = True
         return mmkv.load(model or BUNDLED, **options)
 
 
@@ -171,7 +190,8 @@ def watch(
             def report(progress: Any) -> None:
                 rate = progress.frames / max(time.perf_counter() - begin, 1e-9)
                 at = clock(progress.seconds)
-                text = f"{source.name} {at}, {progress.frames} frames, {rate:.1f} frames/s"
+                seen = counted(progress.frames, "frame")
+                text = f"{source.name} {at}, {seen}, {rate:.1f} frames/s"
                 update(progress.seconds, text, progress.duration)
 
             value = source.value if rest is None else rest
@@ -199,7 +219,8 @@ def watch_live(stream: Stream, source: Source, watching: Watching, *, show: bool
         with bar(source.name, duration, show) as update:
             while not ended(feed):
                 elapsed = time.monotonic() - begin
-                text = f"{source.name} {clock(elapsed)}, {stream.stats().frames} frames"
+                seen = counted(stream.stats().frames, "frame")
+                text = f"{source.name} {clock(elapsed)}, {seen}"
                 dropped = f", {feed.dropped} dropped" if feed.dropped else ""
                 update(elapsed, text + dropped, duration)
                 if duration is not None and elapsed >= duration:

@@ -288,15 +288,38 @@ def test_without_a_model_the_same_command_with_one_is_shown(
     ]  # fmt: skip
 
 
-def test_the_shown_command_can_be_typed_where_mmkv_is_not_on_the_path(
-    run: Run, engine: Engine, video: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("argv", "orig", "shown"),
+    [
+        ("mmkv", "python", ["mmkv"]),
+        (".venv/bin/mmkv", "/a/long/path/.venv/bin/python", [".venv/bin/mmkv"]),
+        ("/a/long/path/.venv/bin/mmkv", "/a/long/path/.venv/bin/python", ["mmkv"]),
+        ("/lib/mmkv/__main__.py", "python", ["python", "-m", "mmkv"]),
+        ("/lib/mmkv/__main__.py", ".venv/bin/python", [".venv/bin/python", "-m", "mmkv"]),
+        ("/lib/mmkv/__main__.py", "/a/long/path/python3.12", ["python3.12", "-m", "mmkv"]),
+    ],
+)
+def test_the_program_is_shown_as_it_was_typed_but_never_as_a_whole_path(
+    monkeypatch: pytest.MonkeyPatch, argv: str, orig: str, shown: list[str]
 ) -> None:
-    monkeypatch.setenv("PATH", "/nowhere")
-    assert "for other videos: mmkv ask" in run("ask", video, "q")[2]
-    monkeypatch.setattr(sys, "argv", [".venv/bin/mmkv", "ask"])
-    assert session.program() == [".venv/bin/mmkv"]
-    monkeypatch.setattr(sys, "argv", ["/lib/mmkv/__main__.py", "ask"])
-    assert session.program() == [sys.executable, "-m", "mmkv"]
+    """Linux puts the whole path into argv where a program is found on the PATH, as for `mmkv`.
+
+    Other messages that name the program (`mmkv rm DIR`, `see mmkv ask --help`) write `mmkv`.
+    """
+    monkeypatch.setattr(sys, "argv", [argv, "ask"])
+    monkeypatch.setattr(sys, "orig_argv", [orig, argv, "ask"])
+    assert session.program() == shown
+
+
+def test_the_note_about_the_bundled_model_holds_no_path_of_the_program() -> None:
+    command = [sys.executable, "-m", "mmkv", "find", "sample", "a circle", "--fps", "0.05"]
+    env = {name: value for name, value in os.environ.items() if name != "MMKV_MODEL"}
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    assert done.returncode == 0
+    (note,) = [line for line in done.stderr.splitlines() if line.startswith("note: ")]
+    name = Path(sys.executable).name
+    assert f"for other videos: {name} -m mmkv find sample 'a circle'" in note
+    assert str(Path(sys.executable).parent) not in done.stderr
 
 
 def test_a_chosen_model_brings_no_such_note(
