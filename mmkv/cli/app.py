@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 from mmkv import __version__
-from mmkv.cli import errors, groups
+from mmkv.cli import errors, groups, usage
 from mmkv.cli.ask import ask
 from mmkv.cli.caption import caption
 from mmkv.cli.demo import demo
@@ -50,8 +51,26 @@ def options(
     """Take the options that come before a command."""
 
 
-for command in (ask, caption, encode, find, demo, info, rm):
-    app.command()(errors.guarded(groups.expanded(command)))
+# what `mmkv --help` says of each, and the forms in which it is typed
+COMMANDS: dict[Callable[..., None], tuple[str, tuple[str, ...]]] = {
+    ask: (
+        "Watch a video and answer questions about it.",
+        ("VIDEO QUESTION...", "--store DIR QUESTION...", "sample"),
+    ),
+    caption: ("Caption many videos, stretch by stretch.", ("VIDEO...", "--list FILE")),
+    encode: (
+        "Watch without asking, to keep a video in a store.",
+        ("VIDEO...", "VIDEO... --store DIR"),
+    ),
+    find: ("Find when something is seen in a video.", ("VIDEO TEXT", "--store DIR TEXT")),
+    demo: ("Ask about videos in the browser.", ("",)),
+    info: ("Show versions, a model's costs, or a store.", ("", "--model ID", "DIR")),
+    rm: ("Remove a store.", ("DIR",)),
+}
+
+for command, (short, forms) in COMMANDS.items():
+    kind = usage.command_with(*forms)
+    app.command(cls=kind, short_help=short)(errors.guarded(groups.expanded(command)))
 
 
 def run() -> int:

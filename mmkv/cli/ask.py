@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmkv.cli import groups, options, session
+from mmkv.cli import arguments, groups, options, session
 from mmkv.cli.every import ask_every
 from mmkv.cli.messages import counted, moments
 from mmkv.cli.source import Source
@@ -22,19 +22,22 @@ if TYPE_CHECKING:
 
 def ask(
     video: Annotated[
-        str,
+        str | None,
         typer.Argument(
             metavar="VIDEO",
-            help="A file, a folder of images, a webcam's index, an rtsp or http address, or "
-            "`sample`, the bundled video. With --store: the first question.",
+            help="A file, a folder of images, a webcam's number (0 is the first), an rtsp or http "
+            "address, or `sample`, the bundled video. Leave it out with --store.",
         ),
-    ],
+    ] = None,
     questions: Annotated[
-        list[str] | None, typer.Argument(metavar="QUESTION", help="One or several.")
+        list[str] | None,
+        typer.Argument(
+            metavar="QUESTION", help="In quotes; one or several. Needs none with `sample`."
+        ),
     ] = None,
     *,
     model: options.Model = None,
-    store: options.Store = None,
+    store: options.ReadStore = None,
     since: options.Since = None,
     until: options.Until = None,
     watching: groups.Watching,
@@ -43,7 +46,7 @@ def ask(
         typer.Option(
             parser=options.positive,
             metavar="SECONDS",
-            help="Ask again and again, a line per answer; with --json a JSON line.",
+            help="Ask again each time so many seconds were watched; a line per answer.",
         ),
     ] = None,
     span: Annotated[
@@ -51,12 +54,13 @@ def ask(
         typer.Option(
             parser=options.positive,
             metavar="SECONDS",
-            help="With --every: look back only this far.",
+            help="With --every: an answer looks back only this far.",
         ),
     ] = None,
     max_new_tokens: options.MaxNewTokens = 128,
     temperature: Annotated[
-        float, typer.Option(min=0.0, metavar="T", help="0: always the likeliest word.")
+        float,
+        typer.Option(min=0.0, metavar="T", help="0: always the likeliest word."),
     ] = 0.0,
     top_p: Annotated[
         float,
@@ -87,15 +91,15 @@ def ask(
         raise typer.BadParameter(
             "--every watches a source; it takes no --store, --since or --until"
         )
+    arguments.check_span(since, until)
+    words = [word for word in (video, *(questions or [])) if word is not None]
+    if store is not None and watching.duration is not None:
+        raise typer.BadParameter("--duration is for live sources, not for --store")
+    video, questions = arguments.video_and_texts("ask", words, store)
+    questions = questions or [sample_questions()[0]["question"]]
     if store is not None:
-        if watching.duration is not None:
-            raise typer.BadParameter("--duration is for live sources, not for --store")
-        questions, model = [video, *(questions or [])], model or model_of(store)
-    elif not questions:
-        if video != "sample":
-            raise typer.BadParameter("no question given: mmkv ask VIDEO 'what happens?'")
-        questions = [sample_questions()[0]["question"]]
-    source = None if store is not None else Source.parse(video, duration=watching.duration)
+        model = model or model_of(store)
+    source = None if video is None else Source.parse(video, duration=watching.duration)
     if model is None and not quiet:
         session.note_tiny()
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmkv.cli import errors, groups, options, session
+from mmkv.cli import arguments, errors, groups, options, session
 from mmkv.cli.messages import counted, say, table
 from mmkv.cli.source import Source
-from mmkv.cli.store import model_of, rest_of, stream_of
+from mmkv.cli.store import check_place, model_of, rest_of, stream_of
 from mmkv.config.units import clock, size, took
 
 if TYPE_CHECKING:
@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 def encode(
     videos: Annotated[
         list[str],
-        typer.Argument(metavar="VIDEO", help="As for `mmkv ask`; several are watched in turn."),
+        typer.Argument(
+            metavar="VIDEO", help="As for `mmkv ask`; several are watched one after the other."
+        ),
     ],
     *,
     model: options.Model = None,
     store: options.Store = None,
-    append: Annotated[bool, typer.Option("--append", help="Append to the existing store.")] = False,
+    append: Annotated[bool, typer.Option("--append", help="Continue an existing store.")] = False,
     watching: groups.Watching,
     window_frames: options.Window = None,
     packing: groups.Packing,
@@ -49,7 +51,10 @@ def encode(
     """
     if store is None and (append or max_disk or max_age):
         raise typer.BadParameter("--append, --max-disk and --max-age need --store DIR")
+    arguments.check_videos(videos)
     sources = [Source.parse(video, duration=watching.duration) for video in videos]
+    if store is not None:
+        check_place(store, append=append)
     if model is None and store is not None and append and Path(store).expanduser().exists():
         model = model_of(store)
     if model is None and not quiet:

@@ -74,7 +74,10 @@ def usage(error: Any) -> int:
         typer.echo(error.format_message(), err=True)
         return EXIT_USAGE
     command = context.command_path if context else "mmkv"
-    say("error", f"{error.format_message().rstrip('.')} (see `{command} --help`)")
+    text = error.format_message().rstrip(".").removeprefix("Invalid value: ")
+    if text.startswith("No such command"):
+        text += "; to ask about a video: mmkv ask VIDEO 'what happens?'"
+    say("error", f"{text} (see `{command} --help`)")
     return EXIT_USAGE
 
 

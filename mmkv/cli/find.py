@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmkv.cli import groups, options, session
+from mmkv.cli import arguments, groups, options, session
 from mmkv.cli.messages import counted, stretch
 from mmkv.cli.source import Source
 from mmkv.cli.store import model_of
@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 
 def find(
     video: Annotated[
-        str, typer.Argument(metavar="VIDEO", help="As for `mmkv ask`; left out with --store.")
-    ],
+        str | None,
+        typer.Argument(metavar="VIDEO", help="As for `mmkv ask`. Leave it out with --store."),
+    ] = None,
     text: Annotated[
-        str | None, typer.Argument(metavar="TEXT", help="What to look for, in words.")
+        str | None, typer.Argument(metavar="TEXT", help="What to look for, in words, in quotes.")
     ] = None,
     *,
-    store: options.Store = None,
+    store: options.ReadStore = None,
     model: options.Model = None,
     k: Annotated[int, typer.Option("--k", "-k", min=1, metavar="N", help="How many moments.")] = 5,
     since: options.Since = None,
@@ -46,15 +47,19 @@ def find(
       mmkv find my.mp4 'a person at the door' --model Qwen/Qwen3-VL-2B-Instruct
       mmkv find --store my.kv 'a person at the door'
     """
+    arguments.check_span(since, until)
+    if store is not None and watching.duration is not None:
+        raise typer.BadParameter("--duration is for live sources, not for --store")
+    words = [word for word in (video, text) if word is not None]
+    video, texts = arguments.video_and_texts("find", words, store)
+    if len(texts) != 1:
+        raise typer.BadParameter(
+            "one TEXT is looked for at a time, in quotes: mmkv find VIDEO 'a person at the door'"
+        )
+    (text,) = texts
     if store is not None:
-        if text is not None:
-            raise typer.BadParameter("with --store there is no VIDEO: mmkv find --store DIR TEXT")
-        if watching.duration is not None:
-            raise typer.BadParameter("--duration is for live sources, not for --store")
-        video, text, model = "", video, model or model_of(store)
-    if text is None:
-        raise typer.BadParameter("no text given: mmkv find VIDEO 'a person at the door'")
-    source = None if store is not None else Source.parse(video, duration=watching.duration)
+        model = model or model_of(store)
+    source = None if video is None else Source.parse(video, duration=watching.duration)
     if model is None and not quiet:
         session.note_tiny()
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mmkv.cli import errors, groups, machine, options, session
+from mmkv.cli import arguments, errors, groups, machine, options, session
 from mmkv.cli.messages import counted, table
 from mmkv.cli.store import describe, lines
 from mmkv.config.units import size, took
@@ -28,7 +28,17 @@ def info(
         str | None, typer.Argument(metavar="DIR", help="A store; show what it holds.")
     ] = None,
     *,
-    model: options.Model = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            envvar="MMKV_MODEL",
+            metavar="ID",
+            show_default=False,
+            help="Show what this model costs: a Hugging Face id, or a local folder.",
+        ),
+    ] = None,
     fps: options.Fps = 1.0,
     loading: groups.Loading,
     check: Annotated[
@@ -37,7 +47,7 @@ def info(
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Show versions, devices and supported models; with --model, what it costs.
+    """Show what is installed here, what a model costs, or what a store holds.
 
     \b
     Example:
@@ -45,6 +55,7 @@ def info(
       mmkv info my.kv
     """
     if folder is not None:
+        arguments.check_store(folder)
         held = describe(folder, check=check)
         typer.echo(jsonlib.dumps(held, ensure_ascii=False) if json else lines(held))
         if held["damaged"]:

@@ -61,8 +61,9 @@ def one_of(*allowed: str) -> Callable[[str], str]:
 Model = Annotated[
     str | None,
     typer.Option(
-        "--model", "-m", envvar="MMKV_MODEL", metavar="ID", show_default="mmkv-tiny",
-        help="A Hugging Face id, or a local folder.",
+        "--model", "-m", envvar="MMKV_MODEL", metavar="ID", show_default=False,
+        help="A Hugging Face id, or a local folder. Without it mmkv-tiny, which knows only "
+        "coloured shapes.",
     ),
 ]  # fmt: skip
 Revision = Annotated[str | None, typer.Option(metavar="NAME", help="The model's branch or commit.")]
@@ -70,7 +71,7 @@ Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda
 Dtype = Annotated[
     str,
     typer.Option(
-        parser=one_of(*DTYPES), metavar="NAME", help=f"Of keys and values: {', '.join(DTYPES)}."
+        parser=one_of(*DTYPES), metavar="NAME", help=f"Type of numbers: {', '.join(DTYPES)}."
     ),
 ]
 MaxPixels = Annotated[
@@ -87,14 +88,15 @@ Reader = Annotated[
     ),
 ]
 Window = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Frames that a new frame sees.")
+    int | None,
+    typer.Option(min=1, metavar="N", help="Newest frames that the model watches with."),
 ]
 Recent = Annotated[
     int | None, typer.Option(min=0, metavar="N", help="Latest frames shown to every question.")
 ]
 Retrieve = Annotated[
     int | None,
-    typer.Option(min=0, metavar="N", help="Earlier frames fetched per question, 0 for none."),
+    typer.Option(min=0, metavar="N", help="Earlier frames that a question fetches; 0: none."),
 ]
 Score = Annotated[
     str | None,
@@ -119,12 +121,13 @@ KeepRatio = Annotated[
 Eviction = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", help="By: diverse, text-prior, snapkv, temporal, temporal+snapkv, ..."
+        metavar="NAME",
+        help="Which: diverse, text-prior, snapkv, temporal, temporal+snapkv, ...",
     ),
 ]
 Merging = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Merge the others in: average, pivot or weighted."),
+    typer.Option(metavar="NAME", help="Merge the others into them: average, pivot or weighted."),
 ]
 Focus = Annotated[
     str | None,
@@ -136,7 +139,13 @@ MaxRam = Annotated[
 ]
 Store = Annotated[
     str | None,
-    typer.Option(metavar="DIR", help="A folder to keep the stream in."),
+    typer.Option(metavar="DIR", help="Keep the stream in this new folder, to ask later."),
+]
+ReadStore = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR", help="Instead of VIDEO: what `mmkv encode VIDEO --store DIR` kept."
+    ),
 ]
 MaxDisk = Annotated[
     str | None, typer.Option(metavar="SIZE", help="Size limit of a store; the oldest goes first.")
@@ -146,17 +155,21 @@ MaxAge = Annotated[
 ]
 Duration = Annotated[
     float | None,
-    typer.Option(parser=positive, metavar="SECONDS", help="Live: watch this long (or Ctrl-C)."),
+    typer.Option(
+        parser=positive,
+        metavar="SECONDS",
+        help="Live: watch this long, or until Ctrl-C.",
+    ),
 ]
 Since = Annotated[
     float | None,
-    typer.Option(parser=moment, metavar="TIME", help="Ignore what came before: 90 or 1:30."),
+    typer.Option(parser=moment, metavar="TIME", help="Ignore what came before, as in 90 or 1:30."),
 ]
 Until = Annotated[
     float | None, typer.Option(parser=moment, metavar="TIME", help="Ignore what came after.")
 ]
 MaxNewTokens = Annotated[int, typer.Option(min=1, metavar="N", help="Longest answer, in tokens.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
+Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress bars.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 

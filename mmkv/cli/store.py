@@ -46,16 +46,35 @@ def stream_of(vlm: VideoLM, config: CacheConfig, folder: str, *, append: bool) -
     from mmkv.store import meta
 
     path = Path(folder).expanduser().absolute()
+    check_place(folder, append=append)
     if not meta.is_store(path):
         return vlm.stream(config, store=path)
-    if not append:
+    return vlm.open(path, mode="a", config=config)
+
+
+def check_place(folder: str, *, append: bool) -> None:
+    """Find out whether a stream can be kept in a folder, before a model is loaded for it.
+
+    Args:
+        folder: the store's folder.
+        append: whether there may be a store already.
+
+    Raises:
+        CommandError: there is a store, and `append` is False; or something else.
+    """
+    from mmkv.store import meta
+
+    path = Path(folder).expanduser().absolute()
+    if meta.is_store(path):
+        if append:
+            return
         found = describe(folder)
         raise CommandError(
             f"there is a store at {folder} already, with {counted(found['frames'], 'frame')} to "
             f"{clock(found['until'] or 0)}; --append continues it (after the last frame, if it is "
             f"the same video), and `mmkv rm {folder}` removes it"
         )
-    return vlm.open(path, mode="a", config=config)
+    meta.check_free(path)
 
 
 def rest_of(stream: Stream, source: Source, fps: float, reader: str) -> Any:

@@ -24,6 +24,26 @@ def is_store(folder: Path) -> bool:
         return False
 
 
+def check_free(folder: Path) -> None:
+    """Find out that nothing but what a killed process left is in the way of a new store.
+
+    Raises:
+        StoreError: something is.
+    """
+    begun = ("lock", NAME + ".new")  # left by a process that was killed before meta.json was there
+    try:
+        if not folder.exists():
+            return
+        if any(entry.name not in begun for entry in folder.iterdir()):
+            raise StoreError(f"{folder} is not empty and holds no store; name another folder")
+    except StoreError:
+        raise
+    except NotADirectoryError:
+        raise StoreError(f"{folder} is a file; name a folder for the store") from None
+    except OSError as error:
+        raise StoreError(f"no store can be made at {folder}: {error.strerror}") from error
+
+
 def create(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
     """Make the folder, readable by its owner alone, with a meta.json of these facts.
 
@@ -35,11 +55,9 @@ def create(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
             f"there is a store at {folder} already; append to it with "
             f"open({str(folder)!r}, mode='a'), or remove it with `mmkv rm {folder}`"
         )
+    check_free(folder)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        begun = ("lock", NAME + ".new")  # left by a process that was killed at this point
-        if any(entry.name not in begun for entry in folder.iterdir()):
-            raise StoreError(f"{folder} is not empty and holds no store; name another folder")
         os.chmod(folder, 0o700)
     except StoreError:
         raise

@@ -156,7 +156,7 @@ def test_version(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("ask",), "Missing argument 'VIDEO'"),
+        (("ask",), "no VIDEO and no question given: mmkv ask VIDEO"),
         (("ask", "{video}"), "no question"),
         (("ask", "{video}", "q", "--fps", "0"), "'0' is not a number above 0"),
         (("ask", "{video}", "q", "--since", "1:x"), "write seconds, m:ss or h:mm:ss"),
