@@ -42,6 +42,7 @@ class Archive:
         on_disk: whether pages are in a store, which `extend` or `write_to` then names.
         devices: of the layers, where pages are packed; none: in host memory.
         thinning: what becomes of a page's visual tokens before it is packed; None: all are kept.
+        slab_limit: bytes that pages may take, where a store's limit is below `limit`.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Archive:
         on_disk: bool = False,
         devices: Sequence[torch.device] = (),
         thinning: Thinning | None = None,
+        slab_limit: int | None = None,
     ) -> None:
         self.codec = codec
         self._thinning = thinning
@@ -63,7 +65,7 @@ class Archive:
         self.limit = limit
         self._page_size = page or PageSize()
         self._devices = devices
-        self._payloads = Slabs(torch.uint8, pinned=False, limit=limit)
+        self._payloads = Slabs(torch.uint8, pinned=False, limit=slab_limit or limit)
         self._blocks = BlockList()
         self._pages = PageList(2 * shape.layers * shape.kv_heads * shape.head_dim)
         self._summaries = SummaryIndex(shape.layers, index_bytes)
@@ -224,10 +226,19 @@ class Archive:
             self.leave(self.sink.first)
 
     def close(self) -> None:
-        """Close the store; what was not flushed may be lost."""
+        """Close the store, and let go of everything but the newest block's place in the stream.
+
+        What was not flushed may be lost. Snapshots keep what they refer to. A call that was
+        interrupted may be repeated.
+        """
         self._memory.close()
         if self.sink is not None:
             self.sink.close()
+        # in new lists: other threads may be reading the old ones
+        self._blocks, self._pages = self._blocks.ended(), PageList(self._pages.token)
+        self._summaries = SummaryIndex(0)
+        self._payloads.clear()
+        self._to_write, self._bytes = {}, 0
 
     def snapshot(self) -> Snapshot:
         """The blocks and summaries as they are now."""

@@ -118,10 +118,13 @@ class PageMemory:
                 self._ask(page, row, layer, ahead=True)
 
     def close(self) -> None:
-        """Stop reading ahead."""
+        """Stop reading ahead, and let go of pages; answers under way still read theirs."""
         with self._lock:
             self._closed = True
             pool, self._pool = self._pool, None
+            self._slabs.clear()
+            self._slices.clear()
+            self._held = self._cached = 0
         if pool is not None:
             pool.shutdown(wait=False)
 
@@ -133,6 +136,9 @@ class PageMemory:
             return future
         assert stored is not None
         key = (page.first + max(row - 1, 0), layer, row == 0)
+        if self._closed:  # for an answer under way; nothing is kept any more
+            _read(stored, row, layer, future)
+            return future
         with self._lock:
             known = self._slices.pop(key, None)
             if known is not None and not (known.future.done() and known.future.exception()):

@@ -7,12 +7,13 @@ which cost 11 KB per frame on the bundled model. A slab is freed with the last b
 from __future__ import annotations
 
 import math
+import mmap
 
 import torch
 from torch import Tensor
 
-# from 32 MiB on glibc maps an allocation for itself and gives it back when it is freed
 _SLAB_BYTES = 1 << 25
+_PARTS = 16  # slabs per limit, so that what is held exceeds it by little
 
 
 class Slabs:
@@ -27,8 +28,8 @@ class Slabs:
     def __init__(self, dtype: torch.dtype, *, pinned: bool, limit: int | None) -> None:
         self._dtype = dtype
         self._pinned = pinned
-        element = torch.empty((), dtype=dtype).element_size()
-        self._size = min(_SLAB_BYTES, limit // 16 if limit else _SLAB_BYTES) // element
+        self._element = torch.empty((), dtype=dtype).element_size()
+        self._size = (min(_SLAB_BYTES, limit // _PARTS) if limit else _SLAB_BYTES) // self._element
         self._slab: Tensor | None = None
         self._used = 0
 
@@ -36,9 +37,20 @@ class Slabs:
         """An uninitialised tensor of this shape."""
         count = math.prod(shape)
         if self._slab is None or self._used + count > self._slab.numel():
-            size = max(count, self._size)
-            self._slab = torch.empty(size, dtype=self._dtype, pin_memory=self._pinned)
+            self._slab = self._new(max(count, self._size, 1))
             self._used = 0
         part = self._slab[self._used : self._used + count].view(shape)
         self._used += count
         return part
+
+    def clear(self) -> None:
+        """Let go of the slab that parts are taken from; the parts keep it."""
+        self._slab = None
+
+    def _new(self, count: int) -> Tensor:
+        if self._pinned:
+            return torch.empty(count, dtype=self._dtype, pin_memory=True)
+        # mapped for itself: malloc takes smaller slabs from its heap, which then never shrinks
+        private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        mapped = mmap.mmap(-1, count * self._element, flags=private)
+        return torch.frombuffer(mapped, dtype=self._dtype, count=count)

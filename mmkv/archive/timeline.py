@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mmkv.archive.blocks import CachedBlock, index_of
-from mmkv.archive.pages import Page
+from mmkv.archive.pages import Page, stripped
 from mmkv.archive.thinning import Thinning
 from mmkv.codecs.sizes import page_tokens
 
@@ -69,6 +69,13 @@ class BlockList:
         self.first = self._held[0].index if self._held else stop
         return dropped
 
+    def ended(self) -> BlockList:
+        """Only the newest block, without its keys and values."""
+        left = BlockList()
+        left.add([stripped(block) for block in self._held[-1:]])
+        left.first = left.stop - len(left._held)
+        return left
+
     def _place(self, index: int) -> int:
         """Where the block of this number stands, or would stand."""
         last = len(self._held)
@@ -105,12 +112,12 @@ class PageSize:
 class PageList:
     """Packed pages in time order.
 
-    Args:
+    Attributes:
         token: elements of a token's keys and values, all layers.
     """
 
     def __init__(self, token: int) -> None:
-        self._token = token
+        self.token = token
         self._pages: list[Page] = []
         self._bytes = 0  # of all pages so far, including those that left
         self._tokens = [0, 0]  # packed, and as they were encoded
@@ -123,7 +130,7 @@ class PageList:
     @property
     def bits_per_element(self) -> float | None:
         """Bits per element over all pages so far, all that decoding needs included; or None."""
-        elements = self._tokens[0] * self._token
+        elements = self._tokens[0] * self.token
         return 8 * self._bytes / elements if elements else None
 
     @property

@@ -70,6 +70,10 @@ class FrameEncoder:
         """Make a window for blocks of about so many tokens, with the prompt's opening in it."""
         return open_window(self.adapter, self._rotary, self.prefix, self._config, tokens)
 
+    def release(self) -> None:
+        """Let go of memory that waits for keys and values."""
+        self._slabs.clear()
+
     def blocks(self, frames: list[Frame], grid: Grid, first: int) -> list[Block]:
         """Turn frames into blocks; there must be as many as whole blocks take.
 

@@ -53,6 +53,7 @@ class StreamState:
         self.frame_encoder = frame_encoder
         self.adapter = adapter = frame_encoder.adapter
         self.store = store
+        limits = (config.max_ram, config.max_disk)
         self.archive = Archive(
             codec,
             adapter.shape,
@@ -63,6 +64,7 @@ class StreamState:
             on_disk=store is not None,
             devices=layer_devices(adapter),
             thinning=make_thinning(config),
+            slab_limit=None if store is None else min(filter(None, limits), default=None),
         )
         if store is not None and store.writer is not None:
             write_behind(self.archive, store.writer)
@@ -107,7 +109,8 @@ class StreamState:
     @property
     def snapshot_bytes(self) -> int:
         """Bytes in host memory by which the carried state of earlier moments can be had."""
-        return 0 if self._log is None else self._log.nbytes
+        kept = self._log  # once: another thread may close the stream
+        return 0 if kept is None else kept.nbytes
 
     @property
     def block_tokens(self) -> int:
@@ -170,6 +173,18 @@ class StreamState:
         self.archive.flush()
         if self.store is not None:
             resume.write_waiting(self.store, len(self.archive), self.pending)
+
+    def close(self) -> None:
+        """Let go of the store, the past and the window; times and counts of frames stay.
+
+        What was not flushed may be lost.
+        """
+        self.archive.close()
+        self.frame_encoder.release()
+        if self.store is not None:
+            self.store.release()
+        self.window = self._log = self._uncommitted = None
+        self._known = []
 
     def catch_up(self) -> None:
         """Take over what the store holds by now: blocks, window, waiting frames.

@@ -13,6 +13,7 @@ from mmkv.encode.state import StreamState
 from mmkv.engine import hooks
 from mmkv.engine.fair_lock import FairLock
 from mmkv.engine.runtime import ModelRuntime
+from mmkv.session.stats import Stats, collect
 
 if TYPE_CHECKING:
     from mmkv.store.retention import Limits
@@ -23,10 +24,13 @@ class LockedStreamState:
 
     Attributes:
         closed: whether `close` was called.
+        last: the counters as they were then; None before.
     """
 
     def __init__(self, runtime: ModelRuntime, state: StreamState) -> None:
         self.closed = False
+        self.last: Stats | None = None
+        self._released = False
         self._runtime = runtime
         self._state = state
         self._lock = FairLock()
@@ -99,21 +103,26 @@ class LockedStreamState:
                 self._state.flush()
 
     def close(self) -> None:
-        """Flush, and release the model and the store.
+        """Flush, and release the model, the store and the past.
+
+        A call that was interrupted may be repeated: it goes on where that one was.
 
         Raises:
             StoreError: not everything could be stored.
         """
         with self._lock.hold():
-            if self.closed:
+            if self._released:
                 return
             try:
-                if self._state.writing:
+                if self._state.writing and not self.closed:
                     self._state.flush()
             finally:
                 self.closed = True
-                self._state.archive.close()
+                if self.last is None:
+                    self.last = collect(self._state)
+                self._state.close()
                 self._hook.release()
+                self._released = True
 
     def check_writable(self) -> None:
         """Raise ValueError if frames come from a store that another stream writes."""

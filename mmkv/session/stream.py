@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -103,6 +104,8 @@ class Stream:
         for feed in self.feeds:
             feed.stop()
         self._locked.close()
+        self._resident = None
+        self._vectors.clear()
 
     def flush(self) -> None:
         """Return when everything seen so far is stored and would survive a power cut.
@@ -272,11 +275,13 @@ class Stream:
         return Chat(self, max_turns=max_turns)
 
     def stats(self) -> Stats:
-        """Return the counters as they are now."""
+        """Return the counters as they are now; after `close`, as they were at its end."""
         from mmkv.session.stats import collect
 
-        resident = self._resident.nbytes if self._resident else 0
-        return collect(self._state, resident, self._runtime.buffers.nbytes)
+        answers, resident = self._runtime.buffers.nbytes, self._resident
+        held = 0 if resident is None else resident.nbytes
+        counted = self._locked.last or collect(self._state)
+        return replace(counted, resident_bytes=held, answer_bytes=answers)
 
     @property
     def feeds(self) -> list[Feed]:
@@ -315,11 +320,14 @@ class Stream:
 
     def _past(self, context: Context) -> Past:
         """Return how an answer reaches what is older than its recent frames."""
-        if self._resident is None:
+        resident = self._resident  # once: another thread may close the stream
+        if resident is None:
+            if self.config.resident:
+                self._locked.check_open()
             return Retrieved(self.config.answer_keep_ratio)
         window, runtime = self._state.window, self._runtime
         with runtime.lock.hold(), torch.inference_mode():
-            far = self._resident.see(context, None if window is None else window.far_distance)
+            far = resident.see(context, None if window is None else window.far_distance)
         return Resident(far, runtime.rotary, runtime.adapter.axes)
 
     def _retriever(self, context: Context, text: str) -> Retriever:

@@ -43,6 +43,10 @@ class Reader:
         """The oldest block that the store holds."""
         return self.held[0].first if self.held else 0
 
+    def release(self) -> None:
+        """Let go of the segments; pages given before keep what they need."""
+        self.held, self.lost = [], []
+
     @property
     def losses(self) -> list[Loss]:
         """What is missing among the pages given so far, and behind them."""

@@ -164,7 +164,9 @@ class Store:
         return self.writer
 
     def release(self) -> None:
-        """Let other processes write, where writing never began."""
+        """Let go of what was read; let other processes write, where writing never began."""
+        if self._reader is not None:
+            self._reader.release()
         if self._lock is not None:
             self._lock.release()
             self._lock = None

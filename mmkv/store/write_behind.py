@@ -62,7 +62,7 @@ class WriteBehind:
         self._thread = threading.Thread(target=self._state.run, name="mmkv-store", daemon=True)
         self._thread.start()
         # what waits is still written when the stream is dropped or the process ends
-        self._stop = weakref.finalize(self, _stop, self._state, self._thread)
+        weakref.finalize(self, _stop, self._state, self._thread)
 
     @property
     def writer(self) -> Writer:
@@ -128,8 +128,11 @@ class WriteBehind:
                 self._check()
 
     def close(self) -> None:
-        """Write what waits, for 60 s at most, end the thread, and let other processes write."""
-        self._stop()
+        """Have what waits written, the thread ended and the lock released; wait for it 60 s.
+
+        A wait that is interrupted may be repeated; the thread ends all the same.
+        """
+        _stop(self._state, self._thread)
 
     def _check(self) -> None:
         """Raise what went wrong, and let the writing thread try again."""
@@ -166,6 +169,17 @@ class _State:
         return "none" if newest is None else f"{newest:.2f} s"
 
     def run(self) -> None:
+        """Write until stopped; then end the writer, so that nobody else has to come to that."""
+        try:
+            self._write()
+        finally:
+            self.jobs.clear()  # those that could not be written
+            try:
+                self.writer.close()
+            except OSError as error:
+                log.warning("the store %s: %s", self.writer.folder, error)
+
+    def _write(self) -> None:
         while True:
             with self.changed:
                 while self.error is not None or not (self.jobs or self.sync or self.stopped):
@@ -202,7 +216,3 @@ def _stop(state: _State, thread: threading.Thread) -> None:
         state.changed.notify_all()
     if thread is not threading.current_thread():
         thread.join(60)
-    try:
-        state.writer.close()
-    except OSError as error:
-        log.warning("the store %s: %s", state.writer.folder, error)

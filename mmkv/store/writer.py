@@ -61,7 +61,8 @@ class Writer:
     @property
     def first(self) -> int:
         """The oldest block that the store holds, or will hold."""
-        return self._held[0].first if self._held else 0
+        held = self._held  # once: `close` replaces it
+        return held[0].first if held else 0
 
     @property
     def nbytes(self) -> int:
@@ -140,7 +141,7 @@ class Writer:
         self._unsynced = 0
 
     def close(self) -> None:
-        """Make everything durable and let other processes write.
+        """Make everything durable, let go of the segments, and let other processes write.
 
         Raises:
             OSError: it could not be made durable.
@@ -149,6 +150,7 @@ class Writer:
             self.sync()
         finally:
             self._close_files()
+            self._held, self._segment = [], None
             self._lock.release()
 
     def _room_for(self, size: int, block: CachedBlock) -> Segment:
