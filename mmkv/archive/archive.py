@@ -6,6 +6,7 @@ One writer, the stream; a question works on a snapshot, which keeps what it refe
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
 
 import torch
@@ -78,6 +79,7 @@ class Archive:
         self._centre_noted = False  # whether the store has the summaries' centre
         self._packed = Packed(codec, shape, dtype, self._memory)
         self._bytes = 0  # of packed blocks not forgotten
+        self._busy = threading.Lock()  # while blocks are added
 
     def __len__(self) -> int:
         """Blocks so far, including those forgotten or lost: the next one's number."""
@@ -141,15 +143,17 @@ class Archive:
                 taken from these.
         """
         rows = [layer if layer.ndim == 4 else layer[:, None] for layer in summaries]
-        kept = self._summaries.append(len(self), rows)
-        if self.sink is not None and blocks:
-            self._keep_to_write(self.sink, blocks, kept, on_host)
-        for block in blocks:
-            self._blocks.add([block])
-            if self._page_size.full(self._open(), self._thinning):
-                self._close_page()
-        self._hand_over()
-        self._forget()
+        with self._busy:
+            kept = self._summaries.append(len(self), rows)
+            if self.sink is not None and blocks:
+                self._keep_to_write(self.sink, blocks, kept, on_host)
+                self.sink.saw(blocks[-1].seconds[1])
+            for block in blocks:
+                self._blocks.add([block])
+                if self._page_size.full(self._open(), self._thinning):
+                    self._close_page()
+            self._hand_over()
+            self._forget()
 
     def extend(self, store: PageSource, devices: Sequence[torch.device]) -> None:
         """Add the new pages of a store, and forget what has left it.
@@ -224,6 +228,16 @@ class Archive:
             self._hand_over()
             self.sink.flush()
             self.leave(self.sink.first)
+
+    def flush_unless_busy(self) -> bool:
+        """`flush`, unless a thread is adding blocks, whose work is half done; whether it was."""
+        if not self._busy.acquire(blocking=False):
+            return False
+        try:
+            self.flush()
+        finally:
+            self._busy.release()
+        return True
 
     def close(self) -> None:
         """Close the store, and let go of everything but the newest block's place in the stream.

@@ -20,6 +20,9 @@ class PageSink(Protocol):
     def nbytes(self) -> int:
         """Bytes of pages that wait to be written."""
 
+    def saw(self, seconds: float) -> None:
+        """Be told how far the stream has come, whose newest page is not handed over yet."""
+
     def put(self, page: Page, blocks: Sequence[CachedBlock], summaries: bytes, keep: int) -> None:
         """Hand a page over, once; never waits.
 

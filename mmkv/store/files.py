@@ -1,16 +1,15 @@
-"""Writing so that files on disk are always whole: folders, small files, headers, plain reads."""
+"""The files of a store as they are read: their names, their headers, and plain reads."""
 
 from __future__ import annotations
 
-import json
 import os
+import re
+import stat
 import struct
 import weakref
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from mmkv.store.errors import DamageError, ForeignFileError, StoreError
 from mmkv.store.records import VERSION
 
 HEADER = 64
+SEGMENT_NAME = re.compile(r"(\d{6,})\.(data|index)")
 _HEADER = struct.Struct("<8sIIQQ16s")
 _MAGIC = {"data": b"mmkvdata", "index": b"mmkvindx"}
 
@@ -40,68 +40,68 @@ def make_header(kind: str, layers: int, number: int, first: int, store: bytes) -
     return body + struct.pack("<I", zlib.crc32(body))
 
 
-def read_header(raw: bytes, kind: str, path: Path, store: bytes) -> tuple[int, int]:
+def read_header(raw: bytes, kind: str, path: Path, store: bytes, number: int) -> tuple[int, int]:
     """Number of layers, and number of the first block.
+
+    Args:
+        store, number: the store's id and the segment's number that the file's place asks for.
 
     Raises:
         DamageError: these are not the first bytes of such a file.
-        ForeignFileError: they are another store's.
+        ForeignFileError: they are another store's, or another segment's.
     """
     sound = len(raw) == HEADER and raw[-4:] == struct.pack("<I", zlib.crc32(raw[:-4]))
     if not sound:
         raise DamageError(f"{path}: its first {HEADER} bytes are damaged; restore it from a copy")
-    magic, _, layers, _, first, owner = _HEADER.unpack(raw[: _HEADER.size])
+    magic, _, layers, own, first, owner = _HEADER.unpack(raw[: _HEADER.size])
     if magic != _MAGIC[kind] or owner != store:
         raise ForeignFileError(f"{path} belongs to another store; put the right file back")
+    if own != number:
+        raise ForeignFileError(f"{path} holds segment {own}, not {number}; put the right file back")
     return layers, first
 
 
-def sync_folder(folder: Path) -> None:
-    """Return when the names of new files have reached the disk."""
-    number = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
+def open_to_read(path: Path) -> int:
+    """Open a plain file for reading, without waiting for anybody.
 
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a small file so that readers, and a power cut, find the old one or the new one."""
-    beside = path.with_name(path.name + ".new")
-    number = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        write_all(number, [content], 0)
-        os.fsync(number)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(number)
-    os.replace(beside, path)
-    sync_folder(path.parent)
-
-
-def replace_json(path: Path, content: dict[str, Any]) -> None:
-    """`replace_file` with JSON."""
-    replace_file(path, (json.dumps(content, indent=1) + "\n").encode())
-
-
-def write_all(number: int, pieces: Sequence[bytes | np.ndarray], offset: int) -> int:
-    """Write pieces one after the other from `offset` on.
-
-    Returns:
-        the offset where they end.
+    Raises:
+        FileNotFoundError: nothing is there.
+        StoreError: it cannot be opened, or is a folder, a pipe or a device.
     """
-    views = [piece.data if isinstance(piece, np.ndarray) else memoryview(piece) for piece in pieces]
-    waiting = [view.cast("B") for view in views if len(view)]
-    while waiting:
-        done = os.pwritev(number, waiting[:64], offset)
-        offset += done
-        while waiting and done >= len(waiting[0]):
-            done -= len(waiting.pop(0))
-        if waiting and done:
-            waiting[0] = waiting[0][done:]
-    return offset
+    try:
+        number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(path) from None
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise StoreError(f"{path} is not a file; put the store's own file back")
+    return number
+
+
+def read_small(path: Path, most: int) -> bytes:
+    """All bytes of a small file.
+
+    Args:
+        most: bytes that such a file may have.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        StoreError: it cannot be read.
+        DamageError: it is larger.
+    """
+    number = open_to_read(path)
+    try:
+        with open(number, "rb", closefd=False) as file:
+            raw = file.read(most + 1)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}") from error
+    finally:
+        os.close(number)
+    if len(raw) > most:
+        raise DamageError(f"{path} has more than {most} bytes, so it is damaged")
+    return raw
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,18 +117,23 @@ class NoFile:
 
 
 class DataFile:
-    """A file open for reading, which stays readable after its name is gone."""
+    """A file open for reading, which stays readable after its name is gone.
+
+    Raises:
+        StoreError: it is missing, or no file.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._number = open_to_read(path)
         except FileNotFoundError:
             raise StoreError(
                 f"{path} is missing; put the file back, or remove the store with `mmkv rm "
                 f"{path.parent}`"
             ) from None
         self._close = weakref.finalize(self, os.close, self._number)
+        self._close.atexit = False  # what is still written at the end of the process may need it
 
     @property
     def size(self) -> int:
@@ -136,19 +141,35 @@ class DataFile:
         return os.fstat(self._number).st_size
 
     def bytes(self, offset: int, length: int) -> bytes:
-        """At most `length` bytes from `offset` on."""
-        return os.pread(self._number, length, offset)
+        """At most `length` bytes from `offset` on.
+
+        Raises:
+            DamageError: the disk cannot read them.
+        """
+        length = min(length, self.size - offset)
+        if length <= 0:
+            return b""
+        try:
+            return os.pread(self._number, length, offset)
+        except OSError as error:
+            raise DamageError(
+                f"{self.path} cannot be read at {offset}: {error.strerror}"
+            ) from error
 
     def array(self, offset: int, length: int, check: int) -> np.ndarray:
         """`length` bytes from `offset` on, uint8.
 
         Raises:
-            DamageError: their CRC-32 is not `check`.
+            DamageError: their CRC-32 is not `check`, or the disk cannot read them.
         """
-        found = np.empty(length, dtype=np.uint8)
+        # before memory is taken for them
+        found = np.empty(length if offset + length <= self.size else 0, dtype=np.uint8)
         done = 0
-        while done < length:
-            more = os.preadv(self._number, [found.data[done:]], offset + done)
+        while done < len(found):
+            try:
+                more = os.preadv(self._number, [found.data[done:]], offset + done)
+            except OSError:
+                break
             if not more:
                 break
             done += more

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from mmkv.archive.blocks import CachedBlock
 
+_MOST = 8  # causes of one loss that are named
+
 
 @dataclass(frozen=True, slots=True)
 class Loss:
@@ -25,8 +27,15 @@ class Loss:
     until: float | None
     why: str
 
+    @classmethod
+    def none(cls, why: str) -> Loss:
+        """No frames, though something is wrong."""
+        return cls(0, 0, None, None, why)
+
     def __str__(self) -> str:
-        if self.stop is None:
+        if self.stop == 0:
+            frames = "no frames"
+        elif self.stop is None:
             frames = f"frames from {self.first or 0} on"
         elif self.first is None:
             frames = f"frames up to {self.stop - 1}"
@@ -51,8 +60,22 @@ class Ledger:
 
     def damage(self, why: str) -> None:
         """Record that something cannot be read where the next page would be."""
-        if why not in self._why:
+        if why in self._why:
+            return
+        if len(self._why) < _MOST:
             self._why.append(why)
+        elif len(self._why) == _MOST:
+            self._why.append("and more")
+
+    @property
+    def next(self) -> int:
+        """Number of the block after the last one that was read; 0 if none was."""
+        return 0 if self._last is None else self._last.index + 1
+
+    @property
+    def damaged(self) -> bool:
+        """Whether something cannot be read where the next page would be."""
+        return bool(self._why)
 
     def skip_to(self, first: int | None) -> None:
         """Record that blocks before this one were dropped on purpose; None: not known which."""

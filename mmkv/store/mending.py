@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mmkv.store.errors import StoreError
-from mmkv.store.files import DataFile, make_header, write_all
+from mmkv.store.files import DataFile, make_header
 from mmkv.store.segment import Group, Segment
+from mmkv.store.writing import open_to_write, sync_folder, write_all
 
 
 def mend(segment: Segment, lost: Iterable[tuple[Segment, Group]], meta: Mapping[str, Any]) -> None:
@@ -31,13 +32,16 @@ def mend(segment: Segment, lost: Iterable[tuple[Segment, Group]], meta: Mapping[
     try:
         for path, pieces in ((segment.index.path, index), (segment.data.path, data)):
             if pieces:
-                file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                file = open_to_write(path, os.O_CREAT)
                 try:
                     for piece, at in pieces:
                         write_all(file, [piece], at)
                     os.fsync(file)
                 finally:
                     os.close(file)
+                sync_folder(path.parent)
+    except StoreError:
+        raise
     except OSError as error:
         raise StoreError(
             f"{segment.data.path.parent} cannot be written: {error.strerror}"

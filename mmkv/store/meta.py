@@ -1,27 +1,39 @@
-"""`meta.json`: what a store is, and what made it."""
+"""`meta.json`: what a store is, and what made it; with a checksum, and in two copies."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import uuid
+import zlib
 from pathlib import Path
 from typing import Any
 
 from mmkv.store.errors import DamageError, StoreError, StoreMismatchError
-from mmkv.store.files import replace_json
+from mmkv.store.facts import unusable
+from mmkv.store.files import read_small
 from mmkv.store.records import READ, VERSION
+from mmkv.store.writing import make_folder, replace_files
 
 NAME = "meta.json"
+COPY = "meta.copy.json"
 FORMAT = "mmkv store"
+UNCHECKED = (1, 2)  # versions whose meta.json has no checksum and no copy
+
+_MOST = 1 << 25  # bytes; the largest models take less than 10 MB
+_CHECK = re.compile(rb'\{\n "check": "([0-9a-f]{8})",\n')
 
 
 def is_store(folder: Path) -> bool:
     """Whether the folder holds a store."""
     try:
-        return json.loads((folder / NAME).read_text(encoding="utf-8")).get("format") == FORMAT
-    except (OSError, ValueError, AttributeError):
+        load(folder)
+    except StoreMismatchError:
+        return True
+    except StoreError:
         return False
+    return True
 
 
 def check_free(folder: Path) -> None:
@@ -30,12 +42,9 @@ def check_free(folder: Path) -> None:
     Raises:
         StoreError: something is.
     """
-    begun = ("lock", NAME + ".new")  # left by a process that was killed before meta.json was there
     try:
-        if not folder.exists():
-            return
-        if any(entry.name not in begun for entry in folder.iterdir()):
-            raise StoreError(f"{folder} is not empty and holds no store; name another folder")
+        if folder.exists():
+            refuse_used(folder)
     except StoreError:
         raise
     except NotADirectoryError:
@@ -44,73 +53,153 @@ def check_free(folder: Path) -> None:
         raise StoreError(f"no store can be made at {folder}: {error.strerror}") from error
 
 
-def create(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
-    """Make the folder, readable by its owner alone, with a meta.json of these facts.
+def prepare(folder: Path) -> None:
+    """Make the folder for a new store, readable by its owner alone.
 
     Raises:
         StoreError: something is there already, or the folder cannot be made.
     """
-    if is_store(folder):
-        raise StoreError(
-            f"there is a store at {folder} already; append to it with "
-            f"open({str(folder)!r}, mode='a'), or remove it with `mmkv rm {folder}`"
-        )
     check_free(folder)
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(folder)
         os.chmod(folder, 0o700)
-    except StoreError:
-        raise
     except (FileExistsError, NotADirectoryError):
         raise StoreError(f"{folder} is a file; name a folder for the store") from None
     except OSError as error:
         raise StoreError(f"no store can be made at {folder}: {error.strerror}") from error
+
+
+def refuse_used(folder: Path) -> None:
+    """Raise StoreError if there is anything in the folder, also a damaged store."""
+    try:
+        load(folder)
+    except StoreMismatchError:
+        pass
+    except StoreError:
+        if (folder / NAME).exists() or (folder / COPY).exists():
+            raise
+        begun = ("lock", NAME + ".new", COPY + ".new")  # left by a process killed at this point
+        if any(entry.name not in begun for entry in folder.iterdir()):
+            raise StoreError(
+                f"{folder} is not empty and holds no store; name another folder"
+            ) from None
+        return
+    raise StoreError(
+        f"there is a store at {folder} already; append to it with "
+        f"open({str(folder)!r}, mode='a'), or remove it with `mmkv rm {folder}`"
+    )
+
+
+def create(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """Write the meta.json of a new store, with these facts; its folder is there, and locked.
+
+    Raises:
+        StoreError: another process has made a store there meanwhile.
+        OSError: it cannot be written.
+    """
+    refuse_used(folder)
     meta = {
         "format": FORMAT,
         "version": VERSION,
         "store": uuid.uuid4().hex,
         **facts,
         "segments": {"first": 0, "stop": 0},
+        "stored": 0,
     }
     save(folder, meta)
     return meta
 
 
 def save(folder: Path, meta: dict[str, Any]) -> None:
-    """Replace meta.json."""
-    replace_json(folder / NAME, meta)
+    """Replace meta.json and its copy.
+
+    The copy comes first in the folder: it is never older than what readers find.
+    """
+    raw = to_bytes(meta)
+    replace_files((folder / COPY, raw), (folder / NAME, raw))
 
 
-def load(folder: Path) -> dict[str, Any]:
-    """What meta.json says.
+def load(folder: Path, notes: list[str] | None = None) -> dict[str, Any]:
+    """What meta.json says, or its copy where it is damaged.
+
+    Args:
+        notes: gets a sentence if the copy was used.
 
     Raises:
         StoreError: there is no store, or it cannot be read.
-        DamageError: meta.json is damaged.
+        DamageError: both are damaged.
         StoreMismatchError: the store is of another version.
     """
+    path, copy = folder / NAME, folder / COPY
     try:
-        text = (folder / NAME).read_text(encoding="utf-8")
-    except (FileNotFoundError, NotADirectoryError):
+        return _read(path)
+    except StoreMismatchError:
+        raise
+    except (StoreError, FileNotFoundError) as error:
+        first = error
+    try:
+        meta = _read(copy)
+    except StoreMismatchError:
+        raise
+    except FileNotFoundError:
+        if isinstance(first, StoreError):
+            raise first from None
         raise StoreError(
             f"there is no store at {folder}; `mmkv encode VIDEO --store {folder}` or "
             f"stream(store={str(folder)!r}) makes one"
         ) from None
-    except PermissionError as error:
-        raise StoreError(f"the store {folder} cannot be read: {error.strerror}") from error
-    try:
-        meta: dict[str, Any] = json.loads(text)
-        known = meta["format"] == FORMAT
-    except (ValueError, KeyError, TypeError):
+    except StoreError as second:
+        if not isinstance(first, DamageError):
+            raise (first if isinstance(first, StoreError) else second) from None
         raise DamageError(
-            f"{folder / NAME} is damaged, or not a store's; restore it from a copy"
+            f"{path} and its copy {copy.name} are both damaged; restore one of them from a backup"
         ) from None
+    if notes is not None:
+        what = str(first) if isinstance(first, StoreError) else f"{path} is missing"
+        notes.append(f"{what.split(';')[0]}; {copy.name} was used in its place")
+    return meta
+
+
+def copy_damage(folder: Path) -> str | None:
+    """What is wrong with the copy of a sound meta.json; None if nothing is."""
+    try:
+        _read(folder / COPY)
+    except FileNotFoundError:
+        return f"{folder / COPY} is missing; {NAME}, of which it is the copy, is whole"
+    except StoreError as error:
+        return f"{str(error).split(';')[0]}; {NAME}, of which it is the copy, is whole"
+    return None
+
+
+def to_bytes(meta: dict[str, Any]) -> bytes:
+    """A meta.json, whose first key is the CRC-32 of all that follows it."""
+    body = (json.dumps(meta, indent=1) + "\n")[2:].encode()
+    return b'{\n "check": "%08x",\n' % zlib.crc32(body) + body
+
+
+def _read(path: Path) -> dict[str, Any]:
+    raw = read_small(path, _MOST)
+    check = _CHECK.match(raw)
+    damaged = DamageError(f"{path} is damaged, or not a store's; restore it from a backup")
+    if check is not None and int(check[1], 16) != zlib.crc32(memoryview(raw)[check.end() :]):
+        raise damaged
+    try:
+        meta: dict[str, Any] = json.loads(raw)
+        known, version = meta["format"] == FORMAT, meta["version"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise damaged from None
     if not known:
-        raise StoreError(f"{folder} holds no mmkv store")
-    if meta["version"] not in READ:
+        raise StoreError(f"{path.parent} holds no mmkv store")
+    if version not in READ:
         raise StoreMismatchError(
-            f"the store {folder} has format version {meta['version']}, and this mmkv reads version "
-            f"{' and '.join(map(str, READ))}; it was written by mmkv "
+            f"the store {path.parent} has format version {version}, and this mmkv reads "
+            f"versions {', '.join(map(str, READ[:-1]))} and {READ[-1]}; it was written by mmkv "
             f"{meta.get('mmkv', 'unknown')}, which reads it"
         )
+    if check is None and (version not in UNCHECKED or next(iter(meta)) != "format"):
+        raise damaged
+    wrong = unusable(meta)
+    if wrong is not None:
+        raise DamageError(f"{path} is damaged at {wrong!r}; restore it from a backup")
+    meta.pop("check", None)
     return meta

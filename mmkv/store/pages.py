@@ -11,6 +11,7 @@ from numpy.lib.recfunctions import repack_fields
 from mmkv.archive.blocks import CachedBlock
 from mmkv.archive.pages import Page, StoredPage
 from mmkv.store import about
+from mmkv.store.errors import DamageError
 from mmkv.store.files import DataFile
 from mmkv.store.records import BLOCK, PAGE, SIDE, record_type, seal
 from mmkv.store.segment import Group, Segment, around
@@ -51,6 +52,16 @@ class DiskPage:
         return self._data.array(
             self._payload + before, int(self._sizes[row, layer]), int(self._checks[row, layer])
         )
+
+    def damaged_sides(self) -> list[str]:
+        """What is wrong with the bytes that are kept beside the page's blocks."""
+        found: list[str] = []
+        for side in () if self._sides is None else self._sides:
+            try:
+                self.side(side["name"].decode(), int(side["block"]))
+            except DamageError as error:
+                found.append(str(error))
+        return found
 
     def side_sizes(self) -> dict[str, int]:
         """Return the bytes that are kept beside the page's blocks, by name."""
@@ -151,7 +162,12 @@ def restore(segment: Segment, group: Group, reader: about.AboutReader) -> Stored
         at += length
     times = (records[name][1 : 1 + count].tolist() for name in ("first", "last"))
     seconds = list(zip(*times, strict=True))
-    blocks, thinned, page.keyframe = reader.read(held[0], page.first, seconds)
+    try:
+        blocks, thinned, page.keyframe = reader.read(held[0], page.first, seconds)
+    except (ValueError, LookupError, TypeError, zlib.error) as error:
+        raise DamageError(
+            f"{segment.data.path}: the page at {group.start} does not say where its blocks belong"
+        ) from error
     if thinned:
         page.whole = tuple(block.tokens for block in blocks)
     return StoredPage(page, blocks, held[1])

@@ -12,8 +12,8 @@ from functools import cache
 
 import numpy as np
 
-VERSION = 2
-READ = (1, 2)  # versions that can be read; since 2, pages may lack evicted tokens
+VERSION = 3
+READ = (1, 2, 3)  # since 2, pages may lack evicted tokens; since 3, meta.json has a checksum
 PAGE, BLOCK, SIDE, SYNC = 1, 2, 3, 4
 NAME_BYTES = 16
 

@@ -14,12 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from mmkv.store.errors import DamageError, ForeignFileError
+from mmkv.store.errors import DamageError, ForeignFileError, StoreError
 from mmkv.store.files import HEADER, DataFile, NoFile, path_of, read_header
-from mmkv.store.records import PAGE, SYNC, record_type, seal, sound
+from mmkv.store.index import IndexReader, copied_page
+from mmkv.store.records import PAGE, SYNC, record_type, seal
 
 LEAD = struct.Struct("<4sIIQI")  # magic, length and CRC-32 of the copy, payload's length, CRC-32
 _MAGIC = b"page"
+_MOST_RECORDS = 1 << 26  # bytes of a page's records
 
 
 def around(payload: int, records: bytes) -> tuple[bytes, bytes]:
@@ -87,11 +89,15 @@ class Segment:
         self.damage: str | None = None
         self.data = DataFile(path_of(folder, number, "data"))
         path = path_of(folder, number, "index")
-        self.index: DataFile | NoFile = DataFile(path) if path.exists() else NoFile(path)
+        self.index: DataFile | NoFile
+        try:
+            self.index = DataFile(path)
+        except StoreError:
+            self.index = NoFile(path)
         firsts = []
         for kind, file in (("index", self.index), ("data", self.data)):
             try:
-                held, first = read_header(file.bytes(0, HEADER), kind, file.path, store)
+                held, first = read_header(file.bytes(0, HEADER), kind, file.path, store, number)
             except ForeignFileError:
                 raise
             except DamageError:
@@ -106,6 +112,7 @@ class Segment:
                 "a copy"
             )
         self.first = firsts[0]
+        self._layers = layers
         self._type = record_type(layers)
         self.position = HEADER
         self.end = HEADER
@@ -115,34 +122,36 @@ class Segment:
         """Pages not given before, up to the end or to where a file is cut short.
 
         Pages whose records are damaged both in the index and in the data file are skipped if more
-        pages follow.
+        pages follow. `damage` says if pages are missing at the end that a SYNC vouches for.
         """
-        raw = self.index.bytes(self.position, max(0, self.index.size - self.position))
-        base, size = self.position, self._type.itemsize
+        index, size = IndexReader(self.index, self._layers), self._type.itemsize
+        index.refresh()
         while True:
-            rest = raw[self.position - base :]
-            head = self._records(rest, 1)
+            head = index.records(self.position, 1)
             if head is not None and head["kind"][0] == SYNC:
                 self.position += size
                 self.synced = self.position
                 continue
-            records, found = self._page(rest), False
+            records, found = index.page(self.position), False
             if records is None:
                 records, found = self._copy(self.end), True
                 if records is None:
-                    if self._pass_over(rest):
+                    if self._pass_over(index):
                         continue
                     return
-                after = self._records(rest[size:], 1)
+                after = index.records(self.position + size, 1)
                 if after is not None and after[:1] == records[:1]:
                     self.position += size  # a damaged SYNC
                     continue
             start = int(records["offset"][0])
             stop = start + int(records["length"][0])
             group = Group(self.position, records, start, stop, found, self.damage)
-            if stop > self.data.size:
-                return  # cut short, or being written
-            if found and not rest and not self.whole(group) and self._copy(stop) is None:
+            if stop > self.data.size:  # cut short, or never whole
+                if index.following(self.position, (SYNC,)) is not None:
+                    self.damage = f"{self.data.path} is cut short"
+                return
+            last = found and index.ends(self.position)
+            if last and not self.whole(group) and self._copy(stop) is None:
                 return
             self.position += len(records) * size
             self.end, self.damage = stop, None
@@ -171,49 +180,40 @@ class Segment:
             return False
         return True
 
-    def _records(self, raw: bytes, count: int) -> np.ndarray | None:
-        """The first records in `raw`, if they are there and sound."""
-        size = self._type.itemsize
-        if len(raw) < count * size:
-            return None
-        records = np.frombuffer(raw[: count * size], self._type)
-        return records if all(sound(records[i : i + 1]) for i in range(count)) else None
-
-    def _page(self, raw: bytes) -> np.ndarray | None:
-        """The records of the page that `raw` begins with, if they are there and sound."""
-        head = self._records(raw, 1)
-        if head is None or head["kind"][0] != PAGE:
-            return None
-        return self._records(raw, 1 + int(head["count"][0]) + int(head["sides"][0]))
-
     def _copy(self, at: int) -> np.ndarray | None:
         """The copy in the data file of the records of the page that begins there."""
         lead = self.data.bytes(at, LEAD.size)
         if len(lead) < LEAD.size or zlib.crc32(lead[:-4]) != LEAD.unpack(lead)[-1]:
             return None
         magic, length, check, payload, _ = LEAD.unpack(lead)
-        copy = self.data.bytes(at + LEAD.size + payload, length)
-        if magic != _MAGIC or zlib.crc32(copy) != check:
+        if magic != _MAGIC or at + LEAD.size + payload + length > self.data.size:
             return None
-        records = self._page(zlib.decompress(copy))
+        copy = self.data.bytes(at + LEAD.size + payload, length)
+        if zlib.crc32(copy) != check:
+            return None
+        try:
+            raw = zlib.decompressobj().decompress(copy, _MOST_RECORDS)
+        except zlib.error:
+            return None
+        records = copied_page(raw, self._type)
         if records is None:
             return None
         records = records.copy()  # written before the page's length was known
         records["length"][0] = LEAD.size + payload + length
         return np.frombuffer(seal(records), self._type)
 
-    def _pass_over(self, raw: bytes) -> bool:
+    def _pass_over(self, index: IndexReader) -> bool:
         """Skip to the next PAGE or SYNC record in the index; whether there is one."""
-        size = self._type.itemsize
-        for at in range(size, len(raw), size):
-            later = self._records(raw[at : at + size], 1)
-            if later is not None and later["kind"][0] in (PAGE, SYNC):
-                self.damage = f"{self.index.path} and {self.data.path} are both damaged there"
-                self.position += at
-                if later["kind"][0] == PAGE:
-                    self.end = int(later["offset"][0])
-                return True
-        return False
+        at = index.following(self.position + self._type.itemsize)
+        if at is None:
+            return False
+        later = index.records(at, 1)
+        assert later is not None
+        self.damage = f"{self.index.path} and {self.data.path} are both damaged there"
+        self.position = at
+        if later["kind"][0] == PAGE:
+            self.end = int(later["offset"][0])
+        return True
 
 
 def parts(records: np.ndarray) -> Iterator[tuple[int, int, int]]:

@@ -13,10 +13,12 @@ from mmkv.archive.pages import StoredPage
 from mmkv.store import meta as metafile
 from mmkv.store import waiting
 from mmkv.store.errors import StoreError
+from mmkv.store.files import SEGMENT_NAME
 from mmkv.store.lock import NAME as LOCK
 from mmkv.store.lock import Lock
 from mmkv.store.losses import Loss
 from mmkv.store.mending import mend
+from mmkv.store.pages import DiskPage
 from mmkv.store.reader import Reader
 from mmkv.store.records import VERSION
 from mmkv.store.retention import Limits
@@ -50,8 +52,18 @@ class Store:
             StoreError: something is there already, or it cannot be written.
         """
         folder = Path(path).expanduser().absolute()
-        meta = metafile.create(folder, facts)
-        return cls(folder, None, Writer(folder, meta, Lock(folder), [], limits))
+        metafile.prepare(folder)
+        lock = _lock(folder)
+        try:
+            return cls(
+                folder, None, Writer(folder, metafile.create(folder, facts), lock, [], limits)
+            )
+        except StoreError:
+            lock.release()
+            raise
+        except OSError as error:
+            lock.release()
+            raise StoreError(f"no store can be made at {folder}: {error.strerror}") from error
 
     @classmethod
     def follow(cls, path: str | os.PathLike[str]) -> Store:
@@ -72,14 +84,7 @@ class Store:
         """
         folder = Path(path).expanduser().absolute()
         metafile.load(folder)
-        try:
-            lock = Lock(folder)
-        except StoreError:
-            raise
-        except OSError as error:
-            raise StoreError(
-                f"the store {folder} cannot be written: {error.strerror}; open it with mode='r'"
-            ) from error
+        lock = _lock(folder)
         try:
             store = cls(folder, Reader(folder), None)
         except BaseException:
@@ -138,6 +143,9 @@ class Store:
                 except StoreError as error:
                     block = stored.blocks[max(0, row - 1)]
                     found.append(f"{block.seconds[0]:.2f} s, layer {layer}: {error}")
+        if isinstance(page.stored, DiskPage):
+            since = f"beside frames from {stored.blocks[0].seconds[0]:.2f} s on"
+            found += [f"{since}: {damage}" for damage in page.stored.damaged_sides()]
         return found
 
     def start_writing(self, limits: Limits) -> Writer:
@@ -157,8 +165,11 @@ class Store:
             )
         for held in reader.held:
             mend(held.segment, reader.lost, reader.meta)
-        self.writer = Writer(self.folder, reader.meta, lock, reader.held, limits)
-        self.writer.note(version=VERSION)  # earlier versions may not be able to read what follows
+        if reader.notes or reader.meta["version"] != VERSION:
+            # restores a damaged copy; earlier versions may not be able to read what follows
+            metafile.save(self.folder, {**reader.meta, "version": VERSION})
+        meta = metafile.load(self.folder)
+        self.writer = Writer(self.folder, meta, lock, reader.held, limits)
         self._losses = reader.losses
         self._reader = self._lock = None
         return self.writer
@@ -203,22 +214,41 @@ def remove(path: str | os.PathLike[str]) -> tuple[int, int]:
     folder = Path(path).expanduser().absolute()
     if not metafile.is_store(folder):
         raise StoreError(f"{folder} is not an mmkv store, so nothing was removed")
-    lock = Lock(folder)
+    lock = _lock(folder)
     freed = 0
     try:
-        names = [metafile.NAME, waiting.NAME]  # first, so that a half-removed store is none
-        files = [folder / name for name in names]
-        files += sorted([*folder.glob("[0-9]*.data"), *folder.glob("[0-9]*.index")])
-        files += folder.glob("*.new")
-        for file in [*files, folder / LOCK]:
-            if file.exists():
-                freed += file.stat().st_size
+        # first, so that a half-removed store is none
+        names = [metafile.COPY, metafile.NAME, waiting.NAME]
+        names += sorted(filter(SEGMENT_NAME.fullmatch, os.listdir(folder)))
+        names += [f"{name}.new" for name in names[:3]]
+        for file in [folder / name for name in (*names, LOCK)]:
+            if file.is_symlink() or file.exists():
+                freed += file.lstat().st_size
                 file.unlink()
+        left = len(os.listdir(folder))
+        if not left:
+            _remove_folder(folder)
     except OSError as error:
         raise StoreError(f"{folder} could not be removed: {error.strerror}") from error
     finally:
         lock.release()
-    left = len(list(folder.iterdir()))
-    if not left:
-        folder.rmdir()
     return freed, left
+
+
+def _remove_folder(folder: Path) -> None:
+    """Remove an empty folder; where `folder` is a link to it, only the link."""
+    if folder.is_symlink():
+        folder.unlink()
+    else:
+        folder.rmdir()
+
+
+def _lock(folder: Path) -> Lock:
+    try:
+        return Lock(folder)
+    except StoreError:
+        raise
+    except OSError as error:
+        raise StoreError(
+            f"the store {folder} cannot be written: {error.strerror}; open it with mode='r'"
+        ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import weakref
 from collections import deque
@@ -44,7 +45,7 @@ def write_behind(archive: Archive, writer: Writer, room: int | None = None) -> W
     """
     if room is None:
         room = min(BACKLOG_BYTES, (archive.limit or 4 * BACKLOG_BYTES) // 4)
-    sink = WriteBehind(writer, archive.trim, room)
+    sink = WriteBehind(writer, archive.trim, room, weakref.WeakMethod(archive.flush_unless_busy))
     archive.write_to(sink)
     return sink
 
@@ -55,10 +56,17 @@ class WriteBehind:
     Args:
         written: called after every page, in the writing thread.
         room: bytes that may wait to be written.
+        at_exit: hands over what it can of the open page, where the process ends without `close`.
     """
 
-    def __init__(self, writer: Writer, written: Callable[[], None], room: int) -> None:
-        self._state = _State(writer, written, room)
+    def __init__(
+        self,
+        writer: Writer,
+        written: Callable[[], None],
+        room: int,
+        at_exit: weakref.WeakMethod[Callable[[], object]] | None = None,
+    ) -> None:
+        self._state = _State(writer, written, room, at_exit)
         self._thread = threading.Thread(target=self._state.run, name="mmkv-store", daemon=True)
         self._thread.start()
         # what waits is still written when the stream is dropped or the process ends
@@ -87,6 +95,10 @@ class WriteBehind:
     def note(self, **facts: Any) -> None:
         """Keep facts in the store's meta.json."""
         self._state.writer.note(**facts)
+
+    def saw(self, seconds: float) -> None:
+        """The stream has come so far; its newest page is not handed over yet."""
+        self._state.seen = seconds
 
     def put(self, page: Page, blocks: Sequence[CachedBlock], summaries: bytes, keep: int) -> None:
         """Hand a page over, once; never waits."""
@@ -132,11 +144,17 @@ class WriteBehind:
 
         A wait that is interrupted may be repeated; the thread ends all the same.
         """
+        self._state.closed = True
         _stop(self._state, self._thread)
 
     def _check(self) -> None:
         """Raise what went wrong, and let the writing thread try again."""
         state = self._state
+        if os.getpid() != state.process:
+            raise StoreError(
+                f"the store {state.writer.folder} is written by process {state.process}, of which "
+                "this one is a copy; open it here with mode='r'"
+            )
         error = state.error
         if error is not None:
             state.error = None
@@ -151,8 +169,19 @@ class WriteBehind:
 class _State:
     """What the queue and its thread share; the thread holds nothing of the stream."""
 
-    def __init__(self, writer: Writer, written: Callable[[], None], room: int) -> None:
+    def __init__(
+        self,
+        writer: Writer,
+        written: Callable[[], None],
+        room: int,
+        at_exit: weakref.WeakMethod[Callable[[], object]] | None,
+    ) -> None:
         self.writer = writer
+        self.at_exit = at_exit
+        self.process = os.getpid()
+        self.closed = False  # by `close`
+        self.told = False  # how writing ended
+        self.seen = writer.newest  # time of the newest frame that the archive has
         self.written = written
         self.room = room
         self.jobs: deque[Job] = deque()
@@ -176,8 +205,8 @@ class _State:
             self.jobs.clear()  # those that could not be written
             try:
                 self.writer.close()
-            except OSError as error:
-                log.warning("the store %s: %s", self.writer.folder, error)
+            except (OSError, StoreError) as error:
+                self.error = self.error or error
 
     def _write(self) -> None:
         while True:
@@ -211,8 +240,44 @@ class _State:
 
 
 def _stop(state: _State, thread: threading.Thread) -> None:
+    """End writing: at `close`, when the stream is dropped, or when the process ends."""
+    if os.getpid() != state.process:
+        return  # a copy of the process that writes: neither the thread nor the files are its own
+    settled = not state.jobs and state.writer.settled and state.seen == state.writer.newest
+    flush = None if state.closed or state.at_exit is None else state.at_exit()
+    if flush is not None:  # the process ends while the stream is there
+        try:
+            flush()
+        except Exception as error:
+            log.debug("the store %s: %s", state.writer.folder, error)
     with state.changed:
         state.stopped = True
         state.changed.notify_all()
     if thread is not threading.current_thread():
         thread.join(60)
+        if thread.is_alive():  # its files stay open: it is in the middle of writing
+            log.warning(
+                "the store %s: the disk has not answered for 60 s; %s",
+                state.writer.folder, _fate(state),
+            )  # fmt: skip
+            return
+    if state.told:  # the stream was closed, and is dropped now
+        return
+    state.told = True
+    if state.error is not None:
+        log.warning("the store %s: %s; %s", state.writer.folder, state.error, _fate(state))
+    elif not (state.closed or settled):
+        log.warning(
+            "the store %s was not closed: %s; close a stream, or open it in a `with` block",
+            state.writer.folder, _fate(state),
+        )  # fmt: skip
+
+
+def _fate(state: _State) -> str:
+    """What is stored and what is not, in words."""
+    stored, seen = state.writer.newest, state.seen
+    lost = seen is not None and (stored is None or seen > stored)
+    said = f"frames up to {state.stored_seconds()} are stored" if stored is not None else (
+        "no frames are stored"
+    )  # fmt: skip
+    return f"{said}, and later ones, up to {seen:.2f} s, are lost" if lost else said

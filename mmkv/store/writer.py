@@ -16,12 +16,13 @@ from mmkv.archive.blocks import CachedBlock
 from mmkv.archive.pages import Page
 from mmkv.store import meta as metafile
 from mmkv.store.errors import StoreError
-from mmkv.store.files import HEADER, make_header, path_of, sync_folder, write_all
+from mmkv.store.files import HEADER, make_header, path_of
 from mmkv.store.lock import Lock
 from mmkv.store.pages import DiskPage, compose
 from mmkv.store.records import SYNC, record_type, seal
 from mmkv.store.retention import Held, Limits, expendable
 from mmkv.store.segment import Segment
+from mmkv.store.writing import is_at, open_new, open_to_write, sync_folder, write_all
 
 _SYNC_BYTES = 1 << 26
 _SYNC_SECONDS = 5.0
@@ -55,6 +56,7 @@ class Writer:
         self._segment: Segment | None = self._held[-1].segment if self._held else None
         self._data = self._index = -1
         self._unsynced, self._since = 0, time.monotonic()
+        self._newest: float | None = None  # once closed
         if self._segment is not None:
             self._open(self._segment)
 
@@ -73,7 +75,12 @@ class Writer:
     def newest(self) -> float | None:
         """Time of the newest frame that is stored; None before the first."""
         stored = [held for held in self._held if held.stop > held.first]
-        return stored[-1].newest if stored else None
+        return stored[-1].newest if stored else self._newest
+
+    @property
+    def settled(self) -> bool:
+        """Whether everything that was written is on the disk."""
+        return not self._unsynced
 
     def note(self, **facts: Any) -> None:
         """Keep facts in meta.json."""
@@ -101,6 +108,7 @@ class Writer:
             OSError: it could not be written.
         """
         assert page.payload is not None
+        self._check_place()
         segment = self._room_for(page.nbytes, blocks[0])
         start, at = segment.end, segment.position
         sides: Sequence[Mapping[str, bytes]] = page.sides
@@ -130,6 +138,7 @@ class Writer:
     def sync(self) -> None:
         """Return when everything written is on the disk."""
         self._since = time.monotonic()
+        self._check_place()
         if not self._unsynced or self._segment is None:
             return
         os.fdatasync(self._data)
@@ -148,8 +157,11 @@ class Writer:
         """
         try:
             self.sync()
+            if self._held:  # whatever happens to the files, it is known how much was in them
+                self.note(stored=self._held[-1].stop)
         finally:
             self._close_files()
+            self._newest = self.newest
             self._held, self._segment = [], None
             self._lock.release()
 
@@ -169,20 +181,26 @@ class Writer:
     def _begin(self, block: CachedBlock) -> Segment:
         number = int(self.meta["segments"]["stop"])
         store = bytes.fromhex(self.meta["store"])
-        files = []
-        try:
-            for kind in ("data", "index"):
-                path = path_of(self.folder, number, kind)
-                flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-                files.append(os.open(path, flags, 0o600))
-                write_all(
-                    files[-1], [make_header(kind, self._layers, number, block.index, store)], 0
+        paths = [path_of(self.folder, number, kind) for kind in ("data", "index")]
+        for path in paths:
+            if path.is_file() and path.stat().st_size > HEADER:
+                raise StoreError(
+                    f"{path} is there already, though {metafile.NAME} does not know of it; if an "
+                    f"old {metafile.NAME} was put back, put the newest one back, else move the "
+                    "file away"
                 )
+        files: list[int] = []
+        try:
+            for path in paths:
+                files.append(open_new(path))
+                kind = path.suffix[1:]
+                header = make_header(kind, self._layers, number, block.index, store)
+                write_all(files[-1], [header], 0)
                 os.fsync(files[-1])
             sync_folder(self.folder)
             segment = Segment(self.folder, number, self._layers, store)
             spans = {**self.meta["segments"], "stop": number + 1}
-            self.note(segments=spans)
+            self.note(segments=spans, stored=block.index)
         except OSError:
             for file in files:
                 os.close(file)
@@ -197,13 +215,32 @@ class Writer:
 
     def _open(self, segment: Segment) -> None:
         """Continue a segment: cut off what is not whole."""
-        paths = (segment.data.path, segment.index.path)
         try:
-            self._data, self._index = (os.open(p, os.O_RDWR | os.O_CLOEXEC) for p in paths)
-            os.ftruncate(self._data, segment.end)
+            self._index = open_to_write(segment.index.path)
+            self._data = open_to_write(segment.data.path)
             os.ftruncate(self._index, segment.position)
+            os.ftruncate(self._data, segment.end)
         except OSError as error:
+            self._close_files()
+            if isinstance(error, StoreError):
+                raise
             raise StoreError(f"{self.folder} cannot be written: {error.strerror}") from error
+
+    def _check_place(self) -> None:
+        """Raise StoreError if what is written would not be found under the store's name."""
+        if not self._lock.in_place:
+            raise StoreError(
+                f"the folder {self.folder} was removed, moved or replaced while it was written; "
+                "put it back"
+            )
+        if self._segment is None:
+            return
+        pairs = ((self._segment.data, self._data), (self._segment.index, self._index))
+        for file, number in pairs:
+            if number >= 0 and not is_at(file.path, number):
+                raise StoreError(
+                    f"{file.path} was removed, moved or replaced while it was written; put it back"
+                )
 
     def _drop(self, count: int) -> None:
         if not count:

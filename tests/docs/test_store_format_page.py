@@ -58,7 +58,7 @@ def test_a_segments_header_is_as_the_page_says() -> None:
         "magic": b"mmkvdata", "version": records.VERSION, "layers": 28, "number": 7, "first": 4096,
         "store": store, "crc": 0,
     }  # fmt: skip
-    assert files.read_header(raw, "data", Path("x"), store) == (28, 4096)
+    assert files.read_header(raw, "data", Path("x"), store, 7) == (28, 4096)
 
 
 @pytest.mark.parametrize("layers", [1, 5, 28])
@@ -96,4 +96,5 @@ def test_a_pages_lead_is_as_the_page_says() -> None:
 
 def test_the_versions_are_those_of_the_page() -> None:
     assert f"The current format version is {records.VERSION};" in PAGE
-    assert f"versions {' and '.join(map(str, records.READ))} are read" in PAGE
+    *others, last = map(str, records.READ)
+    assert f"versions {', '.join(others)} and {last} are read" in PAGE

@@ -99,12 +99,18 @@ def test_a_torn_tail_costs_only_what_was_torn(whole: Path, cut: int, data: bool)
         os.truncate(file, size)
         offered, refused = served(path)
         assert refused == 0
-        assert not lost(path)
-        if not data:
-            assert offered == COUNT  # the data file has a copy of what the index lost
-        else:
-            missing = (whole / "000000.data").stat().st_size - size
-            assert offered >= COUNT - 4 * (1 + missing // 700)
+        missing = (whole / file.name).stat().st_size - size
+        if not data:  # the data file has a copy of what the index lost
+            assert offered == COUNT
+            assert not lost(path)
+        elif missing:  # it was flushed, so it is a loss, and no new frame may take its place
+            assert COUNT > offered >= COUNT - 4 * (1 + missing // 700)
+            (told,) = lost(path)
+            assert told.startswith("frames from" if offered else "frames from 0 on")
+            assert told.endswith(f"{file} is cut short")
+            with pytest.raises(StoreError, match=r"newest frames are lost.*mode='r'"):
+                resumed(path)
+            return
         writer = resumed(path)
         check(writer.snapshot(), 0, offered)
         fill(writer, offered, COUNT + 9)

@@ -206,11 +206,14 @@ def test_a_store_of_another_version_names_what_reads_it(tmp_path: Path) -> None:
     created(tmp_path / "s").close()
     path = tmp_path / "s" / "meta.json"
     meta = json.loads(path.read_text())
-    path.write_text(json.dumps({**meta, "version": 3, "mmkv": "9.1"}))
-    with pytest.raises(StoreMismatchError, match=r"version 3, .* version 1 and 2; .* mmkv 9\.1"):
+    path.write_text(json.dumps({**meta, "version": 4, "mmkv": "9.1"}))
+    with pytest.raises(
+        StoreMismatchError, match=r"version 4, .* versions 1, 2 and 3; .* mmkv 9\.1"
+    ):
         Followed(tmp_path / "s")
-    path.write_text("{")
-    with pytest.raises(StoreError, match="damaged"):
+    for name in ("meta.json", "meta.copy.json"):
+        (tmp_path / "s" / name).write_text("{")
+    with pytest.raises(StoreError, match="both damaged"):
         Followed(tmp_path / "s")
 
 
