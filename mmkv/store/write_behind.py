@@ -205,7 +205,7 @@ class _State:
             self.jobs.clear()  # those that could not be written
             try:
                 self.writer.close()
-            except (OSError, StoreError) as error:
+            except OSError as error:
                 self.error = self.error or error
 
     def _write(self) -> None:
