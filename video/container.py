@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,14 @@ FILE_PROTOCOLS = "file,crypto,data"
 NETWORK_PROTOCOLS = (
     "http,https,httpproxy,tcp,tls,udp,rtp,srtp,rtsp,rtsps,rtmp,rtmps,rtmpt,srt,crypto,data"
 )
+
+# FFmpeg asks web servers to close connections after an answer, and then asks again over one that
+# such a server has closed without saying so. Kept open, or opened again, seeking does not fail.
+_HTTP = {
+    "multiple_requests": "1",
+    "reconnect_on_network_error": "1",
+    "reconnect_delay_max": "1",  # seconds
+}
 
 _NO_TIMESTAMPS = 0x80  # AVFMT_NOTIMESTAMPS
 _CLOCK_MAY_LEAP = 0x200  # AVFMT_TS_DISCONT
@@ -84,7 +93,8 @@ def open_container(
     """
     import av
 
-    settings = {"protocol_whitelist": protocols, "max_pixels": str(MAX_PIXELS), **(options or {})}
+    settings = {"protocol_whitelist": protocols, "max_pixels": str(MAX_PIXELS), **_HTTP}
+    settings |= options or {}
     secret = address.secret if isinstance(address, Address) else address
     patience = timeout[0] if isinstance(timeout, tuple) else timeout
     start = time.monotonic()
@@ -108,6 +118,11 @@ def explain(error: BaseException) -> str:
         return "its data is damaged, cut off or not a video at all"
     text = getattr(error, "strerror", None)
     return text if text else type(error).__name__
+
+
+def is_end(container: InputContainer, error: BaseException) -> bool:
+    """Whether an error only means that a server without a length has closed the connection."""
+    return isinstance(error, OSError) and error.errno == errno.EIO and container.size < 0
 
 
 def video_stream(container: InputContainer, name: str) -> VideoStream:
@@ -256,7 +271,7 @@ def decode(
             packets = container.demux(stream)
             continue
         except av.error.FFmpegError as error:
-            damage.ended = explain(error)
+            damage.ended = None if is_end(container, error) else explain(error)
             packet = None
         try:
             frames = stream.decode(packet)  # None, or an empty last packet, flushes

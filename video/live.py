@@ -70,6 +70,7 @@ class LiveSource(FrameSource):
         connect: opens one connection, see `Connect`.
         fps: frames per second to choose; None for all.
         reconnect: how often to retry.
+        ends: whether a connection that ends without an error is the end, and not retried.
 
     Raises:
         VideoError: on opening, there is no first frame; while reading, reconnecting was given up.
@@ -78,10 +79,16 @@ class LiveSource(FrameSource):
     live = True
 
     def __init__(
-        self, name: str, connect: Connect, *, fps: float | None, reconnect: Reconnect
+        self,
+        name: str,
+        connect: Connect,
+        *,
+        fps: float | None,
+        reconnect: Reconnect,
+        ends: bool = False,
     ) -> None:
         self.name = name
-        self._worker = worker = _Worker(name, connect, fps, reconnect)
+        self._worker = worker = _Worker(name, connect, fps, reconnect, ends)
         weakref.finalize(self, worker.stop)
         try:
             worker.ready.wait()
@@ -116,9 +123,10 @@ class _Worker:
     """The thread's side; holds no reference to the source, so that a forgotten one is collected."""
 
     def __init__(
-        self, name: str, connect: Connect, fps: float | None, reconnect: Reconnect
+        self, name: str, connect: Connect, fps: float | None, reconnect: Reconnect, ends: bool
     ) -> None:
         self.name = name
+        self._ends = ends
         self.mailbox = Mailbox()
         self.ready = threading.Event()
         self.refused: BaseException | None = None
@@ -155,7 +163,7 @@ class _Worker:
             frames, cause = self._read_once(bool(failures))
             if self._stopped.is_set():
                 return None
-            if not self.ready.is_set():
+            if not self.ready.is_set() or (self._ends and frames and cause is None):
                 return cause
             failures = 1 if frames else failures + 1
             limit = self._reconnect.attempts

@@ -20,6 +20,7 @@ from mmkv.video.container import (
 from mmkv.video.errors import VideoError
 from mmkv.video.live import Connect
 from mmkv.video.picture import Screen
+from mmkv.video.recording import LOOK_SECONDS, SEGMENTED, Kind, kind_of
 from mmkv.video.redact import Address
 from mmkv.video.source import Frame
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "udp", "rtp", "srt", "tcp")
 
-_SEGMENTED = ("hls", "dash")
 _LONGEST_HOLD = 60.0  # seconds
 _OPTIONS = {
     "rtsp_transport": "tcp",  # UDP loses packets silently
@@ -62,7 +62,7 @@ def connect_network(
             screen = Screen(stream, name, max_side)
             timed = not makes_times_up(container)
             damage = Damage()
-            pace = _Pace() if container.format.name in _SEGMENTED else None
+            pace = _Pace() if container.format.name in SEGMENTED else None
             for frame in decode(container, stream, damage, stopped):
                 flush()
                 if pace is not None:
@@ -74,8 +74,8 @@ def connect_network(
     return connect
 
 
-def is_finite(address: Address, timeout: float) -> bool:
-    """Find out whether an address is a recording of known length and not a live stream.
+def look_at(address: Address, timeout: float) -> Kind:
+    """Find out whether an address is a recording or a live stream.
 
     Args:
         address: where it is.
@@ -84,12 +84,16 @@ def is_finite(address: Address, timeout: float) -> bool:
     Raises:
         VideoError: it cannot be opened.
     """
-    with clean_logs(address), _open(address, timeout) as container:
-        return container.duration is not None and container.duration > 0
+    begun = time.monotonic()
+    limits = (timeout, min(timeout, LOOK_SECONDS))
+    with clean_logs(address), _open(address, limits) as container:
+        return kind_of(container, begun)
 
 
 def _open(
-    address: Address, timeout: float, options: dict[str, str] | None = None
+    address: Address,
+    timeout: float | tuple[float, float],
+    options: dict[str, str] | None = None,
 ) -> InputContainer:
     settings = {**_OPTIONS, **(options or {})}
     return open_container(

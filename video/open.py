@@ -47,7 +47,7 @@ def open_source(
         max_side: larger frames are scaled down in proportion while reading, to this many pixels a
             side.
         live: whether a network address is a live stream. None finds out: everything but HTTP is,
-            and HTTP is unless a length is declared; a recording is read in full, like a file.
+            HTTP by the rules of `mmkv.video.recording`. A recording is read in full, like a file.
         timeout: seconds without data after which a network source or camera counts as lost.
         reconnect: whether and how the connection to a lost live source is retried.
 
@@ -148,7 +148,8 @@ def _open_address(
     timeout: float,
     policy: Reconnect,
 ) -> FrameSource:
-    from mmkv.video.network import SCHEMES, connect_network, is_finite
+    from mmkv.video.network import SCHEMES, connect_network, look_at
+    from mmkv.video.recording import Kind
 
     name = str(address)
     if address.scheme not in SCHEMES:
@@ -163,11 +164,16 @@ def _open_address(
 
         connect = connect_opencv(address, name, timeout, max_side)
         return LiveSource(name, connect, fps=fps, reconnect=policy)
-    if live is None:
-        live = address.scheme not in ("http", "https") or not is_finite(address, timeout)
-    if live:
+    if live is not None:
+        kind = Kind.LIVE if live else Kind.RECORDING
+    elif address.scheme in ("http", "https"):
+        kind = look_at(address, timeout)
+    else:
+        kind = Kind.LIVE
+    if kind is not Kind.RECORDING:
         connect = connect_network(address, timeout, max_side)
-        return LiveSource(name, connect, fps=fps, reconnect=policy)
+        ends = kind is Kind.OPEN
+        return LiveSource(name, connect, fps=fps, reconnect=policy, ends=ends)
     from mmkv.video.container import NETWORK_PROTOCOLS
     from mmkv.video.pyav_file import Job, PyAvFile
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -47,7 +47,7 @@ class Job:
         protocols: what FFmpeg may open, separated by commas.
         options: further options of FFmpeg.
         timeout: seconds without data after which opening, and reading, fail.
-        head: the first bytes of the file, where they are known.
+        head: the first bytes of a local file.
         warnings: what went wrong without stopping the reading; complete at the end.
         stopped: set to end the thread.
         opened: set once `header` or `error` is known.
@@ -62,7 +62,7 @@ class Job:
     protocols: str = FILE_PROTOCOLS
     options: dict[str, str] | None = None
     timeout: tuple[float, float] | None = None
-    head: bytes = b""
+    head: bytes | None = None
     warnings: list[str] = field(default_factory=list)
     stopped: threading.Event = field(default_factory=threading.Event)
     opened: threading.Event = field(default_factory=threading.Event)
@@ -142,7 +142,7 @@ def read(job: Job) -> Iterator[tuple[float, Frame]]:
         damage = Damage()
         stamp = stamps(container, stream, job.header)
         frames = decode(container, stream, damage, job.stopped.is_set)
-        whole = (declared_bytes(job.head) or math.inf) <= container.size
+        whole = job.head is None or (declared_bytes(job.head) or math.inf) <= container.size
         stamped = ((stamp(frame), frame) for frame in frames)
         screen = Screen(stream, job.name, job.max_side, job.warnings)
         yield from _chosen(job, job.header, stamped, damage, whole, screen)
@@ -157,10 +157,10 @@ class _Ending:
     Args:
         job: whose warnings get the change of size.
         facts: what the container declares.
-        whole: whether nothing of the file is missing.
+        whole: asked at the end: whether nothing of the file is missing.
     """
 
-    def __init__(self, job: Job, facts: Header, whole: bool) -> None:
+    def __init__(self, job: Job, facts: Header, whole: Callable[[], bool]) -> None:
         self._job = job
         self._facts = facts
         self._whole = whole
@@ -181,7 +181,7 @@ class _Ending:
 
     def until(self) -> float | None:
         """Seconds until which the last frame is shown; None: not said."""
-        declared = self._facts.duration if self._facts.exact and self._whole else None
+        declared = self._facts.duration if self._facts.exact and self._whole() else None
         if declared is not None and self.end < declared <= self._at + max(self._at, _LONGEST_REST):
             self.end = declared
             return declared
@@ -212,7 +212,7 @@ def _chosen(
         end=None if facts.leaps else facts.duration,
     )
     sampler: ShownSampler[VideoFrame] = ShownSampler(job.fps, facts.duration)
-    ending = _Ending(job, facts, whole)
+    ending = _Ending(job, facts, lambda: whole and not damage.warnings())
     for one in shown(ending.see(clock.timed(frames)), sampler, ending.until):
         picture = screen(one.item)
         for seconds in one.times:
@@ -231,7 +231,7 @@ def _chosen(
             "for a part of that"
         )
     job.warnings.extend(f"{job.name}: {cause}" for cause in causes)
-    if facts.duration is None or clock.restarts:
+    if facts.duration is None or clock.restarts or ending.end > facts.duration + facts.interval:
         job.header = replace(facts, duration=ending.end)
     declared = facts.duration if facts.exact else None
     if declared is not None and ends_early(ending.end, declared, facts.interval):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from mmkv.video.container import open_container
 from mmkv.video.live import LiveSource
 from mmkv.video.network import clean_logs, connect_network
 from mmkv.video.pyav_file import Job, PyAvFile
+from mmkv.video.recording import LOOK_SECONDS, Kind, kind_of
 from mmkv.video.redact import Address
 
 TIMEOUT = 10.0  # seconds
@@ -123,18 +125,21 @@ def open_address(pinned: Pinned, fps: float) -> FrameSource:
         VideoError: it cannot be opened, or leads elsewhere.
     """
     name, address = str(pinned), pinned.address
+    kind = Kind.LIVE
     if pinned.parts.scheme == "rtsp":
         refuse_redirect(pinned)
     else:
+        begun = time.monotonic()
+        limits = (TIMEOUT, min(TIMEOUT, LOOK_SECONDS))
         with (
             pinned.reached() as options,
             clean_logs(address),
             open_container(
-                address, name, protocols=PROTOCOLS, options=options, timeout=TIMEOUT
+                address, name, protocols=PROTOCOLS, options=options, timeout=limits
             ) as container,
         ):
-            recorded = container.duration is not None and container.duration > 0
-        if recorded:
+            kind = kind_of(container, begun)
+        if kind is Kind.RECORDING:
             return Recording(pinned, fps)
 
     def connect(
@@ -143,7 +148,9 @@ def open_address(pinned: Pinned, fps: float) -> FrameSource:
         with pinned.reached() as options:
             yield from connect_network(address, TIMEOUT, MAX_SIDE, options)(stopped)
 
-    return LiveSource(name, connect, fps=fps, reconnect=Reconnect(attempts=5))
+    return LiveSource(
+        name, connect, fps=fps, reconnect=Reconnect(attempts=5), ends=kind is Kind.OPEN
+    )
 
 
 def refuse_redirect(pinned: Pinned) -> None:
