@@ -1,4 +1,4 @@
-"""Animated WebP, PNG and GIF files, which FFmpeg cannot read or times otherwise than browsers.
+"""Animated WebP, PNG, GIF and AVIF files: FFmpeg cannot read them or times them otherwise.
 
 Pictures are decoded one by one. A picture shown for 10 ms or less is shown for 100 ms, as in
 browsers; how often an animation is repeated does not matter.
@@ -23,7 +23,7 @@ _SHORTEST, _INSTEAD = 0.010, 0.100  # seconds
 
 
 class Animation(QueuedSource):
-    """An animated WebP, PNG or GIF file; what cannot be decoded ends it with a warning.
+    """An animated WebP, PNG, GIF or AVIF file; what cannot be decoded ends it with a warning.
 
     Args:
         path: the file, of which `is_animation` is true.
@@ -72,13 +72,19 @@ class Animation(QueuedSource):
 
 
 def is_animation(path: Path) -> bool:
-    """Whether a file is an animated WebP, PNG or GIF, by what is in it and not by its name."""
+    """Whether a file is an animated picture, by what is in it and not by its name.
+
+    An animation that this Pillow was built without is none.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
     with path.open("rb") as file:
-        head = file.read(21)
-        if head[:4] == b"GIF8":
+        head = file.read(64)
+        if head[:4] == b"GIF8" or (head[4:8] == b"ftyp" and b"avis" in head):
             return _moves(path)
         if head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X":
-            return len(head) == 21 and bool(head[20] & 2)
+            return len(head) > 20 and bool(head[20] & 2)
         if head[:8] != b"\x89PNG\r\n\x1a\n":
             return False
         file.seek(8)
@@ -88,19 +94,6 @@ def is_animation(path: Path) -> bool:
                 return bool(kind == b"acTL")
             file.seek(length + 4, 1)
     return False
-
-
-def is_animated(path: Path) -> bool:
-    """Whether a GIF, PNG, WebP or AVIF file moves; False where it cannot be opened."""
-    try:
-        if is_animation(path):
-            return True
-        size = canvas(path)
-        if size is not None:
-            check_size(*size, str(path))
-    except (OSError, VideoError):
-        return False
-    return _moves(path)
 
 
 def _moves(path: Path) -> bool:
@@ -127,6 +120,7 @@ def _pictures(path: Path, name: str) -> Iterator[tuple[float, Frame]]:
     from PIL import Image
 
     with Image.open(path) as image:
+        check_size(image.width, image.height, name)
         # a PNG's picture for programs that know no animation is not part of it
         first = 1 if getattr(image, "default_image", False) else 0
         for number in range(first, getattr(image, "n_frames", 1)):

@@ -21,7 +21,7 @@ _TO_709 = np.array(
     [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]],
     dtype=np.float32,
 )
-_LUMA = np.array([0.2627, 0.6780, 0.0593], dtype=np.float32)
+_LUMA = np.array([[0.2627, 0.6780, 0.0593]], dtype=np.float32)
 
 
 def is_hdr(transfer: int) -> bool:
@@ -52,14 +52,20 @@ def to_sdr(rgb: NDArray[Any], transfer: int, primaries: int = 9) -> Frame:
 
 
 def _mapped(rgb: NDArray[Any], transfer: int, wide: bool) -> Frame:
+    import cv2
+
     light = _light(transfer, rgb.dtype.itemsize)[rgb]  # [h, W, 3], 1 is 1000 cd/m²
     if transfer == HLG:  # the system's gamma
-        light *= np.maximum(light @ _LUMA, 1e-6)[..., None] ** np.float32(0.2)
-    grid, gains = _curve()
-    light *= np.interp(light.max(axis=-1), grid, gains).astype(np.float32)[..., None]
+        light *= np.maximum(cv2.transform(light, _LUMA), 1e-6).reshape(*light.shape[:2], 1) ** 0.2
+    brightest = np.maximum(np.maximum(light[..., 0], light[..., 1]), light[..., 2])
+    step = np.sqrt(np.minimum(brightest, 1)) * np.float32(len(_curve()) - 1)
+    # beyond the peak, the brightest channel stays at white
+    light *= (_curve()[step.astype(np.uint16)] / np.maximum(brightest, 1))[..., None]
     if wide:
-        light = light @ _TO_709.T
-    return np.asarray(_encoding()[(light.clip(0, 1) * 65535 + 0.5).astype(np.uint16)])
+        light = np.asarray(cv2.transform(light, _TO_709))
+    np.clip(light, 0, 1, out=light)
+    light *= 65535
+    return np.asarray(_encoding()[light.astype(np.uint16)])
 
 
 @lru_cache(maxsize=4)
@@ -88,11 +94,11 @@ def _pq_code(light: NDArray[Any]) -> NDArray[Any]:
 
 
 @lru_cache(maxsize=1)
-def _curve() -> tuple[NDArray[Any], NDArray[Any]]:
-    """What light is multiplied by, by a pixel's brightest channel: 1 is the peak, then white."""
-    light = np.concatenate([np.geomspace(1e-6, 1, 2000), np.geomspace(1.001, 10000 / _PEAK, 100)])
+def _curve() -> NDArray[np.float32]:
+    """What light is multiplied by, by the square root of a pixel's brightest channel in 0..1."""
+    light = np.maximum(np.linspace(0, 1, 8192) ** 2, 1e-9)
     top, white = (float(_pq_code(np.array(x / 10000))) for x in (_PEAK, _WHITE))
-    code = np.minimum(_pq_code(light * (_PEAK / 10000)) / top, 1)
+    code = _pq_code(light * (_PEAK / 10000)) / top
     most = white / top
     knee = 1.5 * most - 0.5
     t = np.maximum(code - knee, 0) / (1 - knee)
@@ -102,7 +108,7 @@ def _curve() -> tuple[NDArray[Any], NDArray[Any]]:
         + (3 * t**2 - 2 * t**3) * most
     )
     shown = pq_light(np.where(code < knee, code, spline) * top) * (10000 / _WHITE)
-    return light, shown / light
+    return (shown / light).astype(np.float32)
 
 
 @lru_cache(maxsize=1)

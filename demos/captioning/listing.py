@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mmkv.demos.captioning.list_file import read_list
 from mmkv.models.tiny import SAMPLE_VIDEO
-from mmkv.video.animation import is_animated
+from mmkv.video.animation import is_animation
 from mmkv.video.redact import redact
 from mmkv.video.suffixes import MAYBE_ANIMATED, VIDEOS, passed_over
 
@@ -131,7 +131,10 @@ def _named(named: Sequence[str]) -> Iterator[Video]:
 
 def _is_video(path: Path) -> bool:
     suffix = path.suffix.lower()
-    return suffix in VIDEOS or (suffix in MAYBE_ANIMATED and is_animated(path))
+    # one that may not be opened is listed, so that the run says why it failed
+    return suffix in VIDEOS or (
+        suffix in MAYBE_ANIMATED and (not os.access(path, os.R_OK) or is_animation(path))
+    )
 
 
 def _in_list(list_file: str) -> Iterator[Video]:
