@@ -72,7 +72,7 @@ def test_a_pngs_picture_for_others_is_not_part_of_it(tmp_path: Path) -> None:
 
 def test_frames_that_are_patches_are_put_together(tmp_path: Path) -> None:
     """An animation stores what changes, over transparency; the rest stays as it was."""
-    for name in ("a.webp", "a.png"):
+    for name in ("a.webp", "a.png", "a.gif"):
         pages = [Image.new("RGBA", (64, 48), (0, 0, 0, 0))]
         for number in range(3):
             page = pages[-1].copy()

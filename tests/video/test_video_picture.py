@@ -8,6 +8,7 @@ import struct
 import subprocess
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -17,7 +18,7 @@ from video_files import write_video
 
 from mmkv.video import open_source
 from mmkv.video.orientation import orientation_of
-from mmkv.video.picture import Look, show, shown_size
+from mmkv.video.picture import Look, display_matrix, show, shown_size
 
 # where a viewer finds the corners stored as top left, top right, bottom left, bottom right
 ORIENTATIONS = {
@@ -131,6 +132,19 @@ def test_an_odd_angle_becomes_the_nearest_right_angle(
     assert corners(frame) == ORIENTATIONS[number][1]
     assert len(warnings) == 1
     assert "nearest" in warnings[0]
+
+
+@pytest.mark.parametrize(("degrees", "number"), [(0, 1), (90, 8), (-90, 6), (180, 3), (-180, 3)])
+def test_side_data_that_pyav_cannot_name_leaves_the_turn(degrees: int, number: int) -> None:
+    """PyAV raises for all of a frame's side data where it has no name for one of them."""
+
+    class Unnamed:
+        def get(self, name: str) -> None:
+            raise ValueError("41 is not a valid Type")
+
+    matrix = display_matrix(SimpleNamespace(side_data=Unnamed(), rotation=degrees))  # type: ignore[arg-type]
+    assert matrix is not None
+    assert orientation_of(matrix) == (number, True)
 
 
 def test_a_matrix_that_shows_nothing_is_told() -> None:
