@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from mmkv.archive.summary_format import KINDS
+
 _MOST_SEGMENTS = 1_000_000
 _DTYPES = ("float64", "float32", "float16", "bfloat16")
 
@@ -25,6 +27,8 @@ def unusable(meta: Mapping[str, Any]) -> str | None:
             return name
     size = 4 * meta["layers"] * meta["kv_heads"] * meta["head_dim"]
     if "summaries" in meta and not _summaries(meta["summaries"], size):
+        return "summaries"
+    if "summaries" in meta and meta["version"] < 3 and meta["summaries"]["kind"] not in KINDS:
         return "summaries"
     return None
 

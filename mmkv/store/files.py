@@ -93,15 +93,16 @@ def read_small(path: Path, most: int) -> bytes:
     """
     number = open_to_read(path)
     try:
+        if os.fstat(number).st_size > most:
+            raise DamageError(f"{path} has more than {most} bytes, so it is damaged")
         with open(number, "rb", closefd=False) as file:
-            raw = file.read(most + 1)
+            return file.read(most)
+    except StoreError:
+        raise
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}") from error
     finally:
         os.close(number)
-    if len(raw) > most:
-        raise DamageError(f"{path} has more than {most} bytes, so it is damaged")
-    return raw
 
 
 @dataclass(frozen=True, slots=True)

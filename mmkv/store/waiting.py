@@ -20,7 +20,7 @@ log = logging.getLogger("mmkv.store")
 
 NAME = "waiting"
 
-_MOST = 1 << 30  # bytes; a frame of 8K video takes 100 MB
+_MOST = 1 << 28  # bytes; a frame of 8K video takes 100 MB
 _CHECK = re.compile(rb"([0-9a-f]{8}) ")
 
 

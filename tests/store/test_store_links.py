@@ -61,6 +61,7 @@ KINDS = ["link", "link to nowhere", "hard link", "pipe", "folder"]
 def of_eight(path: Path) -> None:
     writer = created(path)
     fill(writer, 0, 8)
+    writer.flush()
     writer.close()
 
 
@@ -184,6 +185,7 @@ def test_a_lock_that_is_gone_lets_no_second_writer_in(tmp_path: Path, how: str) 
     with pytest.raises(StoreError, match="is being written by process"):
         remove(path)
     fill(writer, 8, 12)
+    writer.flush()
     writer.close()
     again = resumed(path)
     check(again.snapshot(), 0, 12)

@@ -63,7 +63,11 @@ def after_cut(life: Recorder, at: int, early: random.Random | None) -> tuple[int
         lucky = (lambda: False) if early is None else (lambda: early.random() < 0.5)
         survivors(life.steps[:at], Path(folder), early=lucky)
         path = Path(folder) / "a" / "b" / "s"
-        if not told and not (path / "meta.json").exists() and not (path / "meta.copy.json").exists():
+        if (
+            not told
+            and not (path / "meta.json").exists()
+            and not (path / "meta.copy.json").exists()
+        ):
             return told, 0
         writer = resumed(path)
         there = len(writer)

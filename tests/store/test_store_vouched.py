@@ -189,9 +189,7 @@ def test_an_older_copy_of_the_newest_file_is_a_loss(tmp_path: Path) -> None:
     for kind, raw in old.items():
         (path / f"000000.{kind}").write_bytes(raw)
     assert offered(path) == list(range(10))
-    assert lost(path) == [
-        f"frames from 20 on (after 9.62 s): {path / '000000.data'} is cut short"
-    ]
+    assert lost(path) == [f"frames from 20 on (after 9.62 s): {path / '000000.data'} is cut short"]
 
 
 def test_frames_that_an_old_meta_does_not_know_of_are_not_written_over(tmp_path: Path) -> None:
