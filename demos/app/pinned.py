@@ -1,15 +1,19 @@
-"""A network address whose host was looked up once: opened there, and nowhere else."""
+"""A network address whose host was looked up once: opened there, and nowhere else.
+
+FFmpeg connects to a relay of ours alone, for each connection of the address's own scheme.
+"""
 
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import BinaryIO
 from urllib.parse import SplitResult, urlunsplit
 
+from mmkv.demos.app.answers import Answers, http, rtsp
 from mmkv.demos.app.files import FORMATS, MAX_SIDE
 from mmkv.demos.app.relay import Relay
 from mmkv.video import Frame, FrameSource, Reconnect, VideoError, redact
@@ -21,7 +25,8 @@ from mmkv.video.recording import LOOK_SECONDS, Kind, kind_of
 from mmkv.video.redact import Address
 
 TIMEOUT = 10.0  # seconds
-PROTOCOLS = "http,https,httpproxy,tcp,tls,rtsp,rtp,udp"
+PROTOCOLS = {"rtsp": "tcp", "http": "http,tcp", "https": "https,httpproxy,tls,tcp"}
+ANSWERS: dict[str, Answers] = {"rtsp": rtsp, "http": http}  # what https answers is encrypted
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +46,33 @@ class Pinned:
     def __str__(self) -> str:
         return redact(urlunsplit(self.parts))
 
-    @property
-    def address(self) -> Address:
-        """What to connect to: the number in place of the name, except where TLS needs the name."""
-        if self._by_name:
-            return Address(urlunsplit(self.parts))
-        user, at, _ = self.parts.netloc.rpartition("@")
-        number = f"[{self.number}]" if ":" in self.number else self.number
-        return Address(urlunsplit(self.parts._replace(netloc=f"{user}{at}{number}:{self.port}")))
+    @contextmanager
+    def reached(self) -> Iterator[Way]:
+        """Run a relay to the number.
+
+        Yields:
+            how FFmpeg gets there.
+        """
+        scheme = self.parts.scheme
+        place = f"{self.parts.hostname}:{self.port}"
+        answers = None if self._by_name else ANSWERS.get(scheme, _as_it_comes)
+        with Relay(place, self.number, self.port, TIMEOUT, answers) as relay:
+            given = {**self._options, "protocol_whitelist": PROTOCOLS[scheme]}
+            if self._by_name:
+                yield Way(
+                    Address(urlunsplit(self.parts)), relay, {**given, "http_proxy": relay.address}
+                )
+                return
+            user, at, _ = self.parts.netloc.rpartition("@")
+            local = self.parts._replace(netloc=f"{user}{at}{relay.place}")
+            # no proxy of the environment's
+            yield Way(Address(urlunsplit(local)), relay, {**given, "http_proxy": ""})
 
     @property
-    def options(self) -> dict[str, str]:
+    def _options(self) -> dict[str, str]:
         """Options of FFmpeg that keep it from following anything to another place."""
         if self.parts.scheme == "rtsp":
+            # over UDP the server would choose where packets go to
             return {"format_whitelist": "rtsp", "rtsp_transport": "tcp"}
         host = self.parts.netloc.rpartition("@")[2]
         given = {
@@ -65,28 +84,44 @@ class Pinned:
             given["verifyhost"] = str(self.parts.hostname)
         return given
 
-    @contextmanager
-    def reached(self) -> Iterator[dict[str, str]]:
-        """Run a relay that leads an https name to its number, where one is needed.
-
-        Yields:
-            `options`, with the relay where there is one.
-        """
-        if not self._by_name:
-            yield self.options
-            return
-        place = f"{self.parts.hostname}:{self.port}"
-        with Relay(place, self.number, self.port, TIMEOUT) as relay:
-            yield {**self.options, "http_proxy": relay.address}
-
     @property
     def _by_name(self) -> bool:
         """Whether a relay is asked for the name, so that TLS sends it: servers with several names
-        need that (SNI). Where no_proxy is set, FFmpeg might bypass the relay: then the number is
-        used.
+        need that (SNI). Where no_proxy is set, FFmpeg might bypass the relay: then it gets the
+        relay's own address.
         """
         named = ":" not in str(self.parts.hostname) and self.parts.hostname != self.number
         return self.parts.scheme == "https" and named and not os.environ.get("no_proxy")
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How FFmpeg gets to a place, while its relay runs.
+
+    Attributes:
+        address: what FFmpeg opens.
+        relay: what it connects to.
+        options: further options of FFmpeg.
+    """
+
+    address: Address
+    relay: Relay
+    options: dict[str, str]
+
+    @contextmanager
+    def explained(self, name: str) -> Iterator[None]:
+        """Say `name` instead of the relay's place in errors, and why it refused, where it did.
+
+        Raises:
+            VideoError: one was raised inside.
+        """
+        try:
+            yield
+        except VideoError as error:
+            text = str(error).replace(str(self.address), name)
+        else:
+            return
+        raise VideoError(f"{name}: cannot be opened: {self.relay.why}" if self.relay.why else text)
 
 
 class Recording(PyAvFile):
@@ -101,17 +136,19 @@ class Recording(PyAvFile):
     """
 
     def __init__(self, pinned: Pinned, fps: float) -> None:
-        self._way = ExitStack()
-        options = self._way.enter_context(pinned.reached())
-        limits = (TIMEOUT, TIMEOUT)
-        super().__init__(
-            Job(pinned.address, str(pinned), fps, MAX_SIDE, PROTOCOLS, options, limits)
-        )
+        with ExitStack() as stack:
+            way = stack.enter_context(pinned.reached())
+            protocols, limits = PROTOCOLS[pinned.parts.scheme], (TIMEOUT, TIMEOUT)
+            job = Job(way.address, str(pinned), fps, MAX_SIDE, protocols, way.options, limits)
+            with way.explained(str(pinned)):
+                super().__init__(job)
+            self._way = stack.pop_all()
 
     def close(self) -> None:
         """Stop reading, and end the relay."""
         super().close()
-        self._way.close()
+        if hasattr(self, "_way"):  # it was opened
+            self._way.close()
 
 
 def open_address(pinned: Pinned, fps: float) -> FrameSource:
@@ -124,18 +161,16 @@ def open_address(pinned: Pinned, fps: float) -> FrameSource:
     Raises:
         VideoError: it cannot be opened, or leads elsewhere.
     """
-    name, address = str(pinned), pinned.address
-    kind = Kind.LIVE
-    if pinned.parts.scheme == "rtsp":
-        refuse_redirect(pinned)
-    else:
+    name, scheme, kind = str(pinned), pinned.parts.scheme, Kind.LIVE
+    if scheme != "rtsp":
         begun = time.monotonic()
         limits = (TIMEOUT, min(TIMEOUT, LOOK_SECONDS))
         with (
-            pinned.reached() as options,
-            clean_logs(address),
+            pinned.reached() as way,
+            way.explained(name),
+            clean_logs(way.address),
             open_container(
-                address, name, protocols=PROTOCOLS, options=options, timeout=limits
+                way.address, name, protocols=PROTOCOLS[scheme], options=way.options, timeout=limits
             ) as container,
         ):
             kind = kind_of(container, begun)
@@ -145,29 +180,16 @@ def open_address(pinned: Pinned, fps: float) -> FrameSource:
     def connect(
         stopped: Callable[[], bool],
     ) -> Iterator[tuple[float | None, Callable[[], Frame]]]:
-        with pinned.reached() as options:
-            yield from connect_network(address, TIMEOUT, MAX_SIDE, options)(stopped)
+        with pinned.reached() as way, way.explained(name):
+            frames = connect_network(way.address, TIMEOUT, MAX_SIDE, way.options)
+            yield from frames(stopped)
 
     return LiveSource(
         name, connect, fps=fps, reconnect=Reconnect(attempts=5), ends=kind is Kind.OPEN
     )
 
 
-def refuse_redirect(pinned: Pinned) -> None:
-    """Ask an RTSP server for the stream once, because FFmpeg would follow it to any other server.
-
-    Raises:
-        VideoError: it cannot be reached, or redirects elsewhere.
-    """
-    path = urlunsplit(pinned.parts._replace(netloc=pinned.parts.netloc.rpartition("@")[2]))
-    asked = f"DESCRIBE {path} RTSP/1.0\r\nCSeq: 1\r\nAccept: application/sdp\r\n\r\n"
-    try:
-        with socket.create_connection((pinned.number, pinned.port), TIMEOUT) as connection:
-            connection.sendall(asked.encode())
-            status = connection.recv(64).split()
-    except (OSError, UnicodeError):
-        raise VideoError(f"{pinned}: the host does not answer") from None
-    if len(status) < 2 or not status[0].startswith(b"RTSP/"):
-        raise VideoError(f"{pinned}: the host does not speak RTSP")
-    if status[1].startswith(b"3"):
-        raise VideoError(f"{pinned}: it leads to another address, which is not followed")
+def _as_it_comes(source: BinaryIO) -> Iterator[bytes]:
+    """What cannot be read on the way."""
+    while data := source.read1(65_536):  # type: ignore[attr-defined]
+        yield data

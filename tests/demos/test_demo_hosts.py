@@ -85,11 +85,14 @@ def test_the_list_takes_hosts_only(text: str) -> None:
 
 def test_the_name_is_looked_up_once_and_the_number_connected_to() -> None:
     pinned = allowed("cam.local", number="10.1.2.3").pin("rtsp://me:secret@cam.local:8554/live?k=v")
-    assert pinned.address.secret == "rtsp://me:secret@10.1.2.3:8554/live?k=v"
+    with pinned.reached() as way:
+        assert way.address.secret == f"rtsp://me:secret@{way.relay.place}/live?k=v"
+        assert way.relay._to == ("10.1.2.3", 8554)
     assert str(pinned) == "rtsp://***@cam.local:8554/live?k=***"
     with_six = allowed("cam.local", number="fd00::7").pin("http://cam.local/live")
-    assert with_six.address.secret == "http://[fd00::7]:80/live"
-    assert with_six.options["headers"] == "Host: cam.local\r\n"
+    with with_six.reached() as way:
+        assert way.relay._to == ("fd00::7", 80)
+        assert way.options["headers"] == "Host: cam.local\r\n"
 
 
 def test_a_camera_on_a_listed_host_is_watched() -> None:
