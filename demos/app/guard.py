@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs
 
@@ -36,6 +37,9 @@ OPEN["HEAD"] = OPEN["GET"]
 LARGE = ("/mmkv/upload", "/mmkv/picture")  # these limit their size themselves
 MAX_BODY = 64_000
 MAX_PAGES = 20_000
+BURST = 120  # events that a browser may ask for at once
+RATE = 40.0  # events a second
+_PAGE = re.compile(r"[\w-]{1,64}", re.ASCII)
 _VISITOR = re.compile(r"[A-Za-z0-9_-]{43}")
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
@@ -51,12 +55,20 @@ class Guard:
     Args:
         app: what is guarded.
         here: called with the hash of each page that opens its connection, or reopens it.
+        functions: how many values each of the page's events takes, by its number.
     """
 
-    def __init__(self, app: ASGIApp, here: Callable[[str], None] = lambda page: None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        here: Callable[[str], None] = lambda page: None,
+        functions: Mapping[int, int] | None = None,
+    ) -> None:
         self._app = app
         self._here = here
+        self._functions = functions or {}
         self._owners: OrderedDict[str, str] = OrderedDict()  # of pages, by hash
+        self._events: OrderedDict[str, tuple[float, float]] = OrderedDict()  # left, and when
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -94,13 +106,34 @@ class Guard:
         body = await _whole(receive)
         if path.startswith("/gradio_api/"):
             try:
-                page = json.loads(body)["session_hash"]
-            except (ValueError, KeyError, TypeError):
+                asked = json.loads(body)
+                page = asked["session_hash"]
+            except (ValueError, KeyError, TypeError, RecursionError):
                 raise Refused(400, "no page named") from None
-            self._own(str(page), visitor)
+            self._own(page, visitor)
+            if "/queue/join" in path:
+                self._check(asked, visitor)
         return _again(body, receive)
 
-    def _own(self, page: str, visitor: str) -> None:
+    def _check(self, asked: dict[str, object], visitor: str) -> None:
+        """Let an event pass only if the page has one of this number, which takes these values."""
+        number, values = asked.get("fn_index"), asked.get("data")
+        if type(number) is not int or number not in self._functions:
+            raise Refused(404, "there is no such event")
+        if not isinstance(values, list) or len(values) != self._functions[number]:
+            raise Refused(422, f"this event takes a list of {self._functions[number]} values")
+        now = time.monotonic()
+        left, since = self._events.pop(visitor, (float(BURST), now))
+        left = min(float(BURST), left + RATE * (now - since))
+        self._events[visitor] = max(0.0, left - 1), now  # the newest last
+        if len(self._events) > MAX_PAGES:
+            self._events.popitem(last=False)
+        if left < 1:
+            raise Refused(429, "too many events at once")
+
+    def _own(self, page: object, visitor: str) -> None:
+        if not isinstance(page, str) or not _PAGE.fullmatch(page):
+            raise Refused(400, "this is not a page")
         owner = self._owners.setdefault(page, visitor)
         self._owners.move_to_end(page)
         if len(self._owners) > MAX_PAGES:

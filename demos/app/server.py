@@ -8,9 +8,12 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from mmkv.demos.app.doors import Doors, Patience, protocol
+from mmkv.demos.app.logins import Logins, credentials
+from mmkv.demos.app.names import Names, own_name
 from mmkv.demos.app.registry import Registry
 
 THREADS = 40  # for handlers, besides four for each session
@@ -26,6 +29,8 @@ class Serving:
         users: names and passwords that may log in; if empty, everybody may use the page.
         certificate: file for https; None: http.
         key: its key file.
+        names: the server's own names, by which browsers may ask for it.
+        doors: limits of connections.
     """
 
     host: str = "127.0.0.1"
@@ -33,6 +38,8 @@ class Serving:
     users: Sequence[tuple[str, str]] = ()
     certificate: Path | None = None
     key: Path | None = None
+    names: Sequence[str] = ()
+    doors: Doors = field(default_factory=Doors)
 
     def listen(self) -> socket.socket:
         """Open the listening socket.
@@ -78,6 +85,15 @@ class Serving:
         host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)
         host = f"[{host}]" if ":" in host and not host.startswith("[") else host
         return f"{scheme}://{host}:{listening.getsockname()[1]}"
+
+    @property
+    def known_as(self) -> list[str]:
+        """The names and the number that requests may be for, besides localhost."""
+        everywhere = self.host in ("0.0.0.0", "::", "")
+        return [
+            *map(own_name, self.names),
+            *([] if everywhere else [self.host.strip("[]").lower()]),
+        ]
 
     def _why(self, error: Exception) -> str:
         import errno
@@ -143,7 +159,7 @@ def application(registry: Registry, serving: Serving, folder: Path) -> object:
         app,
         blocks,
         path="/",
-        auth=list(serving.users) or None,
+        auth=credentials(serving.users) if serving.users else None,
         auth_message="This demo is shared with those who have a password.",
         footer_links=[],
         run_history=False,
@@ -157,7 +173,9 @@ def application(registry: Registry, serving: Serving, folder: Path) -> object:
         css_paths=[CSS],
         head=HEAD,
     )
-    return Guard(app, registry.here)
+    numbers = {number: len(block.inputs) for number, block in blocks.fns.items()}
+    guarded = Logins(Guard(app, registry.here, numbers))
+    return Names(Patience(guarded, serving.doors), serving.known_as)
 
 
 def serve(registry: Registry, serving: Serving, folder: Path, listening: socket.socket) -> None:
@@ -187,6 +205,8 @@ def server(registry: Registry, serving: Serving, folder: Path):  # type: ignore[
         log_level="warning",
         access_log=False,
         server_header=False,
+        http=protocol(serving.doors),
+        timeout_keep_alive=5,
         ssl_certfile=serving.certificate,
         ssl_keyfile=None if serving.key is None else str(serving.key),
         timeout_graceful_shutdown=1,  # pages hold connections open as long as they are shown

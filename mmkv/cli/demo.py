@@ -35,6 +35,13 @@ def demo(
         typer.Option(metavar="FILE", help="Serve https, which browsers require for the camera."),
     ] = None,
     ssl_keyfile: Annotated[Path | None, typer.Option(metavar="FILE", help="Its key.")] = None,
+    server_name: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A name that visitors reach the page by, also through a reverse proxy.",
+        ),
+    ] = None,
     allow_host: Annotated[
         list[str] | None,
         typer.Option(
@@ -91,6 +98,7 @@ def demo(
         users=[user(text) for text in auth or []],
         certificate=ssl_certfile,
         key=ssl_keyfile,
+        names=[name_of(text) for text in server_name or []],
     )
     limits = Limits(
         sessions=sessions,
@@ -151,6 +159,20 @@ def user(text: str) -> tuple[str, str]:
     return name.strip(), password
 
 
+def name_of(text: str) -> str:
+    """Read a name of the server's own.
+
+    Raises:
+        typer.BadParameter: it is not a host's name.
+    """
+    from mmkv.demos.app.names import own_name
+
+    try:
+        return own_name(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 def bytes_of(option: str, text: str) -> int:
     """Read an option's size, such as "500MB".
 
@@ -193,6 +215,10 @@ def notes(serving: Any, model: str | None) -> list[str]:
             f"mmkv demo --model {session.SUGGESTED}"
         )
     if not is_local(serving.host):
+        if not serving.names:
+            found.append(
+                "visitors reach the page by this machine's address only; see --server-name"
+            )
         if not serving.users:
             found.append("everybody who can reach this machine can use the page; see --auth")
         if serving.certificate is None:

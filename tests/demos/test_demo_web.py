@@ -110,7 +110,7 @@ def test_the_switch_for_follow_ups_says_why_it_is_off(web: Web) -> None:
 
 
 def test_the_visitors_secret_is_not_for_scripts(web: Web) -> None:
-    set_cookie = TestClient(web.app).get("/").headers["set-cookie"]
+    set_cookie = TestClient(web.app, base_url="http://localhost").get("/").headers["set-cookie"]
     assert "HttpOnly" in set_cookie
     assert "SameSite=Lax" in set_cookie
 
@@ -132,7 +132,7 @@ def test_a_sent_video_is_watched_and_played_back_to_its_sender_alone(
     other = web.browser()
     web.open_page(other, "other")
     assert other.get(path).status_code == 404
-    assert TestClient(web.app).get(path).status_code == 404
+    assert TestClient(web.app, base_url="http://localhost").get(path).status_code == 404
     web.registry.release(visit)
     assert browser.get(path).status_code == 404
     assert not list(visit.session.folder.iterdir())
