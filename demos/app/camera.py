@@ -15,6 +15,7 @@ from mmkv.video.mailbox import Mailbox
 
 MAX_BYTES = 4_000_000
 MAX_SIDE = 1280
+MAX_PIXELS = 16_000_000  # of a picture as it is sent
 FORMATS = ("JPEG", "PNG", "WEBP")
 
 
@@ -44,6 +45,7 @@ class CameraSource(FrameSource):
         self._mailbox = Mailbox()
         self._lock = threading.Lock()
         self._began: float | None = None
+        self._tried: float | None = None
         self.newest: float | None = None
 
     def __iter__(self) -> Iterator[tuple[float, Frame]]:
@@ -58,6 +60,9 @@ class CameraSource(FrameSource):
     def put(self, picture: bytes) -> bool:
         """Take a picture.
 
+        It is decoded only if its turn has come: what arrives too soon costs nothing, nor does a
+        second one beside it, and a damaged one takes its turn too.
+
         Args:
             picture: a JPEG, PNG or WebP file.
 
@@ -69,19 +74,24 @@ class CameraSource(FrameSource):
         """
         now = self._clock()
         with self._lock:
-            began = now if self._began is None else self._began
-            seconds = now - began
-            if self.newest is not None and seconds < self.newest + 0.7 * self._gap:
+            if self.closed or self.cut:
                 return False
-        frame = decode(picture)
-        with self._lock:
-            if self.closed or (self.newest is not None and seconds <= self.newest):
+            if self._tried is not None and now < self._tried + 0.7 * self._gap:
                 return False
+            seconds = now - (now if self._began is None else self._began)
             if seconds > self._limit:
                 self.cut = True
                 self._mailbox.end()
                 return False
-            self._began, self.newest = began, seconds
+            self._tried = now
+        frame = decode(picture)
+        with self._lock:
+            if self._began is None:
+                self._began = now
+            seconds = now - self._began
+            if self.closed or (self.newest is not None and seconds <= self.newest):
+                return False
+            self.newest = seconds
             self._mailbox.put(seconds, frame)
         return True
 
@@ -97,15 +107,22 @@ def decode(picture: bytes) -> Frame:
     Raises:
         VideoError: it is not a JPEG, PNG or WebP picture, or is damaged or too large.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     if len(picture) > MAX_BYTES:
         raise VideoError(f"a picture of {len(picture)} bytes is too large; at most {MAX_BYTES}")
     try:
         with Image.open(io.BytesIO(picture), formats=FORMATS) as image:
             check_size(image.width, image.height, "the camera's picture")
+            if image.width * image.height > MAX_PIXELS:
+                raise VideoError(
+                    f"a picture of {image.width}×{image.height} pixels is too large; at most "
+                    f"{MAX_PIXELS // 10**6} million"
+                )
             return np.ascontiguousarray(shrink(as_frame(image), MAX_SIDE))
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError):
+    except VideoError:
+        raise
+    except Exception:  # Pillow raises many kinds; what is in the file is not for the page
         raise VideoError("the camera's picture is damaged or not a picture at all") from None
 
 

@@ -24,7 +24,7 @@ PLAYABLE = {  # by suffix, the media type that is sent to the browser
 
 
 def open_file(path: Path, name: str, fps: float | None) -> FrameSource:
-    """Open a file that a visitor sent.
+    """Open a file that a visitor sent, in a process of its own.
 
     Args:
         path: where it is.
@@ -34,13 +34,13 @@ def open_file(path: Path, name: str, fps: float | None) -> FrameSource:
     Raises:
         VideoError: it is empty, not a video, or of a kind that may name other files.
     """
-    from mmkv.video.pyav_file import Job, PyAvFile
+    from mmkv.demos.app.isolated import IsolatedFile
 
     if not path.exists():
         raise VideoError(f"{name}: the file is not here any more; send it again")
     if path.stat().st_size == 0:
         raise VideoError(f"{name}: the file is empty (0 bytes)")
-    return PyAvFile(Job(f"file:{path}", name, fps, MAX_SIDE, options={"format_whitelist": FORMATS}))
+    return IsolatedFile(path, name, fps, MAX_SIDE, FORMATS)
 
 
 def plain_name(name: str) -> str:

@@ -154,13 +154,15 @@ class Own:
         visit = self._visit(request)
         if visit is None:
             return _error(404, "not here")
-        body = b""
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MAX_BYTES:
-                return _error(413, "too large")
+        body = bytearray()
         try:
-            taken = await run_in_threadpool(visit.session.picture, body)
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_BYTES:
+                    return _error(413, "too large")
+            taken = await run_in_threadpool(visit.session.picture, bytes(body))
+        except ClientDisconnect:
+            return Response(status_code=499)
         except ValueError as error:
             return _error(422, sentence(error))
         return JSONResponse({"taken": taken})
