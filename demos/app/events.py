@@ -146,15 +146,18 @@ class Events:
         visit = self._visit(request)
         if visit is None:
             return [gr.skip(), gr.skip()]
-        count = int(moments)
-        settings = replace(
-            visit.session.settings,
-            level=level,
-            fps=float(fps),
-            moments=None if count == self.moments else count,
-            rush=bool(rush),
-            follow_ups=bool(follow_ups),
-        )
+        try:
+            count = int(moments)
+            settings = replace(
+                visit.session.settings,
+                level=level,
+                fps=float(fps),
+                moments=None if count == self.moments else count,
+                rush=bool(rush),
+                follow_ups=bool(follow_ups),
+            )
+        except (ValueError, TypeError, OverflowError):  # no choice of the page's
+            return [gr.skip(), gr.skip()]
         visit.session.settings = settings
         vlm = self._registry.vlm
         return [settings.in_words(vlm), settings.snippet(vlm.name)]
@@ -184,10 +187,13 @@ class Events:
 
     def _answer(self, visit: Visit, exchange: Exchange, *, clear: bool) -> Iterator[list[Any]]:
         first = self._answering(visit)
+        visit.follower = follower = object()
         yield ["" if clear else gr.skip(), *first[1:]]
         version, frames = -1, exchange.frames
         while not exchange.over:
             version = exchange.wait(version, 1.0)
+            if visit.follower is not follower:  # each takes one of the server's threads
+                return
             values = self._answering(visit)
             if exchange.frames == frames and not exchange.over:
                 values[2] = gr.skip()

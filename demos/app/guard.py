@@ -12,7 +12,7 @@ import re
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs
 
@@ -55,14 +55,14 @@ class Guard:
     Args:
         app: what is guarded.
         here: called with the hash of each page that opens its connection, or reopens it.
-        functions: how many values each of the page's events takes, by its number.
+        functions: by the number of each of the page's events, a check of each of its values.
     """
 
     def __init__(
         self,
         app: ASGIApp,
         here: Callable[[str], None] = lambda page: None,
-        functions: Mapping[int, int] | None = None,
+        functions: Mapping[int, Sequence[Callable[[object], bool]]] | None = None,
     ) -> None:
         self._app = app
         self._here = here
@@ -107,6 +107,7 @@ class Guard:
         if path.startswith("/gradio_api/"):
             try:
                 asked = json.loads(body)
+                json.dumps(asked, ensure_ascii=False).encode()  # whole characters only
                 page = asked["session_hash"]
             except (ValueError, KeyError, TypeError, RecursionError):
                 raise Refused(400, "no page named") from None
@@ -120,8 +121,11 @@ class Guard:
         number, values = asked.get("fn_index"), asked.get("data")
         if type(number) is not int or number not in self._functions:
             raise Refused(404, "there is no such event")
-        if not isinstance(values, list) or len(values) != self._functions[number]:
-            raise Refused(422, f"this event takes a list of {self._functions[number]} values")
+        checks = self._functions[number]
+        if not isinstance(values, list) or len(values) != len(checks):
+            raise Refused(422, f"this event takes a list of {len(checks)} values")
+        if not all(check(value) for check, value in zip(checks, values, strict=True)):
+            raise Refused(422, "this event does not take such values")
         now = time.monotonic()
         left, since = self._events.pop(visitor, (float(BURST), now))
         left = min(float(BURST), left + RATE * (now - since))

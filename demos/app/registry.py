@@ -23,6 +23,7 @@ log = logging.getLogger("mmkv.demo")
 PERIOD = 0.5  # seconds between two rounds of measuring and ending sessions
 UNSEEN = 180.0  # seconds without any sign of a page; hidden tabs send one a minute
 PAGES = 20  # open pages that one browser may have
+VISITS = 500  # open pages of all browsers together
 
 
 class Registry:
@@ -268,7 +269,13 @@ class Registry:
                 threading.Thread(target=quietly, args=(wanted,), daemon=True).start()
 
     def _drop_surplus(self, key: Key) -> None:
-        """One browser cannot fill the server with pages: its oldest ones without a place go."""
+        """Nobody can fill the server with pages: the oldest ones without a place go."""
         own = [v for k, v in self._visits.items() if k.visitor == key.visitor and not v.placed]
         for visit in own[: max(0, len(own) - PAGES)]:
             self._end(visit)
+        if len(self._visits) <= VISITS:
+            return
+        free = [v for v in self._visits.values() if not v.placed and v not in self._line]
+        others = [visit for visit in free if visit.key != key]
+        if others:  # pages that are there give a sign each second
+            self._end(min(others, key=lambda visit: visit.session.seen))

@@ -138,6 +138,7 @@ def application(registry: Registry, serving: Serving, folder: Path) -> object:
     from fastapi import FastAPI
 
     from mmkv.demos.app.guard import Guard
+    from mmkv.demos.app.inputs import accepted
     from mmkv.demos.app.page import CSS, HEAD, page, theme
     from mmkv.demos.app.routes import routes
 
@@ -173,8 +174,7 @@ def application(registry: Registry, serving: Serving, folder: Path) -> object:
         css_paths=[CSS],
         head=HEAD,
     )
-    numbers = {number: len(block.inputs) for number, block in blocks.fns.items()}
-    guarded = Logins(Guard(app, registry.here, numbers))
+    guarded = Logins(Guard(app, registry.here, accepted(blocks)))
     return Names(Patience(guarded, serving.doors), serving.known_as)
 
 

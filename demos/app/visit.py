@@ -40,6 +40,7 @@ class Visit:
         left: when the last page was closed; None while one is open.
         wanted: what to start when it gets a place.
         why: why it lost its place.
+        follower: of the handlers that show an answer as it arrives, the newest; others end.
     """
 
     key: Key
@@ -51,6 +52,7 @@ class Visit:
     left: float | None = None
     wanted: Callable[[], None] | None = None
     why: str = ""
+    follower: object = None
 
 
 class Busy(Exception):
