@@ -10,10 +10,10 @@ import typer
 
 from mmkv.cli import arguments, groups, options, session
 from mmkv.cli.every import ask_every
-from mmkv.cli.messages import counted, moments
+from mmkv.cli.messages import growth, moments
 from mmkv.cli.source import Source
 from mmkv.cli.store import model_of
-from mmkv.config.units import clock, size, took
+from mmkv.config.units import clock, counted, size, took
 from mmkv.models.tiny import SAMPLE_NOTES, SAMPLE_VIDEO
 
 if TYPE_CHECKING:
@@ -239,7 +239,7 @@ def cost_line(stats: Stats, watched: session.Watched, memory: int | None) -> str
     dropped = f", {watched.dropped} dropped" if watched.dropped else ""
     bits = stats.bits_per_element
     packed = f" at {bits:.3g} bits per element" if bits and stats.codec != "fp16" else ""
-    per_hour = f", {stats.gb_per_hour:.3g} GB per hour of video" if stats.gb_per_hour else ""
+    grows = growth(stats.gb_per_hour, stats.fps, stats.seconds)
     if stats.keep_ratio not in (None, 1):
         packed += f", {100 * stats.keep_ratio:.3g}% of the tokens"
     each = stats.tokens_per_frame
@@ -248,7 +248,7 @@ def cost_line(stats: Stats, watched: session.Watched, memory: int | None) -> str
         f"watched {counted(stats.frames, 'frame')} in {took(watched.seconds)} ({rate}){dropped}",
         f"{tokens} per frame",
         f"window {size(stats.window_bytes)}",
-        f"archive {size(stats.archive_bytes)}{packed}{per_hour}",
+        f"archive {size(stats.archive_bytes)}{packed}{grows and f', {grows}'}",
     ]
     if memory:
         parts.append(f"peak GPU memory {size(memory)}")

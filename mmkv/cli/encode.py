@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmkv.cli import arguments, errors, groups, options, session
-from mmkv.cli.messages import counted, say, table
+from mmkv.cli.messages import growth, say, table
 from mmkv.cli.source import Source
 from mmkv.cli.store import check_place, model_of, rest_of, stream_of
-from mmkv.config.units import clock, size, took
+from mmkv.config.units import clock, counted, size, took
 
 if TYPE_CHECKING:
     from mmkv import CacheConfig, Stream, VideoLM
@@ -82,7 +82,8 @@ def encode(
                 watched = session.watch(stream, source, watching, show=show, rest=rest)
                 if store is not None:
                     stream.flush()
-                cost = {"video": source.name, **stream.stats().to_dict(), "fps": watching.fps}
+                stats = stream.stats()
+                cost = {"video": source.name, **stats.to_dict(), "fps": watching.fps}
                 cost |= {"frames": cost["frames"] - before, "store": store}
                 cost |= {"watch_seconds": watched.seconds, "dropped": watched.dropped}
                 cost |= {"peak_gpu_bytes": session.peak_gpu_bytes(vlm)}
@@ -94,7 +95,8 @@ def encode(
             continue
         costs.append(cost)
         if not json:
-            typer.echo(report(cost))
+            grows = growth(stats.gb_per_hour, stats.fps, stats.seconds)
+            typer.echo(report(cost, grows))
     if json:
         typer.echo(jsonlib.dumps({"model": vlm.name, "videos": costs}, ensure_ascii=False))
     if failed:
@@ -132,16 +134,20 @@ def opened(vlm: VideoLM, config: CacheConfig, kept: tuple[str, bool] | None) -> 
             raise
 
 
-def report(cost: dict[str, Any]) -> str:
-    """Format the cost of one video, a line for each thing that costs."""
+def report(cost: dict[str, Any], grows: str) -> str:
+    """Format the cost of one video, a line for each thing that costs.
+
+    Args:
+        cost: by name, as in the JSON output.
+        grows: how fast its archive grows, in words.
+    """
     frames, watched = cost["frames"], cost["watch_seconds"]
-    per_hour = f", {cost['gb_per_hour']:.3g} GB per hour" if cost["gb_per_hour"] else ""
     dropped = f", {cost['dropped']} dropped" if cost["dropped"] else ""
     rows = [
         ("frames", f"{frames} ({cost['fps']:g} per second of video){dropped}"),
         ("time", f"{took(watched)}, {frames / watched:.1f} frames/s"),
         ("tokens", f"{cost['tokens_per_frame']:g} per frame"),
-        ("archive", f"{size(cost['bytes_per_frame'])} per frame{per_hour}"),
+        ("archive", f"{size(cost['bytes_per_frame'])} per frame{grows and f', {grows}'}"),
         ("window", size(cost["window_bytes"])),
     ]
     if cost["keep_ratio"] not in (None, 1):

@@ -11,9 +11,9 @@ import typer
 
 from mmkv.cli import session
 from mmkv.cli.errors import CommandError
-from mmkv.cli.messages import counted, say
+from mmkv.cli.messages import say
 from mmkv.cli.source import Source
-from mmkv.config.units import clock, took
+from mmkv.config.units import clock, counted, took
 
 if TYPE_CHECKING:
     from mmkv import Answer, AskEvery, Stream

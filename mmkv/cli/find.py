@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmkv.cli import arguments, groups, options, session
-from mmkv.cli.messages import counted, stretch
+from mmkv.cli.messages import stretch
 from mmkv.cli.source import Source
 from mmkv.cli.store import model_of
-from mmkv.config.units import clock, took
+from mmkv.config.units import clock, counted, took
 
 if TYPE_CHECKING:
     from mmkv import Moment

@@ -11,9 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from mmkv.cli import arguments, errors, groups, machine, options, session
-from mmkv.cli.messages import counted, table
+from mmkv.cli.messages import table
 from mmkv.cli.store import describe, lines
-from mmkv.config.units import size, took
+from mmkv.config.units import counted, size, took
 from mmkv.models.tiny import CHECKPOINT
 
 TIME = {

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from mmkv.cli.messages import counted
+from mmkv.config.units import counted
 
 PACKAGES = ("mmkv-video", "torch", "transformers", "accelerate", "triton", "av")
 OPTIONAL = {  # package: the module it brings, and what is missing without it

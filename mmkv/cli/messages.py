@@ -11,7 +11,9 @@ from typing import Any
 
 import typer
 
-from mmkv.config.units import clock
+from mmkv.config.units import clock, size
+
+_SHORT = 300.0  # seconds; an hour of a shorter video is no size to think in
 
 
 def say(kind: str, text: str) -> None:
@@ -95,9 +97,22 @@ def stretch(start: float, end: float) -> str:
     return next((f"{first}-{last}" for first, last in ends if first != last), ends[0][0])
 
 
-def counted(n: int, noun: str) -> str:
-    """Format a number with what it counts: "1 frame", "2 frames"."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+def growth(gb_per_hour: float | None, fps: float | None, seconds: float | None) -> str:
+    """Format how fast an archive grows: by the hour, or by 1,000 frames for a short video.
+
+    Args:
+        gb_per_hour: 10^9 bytes per hour of video.
+        fps: frames per second of video.
+        seconds: of the video.
+
+    Returns:
+        the text; "" where nothing is known.
+    """
+    if not gb_per_hour:
+        return ""
+    if fps and seconds is not None and seconds < _SHORT:
+        return f"{size(1000 * gb_per_hour * 1e9 / 3600 / fps)} per 1,000 frames"
+    return f"{gb_per_hour:.3g} GB per hour of video"
 
 
 def table(rows: Sequence[tuple[str, str]]) -> str:

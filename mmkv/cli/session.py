@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from mmkv.cli.errors import CommandError
-from mmkv.cli.messages import counted, say, without_secrets
+from mmkv.cli.messages import say, without_secrets
 from mmkv.cli.source import Source
-from mmkv.config.units import clock
+from mmkv.config.units import clock, counted
 
 if TYPE_CHECKING:
     from mmkv import Feed, Stream, VideoLM

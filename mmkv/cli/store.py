@@ -11,9 +11,9 @@ import typer
 
 from mmkv.cli import options
 from mmkv.cli.errors import CommandError
-from mmkv.cli.messages import counted, table
+from mmkv.cli.messages import table
 from mmkv.cli.source import Source
-from mmkv.config.units import clock, size
+from mmkv.config.units import clock, counted, size
 
 if TYPE_CHECKING:
     from mmkv import CacheConfig, Stream, VideoLM

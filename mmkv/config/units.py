@@ -69,3 +69,13 @@ def took(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(int(seconds), 60)
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 100 else f"{minutes} min {rest} s"
+
+
+def counted(n: int, name: str) -> str:
+    """Format a number of things: 1 video, 2 videos, 0 videos.
+
+    Args:
+        n: how many.
+        name: of one; its plural ends in s.
+    """
+    return f"{n} {name}" if n == 1 else f"{n} {name}s"

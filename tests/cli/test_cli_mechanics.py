@@ -214,7 +214,7 @@ def test_ask_prints_question_answer_moment_and_cost(run: Run, engine: Engine, vi
     assert answer == "a red circle"
     assert "found at 0:07-0:08, then 0:03 (of 3 frames looked at)" in found
     assert "watched 10 frames" in cost
-    assert "0.36 GB per hour" in cost
+    assert "100 MB per 1,000 frames" in cost
 
 
 def test_several_questions_share_one_watching(run: Run, engine: Engine, video: str) -> None:
@@ -373,7 +373,7 @@ def test_encode_prints_what_a_model_costs(run: Run, engine: Engine, video: str) 
     code, out, _ = run("encode", video, "--fps", "2")
     assert code == 0
     assert "16 per frame" in out
-    assert "50 kB per frame, 0.36 GB per hour" in out
+    assert "50 kB per frame, 100 MB per 1,000 frames" in out
     assert "vision" in out
 
 

@@ -90,7 +90,7 @@ def test_nor_are_files_that_are_being_replaced(
         list(store.pages())
         frames = [(1.5, np.zeros((2, 2, 3), np.uint8))]
         if kind == "folder":
-            with pytest.raises(OSError):  # noqa: PT011
+            with pytest.raises(OSError):
                 _write(store, name, frames)
         else:
             _write(store, name, frames)
@@ -122,7 +122,7 @@ def test_nor_are_those_of_a_new_segment(
     (path / name).unlink(missing_ok=True)
     in_place(path / name, kind, precious)
     if kind in ("folder", "link", "hard link"):  # large enough to be somebody's frames
-        with pytest.raises(OSError):  # noqa: PT011
+        with pytest.raises(OSError):
             writer.sink.writer._begin(block(8))
     else:
         writer.sink.writer._begin(block(8))
