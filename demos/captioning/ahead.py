@@ -12,6 +12,9 @@ from mmkv.video import FrameSource, open_source
 class Ahead:
     """Opens a video in a thread; the source then reads ahead within its own bounds.
 
+    The thread lives until `close`: a reader may have a process that ends with the thread that
+    started it.
+
     Args:
         video: what to open.
         settings: for the rate and the reader.
@@ -22,16 +25,17 @@ class Ahead:
         self._settings = settings
         self._source: FrameSource | None = None
         self._error: Exception | None = None
-        self._thread = threading.Thread(target=self._open, name="mmkv-ahead", daemon=True)
+        self._opened, self._done = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._hold, name="mmkv-ahead", daemon=True)
         self._thread.start()
 
     def take(self) -> FrameSource:
-        """Hand over the source, once it is open; the caller has to close it.
+        """Hand over the source, once it is open; it is to be used before `close`.
 
         Raises:
             Exception: what opening it raised.
         """
-        self._thread.join()
+        self._opened.wait()
         if self._error is not None:
             raise self._error
         assert self._source is not None
@@ -39,16 +43,16 @@ class Ahead:
 
     def close(self) -> None:
         """Give up the source; it is closed once it has been opened. Returns at once."""
-        threading.Thread(target=self._give_up, daemon=True).start()
+        self._done.set()
 
-    def _open(self) -> None:
+    def _hold(self) -> None:
         try:
             settings = self._settings
             self._source = open_source(self.video.path, fps=settings.fps, reader=settings.reader)
         except Exception as error:  # raised when the video's turn comes
             self._error = error
-
-    def _give_up(self) -> None:
-        self._thread.join()
+        finally:
+            self._opened.set()
+        self._done.wait()
         if self._source is not None:
             self._source.close()

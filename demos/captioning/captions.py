@@ -59,8 +59,10 @@ class Captions:
     timings: dict[str, float] = field(default_factory=dict)
 
     def __repr__(self) -> str:
+        from mmkv.config.units import counted
+
         summary = self.caption if len(self.caption) <= 60 else self.caption[:57] + "..."
-        parts = f"{len(self.segments)} segments, {self.duration:.1f} s"
+        parts = f"{counted(len(self.segments), 'segment')}, {self.duration:.1f} s"
         return f"<Captions of {self.name}: {parts}, {summary!r}>"
 
     def __str__(self) -> str:

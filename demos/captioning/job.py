@@ -69,7 +69,7 @@ class Failure:
     """Why a video has no captions.
 
     Attributes:
-        kind: "video", "timeout", "stalled", "died" or "error".
+        kind: "video", "timeout", "stalled", "died", "memory" (the host's) or "error".
         reason: one sentence.
     """
 

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from mmkv.config.units import counted
 from mmkv.demos.captioning.job import CaptioningError, Failure, Job
 from mmkv.demos.captioning.listing import Video
 from mmkv.demos.captioning.output import Output
@@ -145,9 +146,23 @@ def _results(
         compute=ActorPoolStrategy(size=size),
         **needs,
     )
-    for batch in captioned.iter_batches(batch_size=None, prefetch_batches=0, batch_format="numpy"):
-        for id, kind, found in zip(batch["id"], batch["kind"], batch["found"], strict=True):
-            if kind == "unfit":
-                raise CaptioningError(str(found))
-            row = json.loads(str(found)) if kind == "row" else Failure(str(kind), str(found))
-            yield known[str(id)], row
+    try:
+        for batch in captioned.iter_batches(
+            batch_size=None, prefetch_batches=0, batch_format="numpy"
+        ):
+            for id, kind, found in zip(batch["id"], batch["kind"], batch["found"], strict=True):
+                if kind == "unfit":
+                    raise CaptioningError(str(found))
+                video = known.pop(str(id), None)
+                if video is None:  # it was made again with something else that was lost
+                    continue
+                row = json.loads(str(found)) if kind == "row" else Failure(str(kind), str(found))
+                yield video, row
+    except ray.exceptions.RayError as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CaptioningError(
+            f"Ray gave up with {counted(len(known), 'video')} to go ({reason}); run the same "
+            "command to resume"
+        ) from error
+    for video in known.values():
+        yield video, Failure("died", "Ray returned nothing for it")

@@ -180,6 +180,7 @@ class _Run:
         cut = sum(not segment.complete for segment in segments)
         most = self._settings.max_new_tokens
         if cut:
-            yield f"{cut} captions were cut off at {most} tokens (--max-new-tokens allows more)"
+            were = "caption was" if cut == 1 else "captions were"
+            yield f"{cut} {were} cut off at {most} tokens (--max-new-tokens allows more)"
         if self._settings.summary and not self._whole:
             yield f"the summary was cut off at {most} tokens (--max-new-tokens allows more)"

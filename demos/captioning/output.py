@@ -3,66 +3,90 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-Row = dict[str, Any]
+from mmkv.demos.captioning.disk import (
+    OutputError,
+    Row,
+    append,
+    check_kind,
+    line_of,
+    locked,
+    opened,
+    repair,
+    rows_of,
+    unwritable,
+)
 
+__all__ = ["Output", "OutputError", "Row"]
 
-class OutputError(ValueError):
-    """The output cannot be written, or does not belong to this run."""
+_ERRORS = ".errors.jsonl"
 
 
 class Output:
     """A JSON Lines file of rows, locked while it is open, and a file of what failed beside it.
 
-    What a killed run left half written at the end is completed or removed. A row is on the disk
-    when `add` returns.
+    What a killed run left half written at the end is completed or removed, and so are its
+    temporary files. A row is on the disk when `add` returns.
 
     Args:
         path: the file of rows; created if it does not exist.
-        errors: the file of failures; None: `errors.jsonl` beside it.
+        errors: the file of failures; None: beside it, `rows.errors.jsonl` for `rows.jsonl`.
 
     Attributes:
         rows: what is known of the rows, by id.
 
     Raises:
-        OutputError: another run is writing it, or it holds something else.
+        OutputError: another run is writing it, it cannot be written, or it holds something else.
     """
 
     def __init__(self, path: Path, errors: Path | None = None) -> None:
         self.path = path
-        self.errors = errors or path.with_name("errors.jsonl")
-        if path.resolve() == self.errors.resolve():
-            raise OutputError(f"{path}: rows and errors need two files; choose another --out")
+        self.errors = errors or path.with_name(f"{path.stem}{_ERRORS}")
+        if path.name.endswith(_ERRORS) or path.resolve() == self.errors.resolve():
+            raise OutputError(f"{path} is a file of failures, not of rows; choose another --out")
         if not path.parent.is_dir():
             raise OutputError(f"{path.parent}: no such folder; make it, or choose another --out")
+        check_kind(path)
+        self._file = locked(path)
         try:
-            self._file = _locked(path)
-        except IsADirectoryError:
-            raise OutputError(f"{path} is a folder; --out takes a file") from None
-        try:
+            self._spare.unlink(missing_ok=True)
             repair(self._file, path)
-            self.rows = {row["id"]: _Known.of(row) for row in _rows(self._file, path)}
-        except BaseException:
+            self.rows = {row["id"]: _Known.of(row) for row in rows_of(self._file, path)}
+        except BaseException as error:
             self.close()
+            if isinstance(error, OSError):
+                raise unwritable(path, error) from error
             raise
 
+    @property
+    def _spare(self) -> Path:
+        return self.path.with_name(f".{self.path.name}.new")
+
     def add(self, row: Row) -> None:
-        """Append a row; once this returns, it survives a power cut."""
-        _append(self._file, row)
+        """Append a row; once this returns, it survives a power cut.
+
+        Raises:
+            OutputError: it cannot be written, for example because the disk is full; nothing of it
+                is in the file then.
+        """
+        append(self._file, row, self.path)
         self.rows[row["id"]] = _Known.of(row)
 
     def fail(self, row: Row) -> None:
-        """Append a row to the file of failures."""
-        descriptor = os.open(self.errors, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        """Append a row to the file of failures.
+
+        Raises:
+            OutputError: it cannot be written; nothing of it is in the file then.
+        """
+        check_kind(self.errors)
+        descriptor = opened(self.errors)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)  # parts of one job may share the file
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # outputs of one stem share the file
             repair(descriptor, self.errors)
-            _append(descriptor, row)
+            append(descriptor, row, self.errors)
         finally:
             os.close(descriptor)
 
@@ -71,23 +95,33 @@ class Output:
         return [id for id, known in self.rows.items() if known.digest != digest]
 
     def drop(self, ids: set[str]) -> None:
-        """Remove the rows with these ids; the file is replaced as a whole."""
-        spare = self.path.with_name(f".{self.path.name}.new")
-        descriptor = os.open(spare, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        with os.fdopen(os.dup(descriptor), "wb") as kept:
-            for row in _rows(self._file, self.path):
-                if row["id"] not in ids:
-                    kept.write(_line(row))
-        os.fsync(descriptor)
-        os.replace(spare, self.path)
+        """Remove the rows with these ids; the file is replaced as a whole.
+
+        Raises:
+            OutputError: the new file cannot be written; the old one is as it was.
+        """
+        descriptor = opened(self._spare)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            with os.fdopen(os.dup(descriptor), "wb") as kept:
+                for row in rows_of(self._file, self.path):
+                    if row["id"] not in ids:
+                        kept.write(line_of(row))
+            os.fsync(descriptor)
+            os.replace(self._spare, self.path)
+        except BaseException as error:
+            os.close(descriptor)
+            self._spare.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise unwritable(self.path, error) from error
+            raise
         os.close(self._file)
         self._file = descriptor
         self.rows = {id: known for id, known in self.rows.items() if id not in ids}
 
     def read(self) -> Iterator[Row]:
         """Yield all rows, in the order in which they were written."""
-        yield from _rows(self._file, self.path)
+        yield from rows_of(self._file, self.path)
 
     def close(self) -> None:
         """Release the lock."""
@@ -114,74 +148,3 @@ class _Known:
     @classmethod
     def of(cls, row: Row) -> _Known:
         return cls(row.get("path", ""), row.get("config_hash"))
-
-
-def _locked(path: Path) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise OutputError(
-            f"another run is writing {path}; wait for it, or give this one another --out "
-            "(several machines: --num-shards and --shard-index)"
-        ) from None
-    return descriptor
-
-
-def repair(descriptor: int, path: Path) -> None:
-    """Complete or remove a last line that was cut off.
-
-    Args:
-        descriptor: the file, open for reading and appending.
-        path: of the file, for the message.
-
-    Raises:
-        OutputError: the file does not hold JSON lines.
-    """
-    size = os.fstat(descriptor).st_size
-    if size == 0 or os.pread(descriptor, 1, size - 1) == b"\n":
-        return
-    begin, tail = size, b""
-    while begin and b"\n" not in tail:
-        step = min(begin, 1 << 16)
-        begin -= step
-        tail = os.pread(descriptor, step, begin) + tail
-    torn = tail.rpartition(b"\n")[2]
-    try:
-        whole = isinstance(json.loads(torn), dict)
-    except ValueError:
-        whole = False
-        if not torn.startswith(b"{"):
-            raise OutputError(f"{path} does not hold JSON lines; choose another --out") from None
-    if whole:
-        os.write(descriptor, b"\n")
-    else:
-        os.ftruncate(descriptor, size - len(torn))
-    os.fsync(descriptor)
-
-
-def _rows(descriptor: int, path: Path) -> Iterator[Row]:
-    with open(os.dup(descriptor), "rb") as file:
-        file.seek(0)
-        for number, line in enumerate(file, 1):
-            try:
-                row = json.loads(line)
-                row["id"]
-            except (ValueError, TypeError, KeyError):
-                raise OutputError(
-                    f"{path}, line {number}: this is no row of captions; choose another --out, "
-                    "or remove the line"
-                ) from None
-            yield row
-
-
-def _line(row: Row) -> bytes:
-    return json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
-
-
-def _append(descriptor: int, row: Row) -> None:
-    data = memoryview(_line(row))
-    while data:
-        data = data[os.write(descriptor, data) :]
-    os.fsync(descriptor)

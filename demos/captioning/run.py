@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from mmkv.config.units import counted
+from mmkv.demos.captioning.disk import OutputError, unwritable
 from mmkv.demos.captioning.job import Failure, Job
 from mmkv.demos.captioning.listing import Video
-from mmkv.demos.captioning.output import Output, OutputError
+from mmkv.demos.captioning.output import Output
 from mmkv.demos.captioning.progress import Tally
 from mmkv.demos.captioning.subtitles import FORMATS, delete_subtitles, write_subtitles
 from mmkv.demos.captioning.supervisor import STALL, Supervisor
@@ -45,7 +48,7 @@ def caption_videos(
         the counts.
 
     Raises:
-        OutputError: rows were made with other settings.
+        OutputError: rows were made with other settings, or a file cannot be written.
         CaptioningError: the model cannot be loaded.
         ValueError: `old` is none of these.
     """
@@ -85,14 +88,15 @@ def resumed(videos: Sequence[Video], job: Job, output: Output, old: str) -> list
     others = [id for id in output.others(job.digest) if id in named]
     if others and old == "refuse":
         raise OutputError(
-            f"{output.path} has rows of {len(others)} of these videos made with another model or "
+            f"{output.path} has {counted(len(others), 'row')} of these videos made with another "
+            "model or "
             "other settings; choose another --out, keep them with --old keep, or caption them "
             "again with --old redo"
         )
     if others and old == "redo":
         for row in output.read():  # before the rows: after a kill here, the next run repeats this
             if row["id"] in others:
-                delete_subtitles(row, _subtitles_of(output))
+                _delete_subtitles(row, _subtitles_of(output))
         output.drop(set(others))
     return [video for video in videos if video.id not in output.rows]
 
@@ -116,36 +120,86 @@ def written(
 
     Returns:
         the counts.
+
+    Raises:
+        OutputError: a file cannot be written; what is in the files by then stays, and counts.
     """
     tally = Tally(total=len(videos), before=len(videos) - len(todo))
     subtitled = [name for name in formats if name in FORMATS]
     folder = _subtitles_of(output)
+    table = output.path.with_suffix(".parquet")
+    if "parquet" in formats and table == output.path:
+        raise OutputError(f"{table} would hold both rows and Parquet; choose another --out")
+    _tidy(folder, table)
     if subtitled and tally.before:  # a run may have been killed between a row and its subtitles
         for row in output.read():
             _subtitle(row, folder, subtitled, anew=False)
-    for video, found in results(tally):
-        if isinstance(found, Failure):
-            output.fail(job.failure(video, found))
-            tally.failed += 1
-        else:
-            output.add(found)
-            _subtitle(found, folder, subtitled)
-            tally.done += 1
-            tally.seconds_of_video += found["duration"]
-        if tell is not None:
-            tell(tally, None, 0.0, None)
+    with ExitStack() as closing:
+        arriving = results(tally)
+        closing.callback(getattr(arriving, "close", int))  # at once: it holds a process
+        for video, found in arriving:
+            if isinstance(found, Failure):
+                output.fail(job.failure(video, found))
+                tally.failed += 1
+                tally.first_failure = tally.first_failure or _told(video, found)
+            else:
+                output.add(found)
+                _subtitle(found, folder, subtitled)
+                tally.done += 1
+                tally.seconds_of_video += found["duration"]
+            if tell is not None:
+                tell(tally, None, 0.0, None)
     if "parquet" in formats:
         from mmkv.demos.captioning.parquet import write_parquet
 
-        write_parquet(output.read(), output.path.with_suffix(".parquet"))
+        try:
+            write_parquet(output.read(), table)
+        except OSError as error:
+            _spare_of(table).unlink(missing_ok=True)
+            raise unwritable(table, error) from error
     return tally
+
+
+def _told(video: Video, failure: Failure) -> str:
+    named = video.shown in failure.reason
+    return failure.reason if named else f"{video.shown}: {failure.reason}"
+
+
+def _spare_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.new")
+
+
+def _tidy(folder: Path, table: Path) -> None:
+    """Remove what a killed run left half written; the lock on the rows says that none is running.
+
+    Args:
+        folder: of subtitles.
+        table: the Parquet file.
+    """
+    try:
+        _spare_of(table).unlink(missing_ok=True)
+        for name in FORMATS:
+            for spare in folder.glob(f".*.{name}.new"):
+                spare.unlink(missing_ok=True)
+    except OSError as error:
+        raise unwritable(Path(error.filename or folder), error) from error
 
 
 def _subtitle(
     row: dict[str, Any], folder: Path, formats: Sequence[str], *, anew: bool = True
 ) -> None:
-    for name in formats:
-        write_subtitles(row, folder, name, anew=anew)
+    try:
+        for name in formats:
+            write_subtitles(row, folder, name, anew=anew)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+
+
+def _delete_subtitles(row: dict[str, Any], folder: Path) -> None:
+    try:
+        delete_subtitles(row, folder)
+    except OSError as error:
+        raise unwritable(folder, error) from error
 
 
 def _subtitles_of(output: Output) -> Path:

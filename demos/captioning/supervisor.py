@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from mmkv.demos.captioning.job import CaptioningError, Failure, Job
 from mmkv.demos.captioning.listing import Video
 
 STALL = 600.0  # seconds without a frame or a token
+TRIES = 2  # of a video, or of loading the model, where the process dies
 _READY = 10.0  # seconds in which a worker that has been asked to end does so
 
 Report = Callable[[float, float | None], None]  # seconds reached, duration if known
@@ -42,42 +44,59 @@ class Supervisor:
     def start(self) -> None:
         """Start the process and wait for its model, if it is not running.
 
+        Where the process dies while it loads the model, it is started once more.
+
         Raises:
             CaptioningError: the model cannot be loaded.
         """
         if self._process is not None:
             return
+        for _ in range(TRIES):
+            ended = self._launch()
+            if ended is None:
+                return
+        raise CaptioningError(
+            f"the process that holds {self._job.model} {ended} while loading it ({TRIES} times)"
+        )
+
+    def _launch(self) -> str | None:
+        """Start the process; how it ended before its model was loaded, in words, if it did."""
         ours, theirs = Pipe()
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         command = [sys.executable, "-m", "mmkv.demos.captioning.worker"]
-        self._process = subprocess.Popen(
-            [*command, str(theirs.fileno()), str(os.getpid())],
-            stdin=subprocess.DEVNULL,
-            stdout=sys.stderr.fileno() if _real(sys.stderr) else subprocess.DEVNULL,
-            stderr=None if _real(sys.stderr) else subprocess.DEVNULL,
-            pass_fds=(theirs.fileno(),),
-            env=environment,
-        )
-        theirs.close()
+        # inherited: Ctrl-C is for the run to handle, even while the worker is importing
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self._process = subprocess.Popen(
+                [*command, str(theirs.fileno()), str(os.getpid())],
+                stdin=subprocess.DEVNULL,
+                stdout=sys.stderr.fileno() if _real(sys.stderr) else subprocess.DEVNULL,
+                stderr=None if _real(sys.stderr) else subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                env=environment,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            theirs.close()
         self._connection = ours
         try:
             ours.send(self._job)
             kind, text = ours.recv()
         except (EOFError, OSError):
-            raise CaptioningError(
-                f"the process that holds {self._job.model} {self._ended()} while loading it"
-            ) from None
+            return self._ended()
         if kind != "ready":
             self.close()
             raise CaptioningError(text)
+        return None
 
     def caption(
         self, video: Video, following: Video | None = None, report: Report | None = None
     ) -> dict[str, Any] | Failure:
         """Caption a video.
 
-        Where the process hangs or dies while `following` is read ahead, that may be to blame: the
-        video is tried once more alone.
+        Where the process dies, the video is tried once more alone: whatever killed it may not come
+        again. Where it hangs or runs out of memory while `following` is read ahead, that may be to
+        blame, and the video is tried once more alone, too.
 
         Args:
             video: what to caption.
@@ -91,8 +110,11 @@ class Supervisor:
             CaptioningError: the model cannot be loaded.
         """
         found = self._try(video, following, report)
-        blamed = isinstance(found, Failure) and found.kind in ("stalled", "died")
-        return self._try(video, None, report) if blamed and following is not None else found
+        if not isinstance(found, Failure):
+            return found
+        if found.kind == "died" or (following and found.kind in ("stalled", "memory")):
+            return self._try(video, None, report)
+        return found
 
     def close(self) -> None:
         """End the process."""
@@ -119,28 +141,31 @@ class Supervisor:
         assert self._connection is not None
         began = heard = time.monotonic()
         reached = 0.0
-        try:
-            self._connection.send((video, following))
-            while True:
-                limits = [(heard + self._stall, "stalled")]
-                if self._timeout is not None:
-                    limits.append((began + self._timeout, "timeout"))
-                until, kind = min(limits)
+        sent = False
+        while True:
+            limits = [(heard + self._stall, "stalled")]
+            if self._timeout is not None:
+                limits.append((began + self._timeout, "timeout"))
+            until, kind = min(limits)
+            try:
+                if not sent:
+                    self._connection.send((video, following))
+                    sent = True
                 if not self._connection.poll(max(0.0, until - time.monotonic())):
                     self._kill()
                     return Failure(kind, self._late(kind, reached))
                 what, value = self._connection.recv()
-                heard = time.monotonic()
-                if what != "at":
-                    found: dict[str, Any] | Failure = value
-                    if isinstance(found, Failure) and "CUDA error" in found.reason:
-                        self._kill()  # its device is unusable from now on
-                    return found
-                reached = value[0]
-                if report is not None:
-                    report(*value)
-        except (EOFError, OSError):
-            return Failure("died", f"the process that captioned it {self._ended()}")
+            except (EOFError, OSError):
+                return Failure("died", f"the process that captioned it {self._ended()}")
+            heard = time.monotonic()
+            if what != "at":
+                found: dict[str, Any] | Failure = value
+                if isinstance(found, Failure) and _spoiled(found):
+                    self._kill()
+                return found
+            reached = value[0]
+            if report is not None:
+                report(*value)
 
     def _late(self, kind: str, reached: float) -> str:
         if kind == "timeout":
@@ -167,6 +192,11 @@ class Supervisor:
         if code == -9:
             return "was killed, perhaps because memory ran out"
         return f"ended by signal {-code}" if code < 0 else f"ended with code {code}"
+
+
+def _spoiled(failure: Failure) -> bool:
+    """Whether the process is of no use any more: its device is unusable, or its memory full."""
+    return failure.kind == "memory" or "CUDA error" in failure.reason
 
 
 def _real(stream: Any) -> bool:

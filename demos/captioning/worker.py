@@ -5,6 +5,7 @@ It is started by `supervisor` with a connection's descriptor, and may be killed 
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ import threading
 import time
 import traceback
 import warnings
+from contextlib import suppress
 from logging import ERROR, getLogger
 from multiprocessing.connection import Connection
 
@@ -22,6 +24,11 @@ from mmkv.demos.captioning.one_video import caption, memory_for
 from mmkv.video import FrameSource, VideoError, open_source
 from mmkv.video_lm import VideoLM
 
+OUT_OF_MEMORY = (
+    "this machine's memory ran out; try a smaller --max-pixels or --window-frames, or fewer runs "
+    "at once"
+)
+_NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "can't start new thread")
 _REPORT_SECONDS = 0.25  # between reports of progress
 
 
@@ -85,7 +92,10 @@ def _serve(vlm: VideoLM, job: Job, connection: Connection) -> None:
         if ahead is not None and ahead.video != video:
             ahead.close()
             ahead = None
-        taken, ahead = ahead, None if following is None else Ahead(following, job.settings)
+        taken, ahead = ahead, None
+        if following is not None:
+            with suppress(RuntimeError, MemoryError):  # no room for a thread
+                ahead = Ahead(following, job.settings)
         connection.send(_one(vlm, job, video, taken, connection))
 
 
@@ -111,9 +121,33 @@ def _one(
     except Exception as error:
         if job.debug:
             traceback.print_exc()
+        if host_memory_ran_out(error):
+            return "failed", Failure("memory", OUT_OF_MEMORY)
         kind = "video" if isinstance(error, (VideoError, OSError)) else "error"
         _let_go(vlm)
         return "failed", Failure(kind, in_words(error))
+    finally:
+        if taken is not None:
+            taken.close()
+
+
+def host_memory_ran_out(error: BaseException) -> bool:
+    """Return whether an error, or what caused it, says that the host has no memory left.
+
+    Args:
+        error: as Python, torch's CPU allocator, the system or FFmpeg raise it.
+    """
+    from mmkv.cli.errors import chain
+
+    for cause in chain(error):
+        if isinstance(cause, MemoryError):
+            return True
+        if isinstance(cause, OSError) and cause.errno == errno.ENOMEM:
+            return True
+        text = str(cause).lower()
+        if isinstance(cause, (RuntimeError, ValueError)) and any(t in text for t in _NO_MEMORY):
+            return True
+    return False
 
 
 def _source(job: Job, video: Video, taken: Ahead | None) -> FrameSource:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import sys
-import time
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from mmkv.cli import errors, groups, options, session
+from mmkv.cli.caption_report import Line, ended, failures
 from mmkv.cli.messages import say
-from mmkv.config.units import clock, took
-
-if TYPE_CHECKING:
-    from mmkv.demos.captioning.listing import Video
-    from mmkv.demos.captioning.progress import Tally
+from mmkv.config.units import counted
 
 FORMATS = ("srt", "vtt", "parquet")
-_LINE_SECONDS = 60.0  # between lines where stderr is not a terminal
+_TERMINATED = 128 + signal.SIGTERM
 
 
 def caption(
@@ -125,7 +123,8 @@ def caption(
     """Caption videos: a caption for each stretch of time, and one for the whole.
 
     Run the same command again to resume where it was stopped or killed. What failed, and why, is
-    in errors.jsonl beside the output; it is tried again.
+    in captions.errors.jsonl beside captions.jsonl; it is tried again. The exit code is 1 if every
+    video failed.
 
     \b
     Example:
@@ -176,7 +175,7 @@ def caption(
 
         make_cutter(job.settings)  # reports what is missing before a model is loaded
     path = part_of(out.expanduser(), num_shards, shard_index)
-    with Output(path) as output:
+    with until_terminated(), Output(path) as output:
         line = Line(show=not quiet)
         try:
             how: dict[str, Any] = {
@@ -196,72 +195,39 @@ def caption(
                 tally = caption_on_ray(found, job, output, address=ray, actors=actors, **how)
         except KeyboardInterrupt:
             line.clear()
-            say("note", f"{len(output.rows)} rows are in {path}; run the same command to resume")
+            held = counted(len(output.rows), "row")
+            say("note", f"{path} has {held}; run the same command to resume")
             raise
         line.clear()
         if not quiet:
             typer.echo(ended(tally, path))
         if tally.failed:
-            say("warning", f"{tally.failed} videos failed; {output.errors} says why")
-            if strict:
+            say("warning", failures(tally, output.errors))
+            if strict or tally.failed == tally.total:
                 raise typer.Exit(errors.EXIT_FAILED)
 
 
-def ended(tally: Tally, path: Path) -> str:
-    """Say what a run did, in one line.
-
-    Args:
-        tally: its counts.
-        path: the file of its rows.
-    """
-    parts = [f"{tally.done} videos captioned"]
-    if tally.before:
-        parts.append(f"{tally.before} were there already")
-    if tally.failed:
-        parts.append(f"{tally.failed} failed")
-    text = f"{path}: {', '.join(parts)}"
-    if tally.done:
-        text += f"; {took(tally.elapsed)}, {tally.per_hour:.0f} videos/h"
-        text += f", {tally.seconds_of_video / tally.elapsed:.1f} s of video per second"
-    return text
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end by SIGTERM."""
 
 
-class Line:
-    """The one line of progress: rewritten on a terminal, else written now and then.
+@contextmanager
+def until_terminated() -> Iterator[None]:
+    """Turn SIGTERM into an exception, so that what is open is closed, and the exit code is 143."""
 
-    Args:
-        show: False writes nothing.
-    """
+    def stop(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
+        raise Terminated
 
-    def __init__(self, *, show: bool) -> None:
-        self._show = show
-        self._terminal = sys.stderr.isatty()
-        self._last = time.monotonic() if not self._terminal else 0.0
-
-    def __call__(
-        self, tally: Tally, video: Video | None, seconds: float, duration: float | None
-    ) -> None:
-        now = time.monotonic()
-        gap = 0.2 if self._terminal else _LINE_SECONDS
-        if not self._show or now - self._last < gap:
-            return
-        self._last = now
-        name = ""
-        if video is not None:
-            until = "" if duration is None else f" of {clock(duration)}"
-            name = f"{Path(video.shown).name} {clock(seconds)}{until}"
-        text = tally.line(name)
-        if self._terminal:
-            import shutil
-
-            width = shutil.get_terminal_size().columns - 1
-            sys.stderr.write(f"\r\x1b[2K{text[:width]}")
-            sys.stderr.flush()
-        else:
-            typer.echo(text, err=True)
-
-    def clear(self) -> None:
-        """Erase the line from the terminal."""
-        if self._show and self._terminal:
-            sys.stderr.write("\r\x1b[2K")
-            sys.stderr.flush()
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not the main thread: signals are somebody else's
+        yield
+        return
+    try:
+        yield
+    except Terminated:
+        typer.echo("stopped", err=True)
+        raise typer.Exit(_TERMINATED) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)

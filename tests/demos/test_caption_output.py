@@ -97,10 +97,31 @@ def test_dropping_rows_keeps_the_others_and_takes_new_ones(out: Path) -> None:
     assert lines(out) == [row(1), row(3), row(4)]
 
 
-def test_failures_go_to_errors_jsonl_beside_it(out: Path) -> None:
-    with Output(out) as output:
+@pytest.mark.parametrize(
+    ("name", "errors"),
+    [
+        ("captions.jsonl", "captions.errors.jsonl"),
+        ("a.b.jsonl", "a.b.errors.jsonl"),
+        ("plain", "plain.errors.jsonl"),
+        ("captions-1-of-2.jsonl", "captions-1-of-2.errors.jsonl"),
+    ],
+)
+def test_failures_go_to_a_file_of_the_same_name(tmp_path: Path, name: str, errors: str) -> None:
+    with Output(tmp_path / name) as output:
         output.fail({"id": "v1", "reason": "no"})
-    assert lines(out.with_name("errors.jsonl")) == [{"id": "v1", "reason": "no"}]
+    assert lines(tmp_path / errors) == [{"id": "v1", "reason": "no"}]
+
+
+def test_failures_of_another_output_in_the_folder_are_not_touched(tmp_path: Path) -> None:
+    for number in (1, 2):
+        with Output(tmp_path / f"{number}.jsonl") as output:
+            output.fail({"id": f"v{number}", "reason": "no"})
+    assert [error["id"] for error in lines(tmp_path / "1.errors.jsonl")] == ["v1"]
+
+
+def test_a_file_of_failures_is_not_taken_for_rows(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="a file of failures"):
+        Output(tmp_path / "captions.errors.jsonl")
 
 
 def test_a_missing_folder_is_told(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_two_actors_caption_what_an_earlier_run_left(
     rows = lines(out)
     assert sorted(Path(row["path"]).name for row in rows) == [f"{n}.mp4" for n in range(4)]
     assert all([s["start"] for s in row["segments"]] == [0.0, 1.0] for row in rows[1:])
-    (error,) = lines(out.with_name("errors.jsonl"))
+    (error,) = lines(out.with_name("captions.errors.jsonl"))
     assert error["kind"] == "video"
     assert Path(error["path"]).name == "text.mp4"
 

@@ -93,11 +93,14 @@ def test_every_row_has_its_subtitles(done: tuple[Path, str, str]) -> None:
 
 
 def test_failures_have_their_reasons_and_strict_says_so(done: tuple[Path, str, str]) -> None:
-    errors = {Path(e["path"]).name: e for e in lines(done[0].with_name("errors.jsonl"))}
+    errors = {Path(e["path"]).name: e for e in lines(done[0].with_name("captions.errors.jsonl"))}
     assert set(errors) == {"empty.mp4", "text.mp4"}
     assert "the file is empty" in errors["empty.mp4"]["reason"]
     assert errors["empty.mp4"]["kind"] == "video"
-    assert "2 videos failed" in done[2]
+    assert "warning: 2 videos failed: " in done[2]
+    assert "empty.mp4: the file is empty" in done[2]  # the first reason
+    assert "and 1 more; " in done[2]
+    assert done[2].rstrip().endswith("captions.errors.jsonl says why")
 
 
 def test_a_rerun_with_nothing_to_do_loads_no_model(
@@ -140,23 +143,6 @@ def test_one_process_captions_several_videos(supervisor: Supervisor, folder: Pat
     assert isinstance(second, dict)
     assert (first["id"], second["id"]) == (one.id, two.id)
     assert supervisor._process.pid == pid
-
-
-def test_a_video_that_kills_the_process_is_a_failure_and_the_next_one_works(
-    supervisor: Supervisor, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pid, send = stopped(supervisor), supervisor._connection.send  # type: ignore[union-attr]
-
-    def deadly(video: Any) -> None:
-        send(video)
-        os.kill(pid, signal.SIGKILL)
-
-    monkeypatch.setattr(supervisor._connection, "send", deadly)
-    failed = supervisor.caption(Video.of(str(folder / "2.mp4")))
-    assert isinstance(failed, Failure)
-    assert failed.kind == "died"
-    assert "was killed" in failed.reason
-    assert isinstance(supervisor.caption(Video.of(str(folder / "3.mp4"))), dict)
 
 
 def test_a_process_that_hangs_is_ended_and_the_video_tried_once_more_alone(
