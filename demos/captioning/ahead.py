@@ -48,7 +48,9 @@ class Ahead:
     def _hold(self) -> None:
         try:
             settings = self._settings
-            self._source = open_source(self.video.path, fps=settings.fps, reader=settings.reader)
+            self._source = open_source(
+                self.video.path, fps=settings.fps, reader=settings.reader, live=settings.live
+            )
         except Exception as error:  # raised when the video's turn comes
             self._error = error
         finally:

@@ -46,12 +46,12 @@ def caption(
     if isinstance(video, FrameSource):
         source = video
     else:
-        source = open_source(video, fps=chosen.fps, reader=chosen.reader)
+        source = open_source(video, fps=chosen.fps, reader=chosen.reader, live=chosen.live)
     with source:
         if source.live:
             raise VideoError(
                 f"{source.name} has no end, so it cannot be captioned; "
-                "`mmkv ask SOURCE QUESTION --every 5` watches it"
+                "`mmkv ask SOURCE QUESTION --every 5` watches it (--no-live: it does have an end)"
             )
         with vlm.stream(replace(memory_for(vlm, chosen), thumbnails=thumbnails)) as stream:
             return _Run(vlm, stream, source, chosen, on_progress).captions()

@@ -30,6 +30,7 @@ class Captioning:
         memory: of the stream; by default keys at 1.5 and values at 2 bits, and frames spread
             evenly for the summary.
         reader: "auto", "pyav", "decord" or "opencv".
+        live: False: addresses are read in full; None: it is found out whether they are live.
 
     Raises:
         ValueError: a field is out of range.
@@ -43,6 +44,7 @@ class Captioning:
     max_new_tokens: int = 128
     memory: CacheConfig = field(default=MEMORY)
     reader: str = "auto"
+    live: bool | None = None
 
     def __post_init__(self) -> None:
         Sampling(max_new_tokens=self.max_new_tokens)
@@ -90,7 +92,10 @@ class Captioning:
         """Convert to plain types, for JSON; of the memory, what differs from a default stream's."""
         ordinary, memory = asdict(CacheConfig()), asdict(self.memory)
         changed = {k: v for k, v in memory.items() if v != ordinary[k]}
-        return {**asdict(self), "memory": {k: _plain(v) for k, v in changed.items()}}
+        found = {**asdict(self), "memory": {k: _plain(v) for k, v in changed.items()}}
+        if self.live is None:  # rows of earlier versions were made without it
+            del found["live"]
+        return found
 
     def digest(self, model: str) -> str:
         """Compute 12 characters that differ where the model, or a setting captions need, does."""

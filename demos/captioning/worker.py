@@ -153,7 +153,8 @@ def host_memory_ran_out(error: BaseException) -> bool:
 def _source(job: Job, video: Video, taken: Ahead | None) -> FrameSource:
     if taken is not None:
         return taken.take()
-    return open_source(video.path, fps=job.settings.fps, reader=job.settings.reader)
+    settings = job.settings
+    return open_source(video.path, fps=settings.fps, reader=settings.reader, live=settings.live)
 
 
 def _let_go(vlm: VideoLM) -> None:

@@ -93,13 +93,17 @@ def ask(
         )
     arguments.check_span(since, until)
     words = [word for word in (video, *(questions or [])) if word is not None]
-    if store is not None and watching.duration is not None:
-        raise typer.BadParameter("--duration is for live sources, not for --store")
+    if store is not None and (watching.duration, watching.live) != (None, None):
+        raise typer.BadParameter("--duration and --live are for sources, not for --store")
     video, questions = arguments.video_and_texts("ask", words, store)
     questions = questions or [sample_questions()[0]["question"]]
     if store is not None:
         model = model or model_of(store)
-    source = None if video is None else Source.parse(video, duration=watching.duration)
+    source = (
+        None
+        if video is None
+        else Source.parse(video, duration=watching.duration, live=watching.live)
+    )
     if model is None and not quiet:
         session.note_tiny()
 

@@ -108,6 +108,9 @@ def caption(
     model: options.Model = None,
     fps: options.Fps = 1.0,
     reader: options.Reader = "auto",
+    no_live: Annotated[
+        bool, typer.Option("--no-live", help="Read addresses in full even if they seem live.")
+    ] = False,
     max_new_tokens: options.MaxNewTokens = 128,
     memory: groups.Memory,
     key_bits: Annotated[
@@ -163,7 +166,7 @@ def caption(
     job = Job(
         settings=Captioning(
             every=every, scenes=scenes, prompt=prompt, summary=summary, fps=fps,
-            max_new_tokens=max_new_tokens, reader=reader,
+            max_new_tokens=max_new_tokens, reader=reader, live=False if no_live else None,
             memory=CacheConfig(score="uniform", neighbours=0, landmarks=0, **bits, **memory.given),
         ),
         model=model or session.BUNDLED,

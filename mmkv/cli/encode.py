@@ -52,7 +52,9 @@ def encode(
     if store is None and (append or max_disk or max_age):
         raise typer.BadParameter("--append, --max-disk and --max-age need --store DIR")
     arguments.check_videos(videos)
-    sources = [Source.parse(video, duration=watching.duration) for video in videos]
+    sources = [
+        Source.parse(video, duration=watching.duration, live=watching.live) for video in videos
+    ]
     if store is not None:
         check_place(store, append=append)
     if model is None and store is not None and append and Path(store).expanduser().exists():

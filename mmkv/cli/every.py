@@ -49,7 +49,9 @@ def ask_every(
         CommandError: no frame could be read.
     """
     with session.status(f"connecting to {source.name}", show):
-        feed = stream.start(source.value, fps=watching.fps, reader=watching.reader)
+        feed = stream.start(
+            source.value, fps=watching.fps, reader=watching.reader, live=source.told
+        )
     first, *others = questions
     asking = stream.ask_every(first, every, span=span, **sampling)
     timer = None

@@ -48,8 +48,8 @@ def find(
       mmkv find --store my.kv 'a person at the door'
     """
     arguments.check_span(since, until)
-    if store is not None and watching.duration is not None:
-        raise typer.BadParameter("--duration is for live sources, not for --store")
+    if store is not None and (watching.duration, watching.live) != (None, None):
+        raise typer.BadParameter("--duration and --live are for sources, not for --store")
     words = [word for word in (video, text) if word is not None]
     video, texts = arguments.video_and_texts("find", words, store)
     if len(texts) != 1:
@@ -59,7 +59,11 @@ def find(
     (text,) = texts
     if store is not None:
         model = model or model_of(store)
-    source = None if video is None else Source.parse(video, duration=watching.duration)
+    source = (
+        None
+        if video is None
+        else Source.parse(video, duration=watching.duration, live=watching.live)
+    )
     if model is None and not quiet:
         session.note_tiny()
 

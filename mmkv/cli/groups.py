@@ -40,6 +40,7 @@ class Watching(Group):
 
     fps: options.Fps = 1.0
     duration: options.Duration = None
+    live: options.Live = None
     reader: options.Reader = "auto"
 
 

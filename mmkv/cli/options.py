@@ -161,6 +161,14 @@ Duration = Annotated[
         help="Live: watch this long, or until Ctrl-C.",
     ),
 ]
+Live = Annotated[
+    bool | None,
+    typer.Option(
+        "--live/--no-live",
+        show_default="found out",
+        help="Whether an address is a live stream, or a recording to read in full.",
+    ),
+]
 Since = Annotated[
     float | None,
     typer.Option(parser=moment, metavar="TIME", help="Ignore what came before, as in 90 or 1:30."),

@@ -196,7 +196,9 @@ def watch(
 
             value = source.value if rest is None else rest
             rate = watching.fps if value is source.value else None
-            stream.encode(value, fps=rate, reader=watching.reader, on_progress=report)
+            stream.encode(
+                value, fps=rate, reader=watching.reader, live=source.told, on_progress=report
+            )
     if not stream.stats().frames:
         raise CommandError(f"{source.name}: no frame could be read")
     return Watched(time.perf_counter() - begin, dropped)
@@ -213,7 +215,9 @@ def watch_live(stream: Stream, source: Source, watching: Watching, *, show: bool
         Exception: the source's error, where nothing was seen before it.
     """
     with status(f"connecting to {source.name}", show):
-        feed = stream.start(source.value, fps=watching.fps, reader=watching.reader)
+        feed = stream.start(
+            source.value, fps=watching.fps, reader=watching.reader, live=source.told
+        )
     begin, duration = time.monotonic(), watching.duration
     try:
         with bar(source.name, duration, show) as update:

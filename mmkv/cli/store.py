@@ -101,7 +101,10 @@ def rest_of(stream: Stream, source: Source, fps: float, reader: str) -> Any:
     ):
         from mmkv.video import FrameSource, open_source
 
-        begin, inner = float(before["begin"]), open_source(source.value, fps=fps, reader=reader)
+        begin, inner = (
+            float(before["begin"]),
+            open_source(source.value, fps=fps, reader=reader, live=source.told),
+        )
 
         class Rest(FrameSource):
             """Frames after the last one that is stored, in the stream's time."""

@@ -41,6 +41,7 @@ def encode(
     fps: float | None,
     reader: str,
     on_progress: Callable[[Progress], None] | None,
+    live: bool | None = None,
 ) -> Progress:
     """Encode a source to its end; see `Stream.encode`."""
     from mmkv.video import open_source
@@ -48,7 +49,7 @@ def encode(
     started = time.perf_counter()
     shift: float | None = None
     count, seconds = 0, 0.0
-    with open_source(source, fps=fps, reader=reader) as frames:
+    with open_source(source, fps=fps, reader=reader, live=live) as frames:
         for chunk in chunks(frames, 1 if frames.live else stream.config.chunk_frames):
             if shift is None:
                 shift = stream.continue_from(chunk[0][0], fps)

@@ -23,11 +23,19 @@ class Feed:
         error: what ended the feed, or None.
     """
 
-    def __init__(self, stream: Stream, source: Any, *, fps: float | None, reader: str) -> None:
+    def __init__(
+        self,
+        stream: Stream,
+        source: Any,
+        *,
+        fps: float | None,
+        reader: str,
+        live: bool | None = None,
+    ) -> None:
         from mmkv.video import open_source
 
         self._stream = stream
-        self._frames = open_source(source, fps=fps, reader=reader)
+        self._frames = open_source(source, fps=fps, reader=reader, live=live)
         self._fps = fps
         self._stop = threading.Event()
         self._began: float | None = None

@@ -123,6 +123,7 @@ class Stream:
         *,
         fps: float | None = 1.0,
         reader: str = "auto",
+        live: bool | None = None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> Progress:
         """Encode a source to its end. Its times continue the stream's.
@@ -132,6 +133,7 @@ class Stream:
                 `(seconds, frame)`, or a `FrameSource`.
             fps: frames per second taken, by presentation time; None takes every frame.
             reader: "auto", "pyav", "decord" or "opencv".
+            live: whether an address is a live stream; None finds out (`mmkv.video.recording`).
             on_progress: called after every chunk.
 
         Returns:
@@ -142,7 +144,7 @@ class Stream:
         """
         from mmkv.session.encode_source import encode
 
-        return encode(self, source, fps, reader, on_progress)
+        return encode(self, source, fps, reader, on_progress, live)
 
     def feed(
         self,
@@ -168,7 +170,14 @@ class Stream:
         for at in range(0, len(pairs), self.config.chunk_frames):
             self.push(pairs[at : at + self.config.chunk_frames])
 
-    def start(self, source: Any, *, fps: float | None = 1.0, reader: str = "auto") -> Feed:
+    def start(
+        self,
+        source: Any,
+        *,
+        fps: float | None = 1.0,
+        reader: str = "auto",
+        live: bool | None = None,
+    ) -> Feed:
         """Encode a source, live or not, in a thread of its own; arguments as in `encode`.
 
         Returns:
@@ -181,7 +190,7 @@ class Stream:
 
         self._locked.check_open()
         self._locked.check_writable()
-        feed = Feed(self, source, fps=fps, reader=reader)
+        feed = Feed(self, source, fps=fps, reader=reader, live=live)
         self._feeds = [*(one for one in self._feeds if one.running), feed]
         return feed
 

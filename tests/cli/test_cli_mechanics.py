@@ -164,6 +164,10 @@ def test_version(run: Run) -> None:
         (("ask", "{video}", "q", "--dtype", "float13"), "'float13' is not one of auto, bfloat16"),
         (("ask", "{video}", "q", "--reader", "vlc"), "'vlc' is not one of auto, pyav"),
         (("ask", "{video}", "q", "--duration", "5"), "--duration is for live sources"),
+        (("ask", "{video}", "q", "--live"), "are for network addresses"),
+        (("find", "0", "q", "--no-live"), "are for network addresses"),
+        (("encode", "sample", "--no-live"), "are for network addresses"),
+        (("ask", "rtsp://x/y", "q", "--no-live", "--duration", "5"), "ends by itself"),
         (("ask", "{video}", "q", "--nonsense"), "--nonsense"),
         (("bogus",), "bogus"),
     ],
@@ -343,6 +347,24 @@ def test_a_password_in_an_address_is_never_printed(run: Run, engine: Engine) -> 
     assert engine.calls[2][1][0] == address
 
 
+@pytest.mark.parametrize(
+    ("address", "option", "call", "told"),
+    [
+        ("http://127.0.0.1:9/a.ts", "--live", "start", True),
+        ("http://127.0.0.1:9/a.ts", "--no-live", "encode", False),
+        ("rtsp://127.0.0.1:9/a", "--no-live", "encode", False),
+    ],
+)
+def test_the_user_says_whether_an_address_is_live(
+    run: Run, engine: Engine, address: str, option: str, call: str, told: bool
+) -> None:
+    code, _, err = run("ask", address, "q", option, *(["--duration", "0.1"] if told else []))
+    assert code == 0, err
+    value, options = dict(engine.calls)[call]
+    assert value == address
+    assert options["live"] is told
+
+
 @pytest.mark.parametrize("name", ["0", "/dev/video0"])
 def test_a_webcam_is_watched_for_the_duration(run: Run, engine: Engine, name: str) -> None:
     code, out, _ = run("ask", name, "q", "--duration", "0.1", "--fps", "2")
@@ -350,7 +372,7 @@ def test_a_webcam_is_watched_for_the_duration(run: Run, engine: Engine, name: st
     names = [name for name, _ in engine.calls]
     assert names == ["load", "stream", "start", "stop", "ask", "close"]
     assert "2 dropped" in out
-    assert dict(engine.calls)["start"] == (0, {"fps": 2.0, "reader": "auto"})
+    assert dict(engine.calls)["start"] == (0, {"fps": 2.0, "reader": "auto", "live": None})
     assert "a red circle" in out
 
 
