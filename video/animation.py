@@ -19,7 +19,7 @@ from mmkv.video.sampling import OnScreenSampler
 from mmkv.video.source import Frame
 from mmkv.video.still import canvas
 
-_SHORTEST, _INSTEAD = 0.010, 0.100  # seconds
+_SHORTEST, _INSTEAD = 10.0, 100.0  # milliseconds, in which sums of times are exact
 
 
 class Animation(QueuedSource):
@@ -54,7 +54,7 @@ class Animation(QueuedSource):
                     if closing.is_set():
                         return
                     found += 1
-                    chosen = sampler.push(end, shrink(frame, max_side))
+                    chosen = sampler.push(end / 1000, shrink(frame, max_side))
                     end += delay
                     if chosen is not None:
                         yield chosen
@@ -64,7 +64,7 @@ class Animation(QueuedSource):
                         f"{name}: not a single frame could be decoded ({error})"
                     ) from None
                 warnings.append(f"{name}: reading stopped after {found} frames: {error}")
-            chosen = sampler.finish(delay)
+            chosen = sampler.finish(delay / 1000)
             if chosen is not None:
                 yield chosen
 
@@ -116,7 +116,7 @@ def _png_size(path: Path) -> tuple[int, int] | None:
 
 
 def _pictures(path: Path, name: str) -> Iterator[tuple[float, Frame]]:
-    """The pictures, each with the seconds that it is shown."""
+    """The pictures, each with the milliseconds that it is shown."""
     from PIL import Image
 
     with Image.open(path) as image:
@@ -126,5 +126,5 @@ def _pictures(path: Path, name: str) -> Iterator[tuple[float, Frame]]:
         for number in range(first, getattr(image, "n_frames", 1)):
             image.seek(number)
             image.load()
-            delay = float(image.info.get("duration") or 0) / 1000
+            delay = float(image.info.get("duration") or 0)
             yield (delay if delay > _SHORTEST else _INSTEAD), as_rgb(image, name)

@@ -97,6 +97,13 @@ def test_in_a_folder_the_first_picture_is_shown_with_a_word(tmp_path: Path, form
     assert "only the first of its 5 pictures is shown" in warnings[0]
 
 
+def test_times_do_not_drift(tmp_path: Path) -> None:
+    pages = [Image.new("L", (8, 8), number) for number in range(200)]
+    pages[0].save(tmp_path / "a.gif", save_all=True, append_images=pages[1:], duration=70)
+    with open_source(tmp_path / "a.gif", fps=None) as frames:
+        assert [seconds for seconds, _ in frames] == [70 * number / 1000 for number in range(200)]
+
+
 @pytest.mark.parametrize("format", ["webp", "png"])
 def test_an_animation_cut_off_gives_what_is_there(tmp_path: Path, format: str) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (5, 48, 64, 3), np.uint8)
