@@ -13,11 +13,9 @@ import pytest
 import torch
 from small_models import clip, small_vlm
 from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
-from transformers.models.qwen3_vl.video_processing_qwen3_vl import (
-    Qwen3VLVideoProcessor,
-    smart_resize,
-)
 
+# earlier releases of transformers import torchvision here, which the tests do without
+video_processing = pytest.importorskip("transformers.models.qwen3_vl.video_processing_qwen3_vl")
 FPS = 2.0
 
 
@@ -56,9 +54,12 @@ def watched(
 def test_pixels_are_the_stock_processors(
     family: str, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    processor = video_processing.Qwen3VLVideoProcessor
+    if not hasattr(processor, "patchify"):
+        pytest.skip("this transformers cuts patches within a longer function")
     pixels, rows, _, vision = watched(family, count, monkeypatch)
     assert len(pixels) == count + count % 2
-    stock, *_ = Qwen3VLVideoProcessor.patchify(
+    stock, *_ = processor.patchify(
         None, pixels[None, :count], vision.patch_size, vision.spatial_merge_size, 2
     )
     assert torch.equal(rows, stock.reshape(rows.shape))
@@ -77,4 +78,4 @@ def test_times_are_the_stock_processors(
 
 def test_the_stock_processor_takes_no_single_frame() -> None:
     with pytest.raises(ValueError, match="t:1 must be larger"):
-        smart_resize(1, 480, 640)
+        video_processing.smart_resize(1, 480, 640)
