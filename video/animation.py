@@ -15,7 +15,7 @@ from mmkv.video.frames import check_size, shrink
 from mmkv.video.pixels import as_rgb
 from mmkv.video.queued import QueuedSource
 from mmkv.video.readahead import ReadAhead
-from mmkv.video.sampling import OnScreenSampler
+from mmkv.video.shown import ShownSampler, shown
 from mmkv.video.source import Frame
 from mmkv.video.still import canvas
 
@@ -46,27 +46,28 @@ class Animation(QueuedSource):
         warnings, closing = self.warnings, self._closing
 
         def produce() -> Iterator[tuple[float, Frame]]:
-            sampler: OnScreenSampler[Frame] = OnScreenSampler(fps)
-            end = delay = 0.0
-            found = 0
-            try:
-                for delay, frame in _pictures(path, name):
-                    if closing.is_set():
-                        return
-                    found += 1
-                    chosen = sampler.push(end / 1000, shrink(frame, max_side))
-                    end += delay
-                    if chosen is not None:
-                        yield chosen
-            except Exception as error:  # Pillow raises anything where a file is damaged
-                if not found:
-                    raise VideoError(
-                        f"{name}: not a single frame could be decoded ({error})"
-                    ) from None
-                warnings.append(f"{name}: reading stopped after {found} frames: {error}")
-            chosen = sampler.finish(delay / 1000)
-            if chosen is not None:
-                yield chosen
+            end = 0.0
+
+            def timed() -> Iterator[tuple[float, Frame]]:
+                nonlocal end
+                found = 0
+                try:
+                    for delay, frame in _pictures(path, name):
+                        if closing.is_set():
+                            return
+                        found += 1
+                        yield end / 1000, shrink(frame, max_side)
+                        end += delay
+                except Exception as error:  # Pillow raises anything where a file is damaged
+                    if not found:
+                        raise VideoError(
+                            f"{name}: not a single frame could be decoded ({error})"
+                        ) from None
+                    warnings.append(f"{name}: reading stopped after {found} frames: {error}")
+
+            for one in shown(timed(), ShownSampler(fps), lambda: end / 1000):
+                for seconds in one.times:
+                    yield seconds, one.item
 
         self._start(ReadAhead(produce, name))
 
