@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,14 +21,19 @@ from mmkv.video.readahead import ReadAhead
 from mmkv.video.shown import Shown, ShownSampler, shown
 from mmkv.video.source import Frame
 
+if TYPE_CHECKING:
+    from mmkv.video.expected import Expected
+
 _WORKER = Path(__file__).with_name("decord_worker.py")
 
 
 class DecordFile(QueuedSource):
-    """A video file read by decord; times are decord's own, counted from the first frame.
+    """A video file read by decord.
 
     Decord's frame count is never trusted: frames are read one after the other until there are no
-    more, and the process is killed when none arrives for `watchdog` seconds.
+    more, and the process is killed when none arrives for `watchdog` seconds. Where PyAV has looked
+    at the file, times are those of its packets, and PyAV reads on where decord stops; elsewhere
+    they are decord's own, counted from the first frame.
 
     Args:
         path: the file.
@@ -35,9 +41,11 @@ class DecordFile(QueuedSource):
         fps: frames per second to choose; None for all.
         max_side: larger frames are scaled down to this many pixels a side.
         watchdog: seconds without a frame after which the process is killed.
+        expected: what PyAV found in the file.
 
     Raises:
         VideoError: on opening, decord cannot read the file; while reading, it gives no frame.
+        Unfit: it disagrees with what is expected.
     """
 
     def __init__(
@@ -48,28 +56,66 @@ class DecordFile(QueuedSource):
         fps: float | None,
         max_side: int | None = None,
         watchdog: float = 30.0,
+        expected: "Expected | None" = None,
     ) -> None:
         super().__init__(name)
+        declared = until = None
         self._process = process = _Process(path, name, watchdog)
         try:
             times = process.times()
+            if expected is not None:
+                _check_index(times, expected)
+                times, until = expected.times, expected.until
+                declared = expected.header.duration
+            pairs = zip(times.tolist(), range(len(times)), strict=True)
+            chosen = list(shown(pairs, ShownSampler(fps, declared), lambda: until))
+            process.ask([one.item for one in chosen])
+            begun = None
+            if expected is not None:
+                begun = process.frame(0)
+                if begun is None:
+                    raise VideoError(f"{name}: decord decodes not a single frame of it")
+                expected.check_first(begun)
         except BaseException:
             process.kill()
             raise
-        self.duration = float(times[-1]) + (float(times[-1] - times[-2]) if len(times) > 1 else 0)
-        warnings = self.warnings
+        gap = float(times[-1] - times[-2]) if len(times) > 1 else 0.0
+        self.duration = float(times[-1]) + gap if expected is None else expected.end
+        warnings, closing = self.warnings, self._closing
 
         def produce() -> Iterator[tuple[float, Frame]]:
+            count, last = 0, -np.inf
             try:
-                for seconds, frame in process.frames(times, fps, warnings):
-                    yield seconds, shrink(frame, max_side)
+                for one, frame in process.frames(chosen, begun):
+                    picture = (
+                        expected.show(frame, max_side) if expected else shrink(frame, max_side)
+                    )
+                    count += 1
+                    for last in one.times:
+                        yield last, picture
+                warnings.extend([] if expected is None else expected.ending())
+                return
+            except VideoError as error:
+                if closing.is_set():
+                    return
+                if expected is None and not count:
+                    raise
+                cause = str(error).removeprefix(f"{name}: ")
             finally:
                 process.kill()
+            warnings.append(
+                f"{name}: the file ends early at {last:.1f} s; {count} frames were read ({cause})"
+                if expected is None
+                else f"{name}: {cause}; PyAV read what comes after {max(last, 0):.1f} s"
+            )
+            if expected is not None:
+                yield from expected.rest(last, fps, max_side, warnings, closing)
 
         self._start(ReadAhead(produce, name))
 
     def close(self) -> None:
         """Stop reading, and end decord's process."""
+        self._closing.set()  # first, so that the end of the process is not reported
         self._process.kill()
         super().close()
 
@@ -114,38 +160,25 @@ class _Process:
         if count <= 0:
             raise VideoError(f"{self.name}: decord finds no frames in it")
         times = np.frombuffer(self._read(8 * count), dtype="<f8")
+        if not np.isfinite(times).all() or not (np.diff(times) > 0).all():
+            raise VideoError(
+                f"{self.name}: decord does not know when its frames are shown; "
+                'reader="pyav" finds out'
+            )
         return times - times[0]
 
     def frames(
-        self, times: np.ndarray, fps: float | None, warnings: list[str]
-    ) -> Iterator[tuple[float, Frame]]:
-        """The chosen frames, for as long as they arrive."""
-        chosen = _choose(times, fps)
-        self._ask([one.item for one in chosen])
-        count, cause, last = 0, "", 0.0
-        for one in chosen:
-            try:
-                frame = self._frame(one.item)
-            except VideoError as error:
-                cause = str(error).removeprefix(f"{self.name}: ")
-                break
+        self, chosen: list[Shown[int]], begun: Frame | None
+    ) -> Iterator[tuple[Shown[int], Frame]]:
+        """The chosen frames, in order; `begun` is the first where it has been read."""
+        for number, one in enumerate(chosen):
+            frame = begun if number == 0 and begun is not None else self.frame(one.item)
             if frame is None:
-                break
-            count += 1
-            for seconds in one.times:
-                last = seconds
-                yield seconds, frame
-        if self._killed or count == len(chosen):
-            return
-        if not count:
-            cause = cause or "decord decodes not a single frame of it"
-            raise VideoError(f"{self.name}: {cause}")
-        warnings.append(
-            f"{self.name}: the file ends early at {last:.1f} s; "
-            f"{count} frames were read" + (f" ({cause})" if cause else "")
-        )
+                raise VideoError(f"{self.name}: decord gives no more frames")
+            yield one, frame
 
-    def _frame(self, index: int) -> Frame | None:
+    def frame(self, index: int) -> Frame | None:
+        """The next of the frames that were asked for, `index`; None if there are no more."""
         kind, height, width = self._head()
         if kind == ERROR:
             raise VideoError(f"{self.name}: decord stopped: {self._text(height)}")
@@ -156,7 +189,8 @@ class _Process:
         pixels = np.frombuffer(self._read(height * width * 3), dtype=np.uint8)
         return pixels.reshape(height, width, 3)
 
-    def _ask(self, indices: list[int]) -> None:
+    def ask(self, indices: list[int]) -> None:
+        """Have the frames with these indices, which rise, decoded and sent."""
         stdin = self._worker.stdin
         assert stdin is not None
         try:
@@ -198,15 +232,13 @@ class _Process:
         os.close(self._pipe)
 
 
-def _choose(times: np.ndarray, fps: float | None) -> list[Shown[int]]:
-    """Indices of the frames that the sampling rule picks, with the times that they stand for."""
-    sampler: ShownSampler[int] = ShownSampler(fps)
-    return list(shown(_rising(times), sampler, lambda: None))
+def _check_index(times: np.ndarray, expected: "Expected") -> None:
+    from mmkv.video.expected import Unfit
 
-
-def _rising(times: np.ndarray) -> Iterator[tuple[float, int]]:
-    last = -np.inf
-    for index, seconds in enumerate(times.tolist()):
-        if seconds > last:  # also leaves out NaN
-            last = seconds
-            yield seconds, index
+    if expected.header.leaps:
+        raise Unfit("it has to seek to the first frame, which is a guess in this container")
+    if expected.look.orientation != 1:
+        raise Unfit("it would turn the pictures in its own way")
+    if expected.hidden:
+        raise Unfit("it knows no edit lists")
+    expected.check_times(times)

@@ -38,7 +38,8 @@ def _serve(path: str, pipe: BinaryIO) -> None:
     import decord
     import numpy as np
 
-    reader: Any = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=1)
+    # a tolerance just above 0: decord stops where it would repeat a frame in place of a lost one
+    reader: Any = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=1, fault_tol=1e-9)
     reader.get_frame_timestamp([0])
     times = np.ascontiguousarray(reader._frame_pts[:, 0], dtype="<f8")
     height, width = len(times), 0
@@ -54,6 +55,8 @@ def _serve(path: str, pipe: BinaryIO) -> None:
         except StopIteration:
             break
         frame = np.ascontiguousarray(frame.asnumpy(), dtype=np.uint8)
+        if frame.shape[2] != 3:
+            raise ValueError(f"its frames have {frame.shape[2]} channels instead of 3")
         _write(pipe, HEAD.pack(index, frame.shape[0], frame.shape[1]))
         _write(pipe, frame.data)
     _write(pipe, HEAD.pack(END, 0, 0))

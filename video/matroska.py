@@ -22,6 +22,12 @@ def declared_bytes(head: bytes) -> int | None:
     return None if length is None else begin + length
 
 
+def is_whole(head: bytes, size: int) -> bool:
+    """Whether a file of `size` bytes says in its first bytes, `head`, that it is not longer."""
+    declared = declared_bytes(head)
+    return declared is not None and declared <= size
+
+
 def _number(data: bytes, at: int) -> tuple[int | None, int]:
     """A number of 1 to 8 bytes, and where it ends; None: unknown, or cut off."""
     width = 9 - data[at].bit_length() if at < len(data) else 9

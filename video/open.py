@@ -191,23 +191,23 @@ def _open_path(
         from mmkv.video.images import FolderSource
 
         return FolderSource(path, fps=fps, rate=rate, max_side=max_side)
-    if reader in ("auto", "pyav"):
-        from mmkv.video.animation import Animation, is_animation
+    from mmkv.video.animation import Animation, is_animation
 
-        if is_animation(path):
-            return Animation(path, name, fps=fps, max_side=max_side)
+    if is_animation(path):
+        animation = Animation(path, name, fps=fps, max_side=max_side)
+        if reader not in ("auto", "pyav"):
+            animation.warnings.append(
+                f"{name}: read by Pillow instead of {reader}: it is an animated picture"
+            )
+        return animation
     if reader == "auto":
         reader = next((one for one in READERS[1:] if _installed(one)), "pyav")
     if not _installed(reader):
         raise VideoError(f'reader="{reader}" needs a package: pip install {_PACKAGES[reader][1]}')
-    if reader == "decord":
-        from mmkv.video.decord_file import DecordFile
+    if reader != "pyav":
+        from mmkv.video.checked import open_checked
 
-        return DecordFile(str(path), name, fps=fps, max_side=max_side)
-    if reader == "opencv":
-        from mmkv.video.opencv_file import OpenCvFile
-
-        return OpenCvFile(str(path), name, fps=fps, max_side=max_side)
+        return open_checked(reader, str(path), name, fps=fps, max_side=max_side, head=_head(path))
     from mmkv.video.pyav_file import Job, PyAvFile
 
     # "file:" keeps FFmpeg from reading a protocol into a name such as "concat:a|b"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,7 @@ from mmkv.video.container import (
     video_stream,
 )
 from mmkv.video.errors import VideoError
-from mmkv.video.matroska import declared_bytes
+from mmkv.video.matroska import is_whole
 from mmkv.video.picture import Screen
 from mmkv.video.queued import QueuedSource
 from mmkv.video.readahead import ReadAhead
@@ -142,13 +141,32 @@ def read(job: Job) -> Iterator[tuple[float, Frame]]:
         damage = Damage()
         stamp = stamps(container, stream, job.header)
         frames = decode(container, stream, damage, job.stopped.is_set)
-        whole = job.head is None or (declared_bytes(job.head) or math.inf) <= container.size
+        whole = job.head is None or is_whole(job.head, container.size)
         stamped = ((stamp(frame), frame) for frame in frames)
         screen = Screen(stream, job.name, job.max_side, job.warnings)
         yield from _chosen(job, job.header, stamped, damage, whole, screen)
     finally:
         if container is not None:
             container.close()
+
+
+def last_until(at: float, own: float | None, facts: Header, whole: bool) -> float | None:
+    """Say until when the last frame of a file is shown.
+
+    Args:
+        at: its time in seconds.
+        own: seconds that it is shown by its own account; None if it has none.
+        facts: what the container declares.
+        whole: whether nothing of the file is missing.
+
+    Returns:
+        seconds; None: not said.
+    """
+    declared = facts.duration if facts.exact and whole else None
+    end = at + (own or facts.interval)
+    if declared is not None and end < declared <= at + max(at, _LONGEST_REST):
+        return declared
+    return end if own else None
 
 
 class _Ending:
@@ -181,11 +199,9 @@ class _Ending:
 
     def until(self) -> float | None:
         """Seconds until which the last frame is shown; None: not said."""
-        declared = self._facts.duration if self._facts.exact and self._whole() else None
-        if declared is not None and self.end < declared <= self._at + max(self._at, _LONGEST_REST):
-            self.end = declared
-            return declared
-        return None if self._own is None else self.end
+        until = last_until(self._at, self._own, self._facts, self._whole())
+        self.end = self.end if until is None else until
+        return until
 
     def _note_size(self, seconds: float, size: tuple[int, int]) -> None:
         if self._size and self._size != size and not self._resized:
