@@ -12,7 +12,7 @@ from video_makers import COUNT, UPRIGHT, edit, encode, encode_with_ffmpeg, turn
 
 NTSC = Fraction(30000, 1001)
 READS, PYAV, EITHER = "reads", "is replaced", "may read"
-SAID = {READS: "reads them", PYAV: "PyAV does", EITHER: "depends on its build"}
+SAID = {READS: "reads them", PYAV: "{} does", EITHER: "depends on its build"}
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,13 @@ class Kind:
         decord: whether decord reads them (READS), PyAV does in its place (PYAV), or that depends
             on the build (EITHER).
         opencv: the same for OpenCV.
+        instead: what reads them where the reader that was asked for does not.
     """
 
     name: str
     decord: str = READS
     opencv: str = READS
+    instead: str = "PyAV"
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ AVI = Kind("AVI: Motion JPEG, MPEG-4 without B-frames")
 AVI_B = Kind("AVI: H.264, MPEG-4 with B-frames", PYAV)
 TS = Kind("transport streams (TS, M2TS) and program streams (MPG, VOB)", PYAV)
 OTHER = Kind("Ogg, IVF", PYAV)
-GIF = Kind("GIF that moves", PYAV, PYAV)
+GIF = Kind("GIF that moves", PYAV, PYAV, "Pillow")
 RAW = Kind("raw streams: H.264, HEVC, MPEG-2, Motion JPEG", PYAV, PYAV)
 LATE = Kind("film that starts behind the sound, or at 100 s")
 CUT = Kind("MP4 whose edit list leaves something out", PYAV)
@@ -199,6 +201,7 @@ def table() -> list[str]:
     """The documentation's table of kinds, line by line."""
     lines = ["| files | PyAV | decord | OpenCV |", "|---|---|---|---|"]
     for kind in dict.fromkeys(row.kind for row in ROWS):
-        cells = [SAID[role] for role in (READS, kind.decord, kind.opencv)]
+        pyav = READS if kind.instead == "PyAV" else PYAV
+        cells = [SAID[role].format(kind.instead) for role in (pyav, kind.decord, kind.opencv)]
         lines.append(f"| {kind.name} | {' | '.join(cells)} |")
     return lines
