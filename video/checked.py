@@ -55,7 +55,9 @@ def open_checked(
 
     try:
         expected = expect(Job(f"file:{path}", name, None, None, head=head))
-        return kind(path, name, fps=fps, max_side=max_side, expected=expected)
+        source = kind(path, name, fps=fps, max_side=max_side, expected=expected)
+        source.warnings[:0] = expected.job.warnings
+        return source
     except Unfit as reason:
         why = str(reason)
     except VideoError as error:

@@ -82,14 +82,13 @@ class DecordFile(QueuedSource):
         gap = float(times[-1] - times[-2]) if len(times) > 1 else 0.0
         self.duration = float(times[-1]) + gap if expected is None else expected.end
         warnings, closing = self.warnings, self._closing
+        show = shrink if expected is None else expected.show
 
         def produce() -> Iterator[tuple[float, Frame]]:
             count, last = 0, -np.inf
             try:
                 for one, frame in process.frames(chosen, begun):
-                    picture = (
-                        expected.show(frame, max_side) if expected else shrink(frame, max_side)
-                    )
+                    picture = show(frame, max_side)
                     count += 1
                     for last in one.times:
                         yield last, picture

@@ -30,6 +30,8 @@ def main(path: str, descriptor: int) -> None:
             return
         except BaseException as error:  # the parent turns it into a sentence
             lines = str(error).strip().splitlines() or [type(error).__name__]
+            if type(error).__name__ == "DECORDLimitReachedError":
+                lines = ["it would show a frame again in place of one that it lost"]
             text = lines[-1].encode()[:500]
             _write(pipe, HEAD.pack(ERROR, len(text), 0) + text)
 

@@ -58,6 +58,7 @@ class OpenCvFile(QueuedSource):
         capture, interval, self.duration = _open(path, name)
         declared = self.duration
         warnings, closing = self.warnings, self._closing
+        show = shrink if expected is None else expected.show
         clock = FileClock(0.0, interval, end=declared)
         if expected is None:
             frames = _by_clock(capture, clock, name, closing.is_set)
@@ -79,10 +80,7 @@ class OpenCvFile(QueuedSource):
             sampler: ShownSampler[Frame] = ShownSampler(fps, end)
             try:
                 for one in shown(frames, sampler, lambda: expected.until if expected else None):
-                    frame = one.item
-                    picture = (
-                        expected.show(frame, max_side) if expected else shrink(frame, max_side)
-                    )
+                    picture = show(one.item, max_side)
                     for last in one.times:
                         yield last, picture
             except VideoError as error:

@@ -51,10 +51,10 @@ def expect(job: Job) -> Expected:
     with open_container(job.address, job.name, protocols=job.protocols) as container:
         stream = video_stream(container, job.name)
         facts = header(container, stream)
-        packets, look = _demux(container, stream, job.name)
+        numbered = container.format.name == "avi"  # see `mmkv.video.stamps`
+        packets, look = _demux(container, stream, job.name, numbered)
         whole = is_whole(job.head, container.size)
         base = float(stream.time_base or 0)
-        numbered = container.format.name == "avi"  # see `mmkv.video.stamps`
         reorders = bool(stream.codec_context.has_b_frames) and not numbered
     shown = [packet for packet in packets if not packet.hidden]
     order = _order(shown, reorders)
@@ -67,19 +67,24 @@ def expect(job: Job) -> Expected:
     return Expected(job, facts, np.array(times), until, first, look, hidden)
 
 
-def _demux(container: InputContainer, stream: VideoStream, name: str) -> tuple[list[_Packet], Look]:
-    """All packets, and how the first frame is to be shown."""
+def _demux(
+    container: InputContainer, stream: VideoStream, name: str, numbered: bool
+) -> tuple[list[_Packet], Look]:
+    """All packets, and how the first frame is to be shown.
+
+    Where packets are only numbered, in the order of decoding, theirs are the times of the frames
+    in the order in which they are shown.
+    """
     import av
 
     screen = Screen(stream, name)
     look: Look | None = None
     packets: list[_Packet] = []
-    decoding = container.format.name == "avi"
     try:
         for packet in container.demux(stream):
             look = look or _look(stream, packet, screen)
             if packet.size:
-                stamp = packet.dts if decoding else packet.pts
+                stamp = packet.dts if numbered else packet.pts
                 packets.append(_Packet(stamp, packet.duration, packet.is_discard))
     except (av.error.FFmpegError, IndexError) as error:  # see `container.decode`
         raise Unfit(f"the packets cannot be read: {explain(error)}") from None

@@ -170,6 +170,19 @@ def test_without_pyav_a_warning_says_that_nothing_was_checked(
     assert "could not be checked, because PyAV is not installed (pip install av)" in warnings[0]
 
 
+def test_without_pyav_decord_stops_instead_of_repeating_its_last_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("decord")
+    monkeypatch.setattr(checked, "find_spec", lambda name: None)
+    path = write_video(tmp_path / "clip.ts", steady(60), options={"bf": "2"})
+    got, warnings = read(path, "decord")
+    numbers = [number for _, number in got]
+    assert numbers == sorted(set(numbers))
+    assert len(numbers) < 60
+    assert "it would show a frame again in place of one that it lost" in warnings[-1]
+
+
 def test_without_pyav_raw_streams_are_read_or_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
