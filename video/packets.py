@@ -104,7 +104,7 @@ def _look(stream: VideoStream, packet: Packet, screen: Screen) -> Look | None:
     if not frames:
         return None
     if frames[0].format.name == "pal8" or any(one.is_alpha for one in frames[0].format.components):
-        raise Unfit("the pictures are transparent in places")
+        raise Unfit("the pictures may be transparent")
     look = screen.look(frames[0])
     if is_hdr(look.transfer):
         raise Unfit("the pictures have a high dynamic range")

@@ -100,6 +100,7 @@ LATE = Kind("film that starts behind the sound, or at 100 s")
 CUT = Kind("MP4 whose edit list leaves something out", PYAV)
 TURNED = Kind("turned or mirrored", PYAV)
 INTERLACED = Kind("interlaced MP4", READS, EITHER)
+CLEAR = Kind("pictures that may be transparent, or of a high dynamic range", PYAV, PYAV)
 OBLONG = Kind("pixels that are not square")
 
 
@@ -124,6 +125,7 @@ def _turned(matrix: tuple[int, int, int, int]) -> Row:
     return Row(f"turned{'_'.join(map(str, matrix))}.mp4", TURNED, make, _at(25), matrix=matrix)
 
 
+PQ = "transfer=smpte2084:colorprim=bt2020:colormatrix=bt2020nc"
 NO_TIMES = "it has no times, or those of decoding only"
 PRIMED = "some versions count from what the sound's decoder is primed with"
 B: dict[str, Any] = {"b_frames": 2}
@@ -192,6 +194,8 @@ ROWS = [
     _turned((0, 1, 1, 0)),
     _turned((0, -1, -1, 0)),
     _row("interlaced.mp4", INTERLACED, "libx264", options={"x264-params": "interlaced=1:tff=1"}),
+    _row("clear.mov", CLEAR, "png", pixels="rgba"),
+    _row("pq.mp4", CLEAR, "libx264", pixels="yuv420p10le", options={"x264-params": PQ}),
     _row("oblong.mp4", OBLONG, "libx264", aspect=2),
     _row("oblong.mkv", OBLONG, "libx264", aspect=2),
 ]

@@ -82,6 +82,16 @@ def test_every_reader_gives_what_is_on_screen_twice_a_second(files: Files, row: 
         assert times == pytest.approx([when for when, _ in first], abs=ROUNDING), reader
 
 
+@pytest.mark.parametrize("row", [row for row in ROWS if "turned" in row.file or row.aspect != 1])
+def test_every_reader_scales_to_the_same_size(files: Files, row: Row) -> None:
+    shapes = set()
+    for reader in readers():
+        with open_source(made(row, files), reader=reader, max_side=57) as source:
+            shapes |= {frame.shape for _, frame in source}
+    assert len(shapes) == 1
+    assert max(next(iter(shapes))) == 57
+
+
 def on_screen(row: Row, fps: float) -> list[tuple[float, int]]:
     """Times and numbers of the frames on screen at each grid time up to the last frame's."""
     found: list[tuple[float, int]] = []
