@@ -53,7 +53,7 @@ def expect(job: Job) -> Expected:
         facts = header(container, stream)
         numbered = container.format.name == "avi"  # see `mmkv.video.stamps`
         packets, look = _demux(container, stream, job.name, numbered)
-        whole = is_whole(job.head, container.size)
+        whole = job.head is None or is_whole(job.head, container.size)
         base = float(stream.time_base or 0)
         reorders = bool(stream.codec_context.has_b_frames) and not numbered
     shown = [packet for packet in packets if not packet.hidden]
