@@ -229,15 +229,19 @@ class Archive:
             self.sink.flush()
             self.leave(self.sink.first)
 
-    def flush_unless_busy(self) -> bool:
-        """`flush`, unless a thread is adding blocks, whose work is half done; whether it was."""
+    def hand_over_unless_busy(self) -> None:
+        """Pack the open page and hand it over, unless a thread is in the middle of adding blocks.
+
+        For the end of a process, where such a thread will not be done, and nothing may wait.
+        """
         if not self._busy.acquire(blocking=False):
-            return False
+            return
         try:
-            self.flush()
+            if self._open():
+                self._close_page()
+            self._hand_over()
         finally:
             self._busy.release()
-        return True
 
     def close(self) -> None:
         """Close the store, and let go of everything but the newest block's place in the stream.
