@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -101,6 +102,33 @@ class AllowedHosts:
         name, port = str(parts.hostname), parts.port or PORTS[parts.scheme]
         try:
             number = self.resolve(name, port)[0]
-        except (OSError, UnicodeError, IndexError):
+            refused = leads_astray(name, number)
+        except (OSError, ValueError, IndexError):
             raise VideoError(f"{name}: the host cannot be found") from None
+        if refused:
+            raise VideoError(f"{name}: it leads to {number}, where no camera is looked for")
         return Pinned(parts, number, port)
+
+
+def leads_astray(name: str, number: str) -> bool:
+    """Whether a name leads to this machine itself, or to an address that is no host's.
+
+    Whoever rules over a listed name could have it lead there. An operator who wants it lists the
+    number, or localhost.
+
+    Args:
+        name: of a host, or a number, which is what it is.
+        number: IP address that it has.
+
+    Raises:
+        ValueError: that is no IP address.
+    """
+    found = ipaddress.ip_address(number.partition("%")[0])
+    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
+        found = found.ipv4_mapped
+    if name == number or f".{name}".endswith(".localhost"):
+        return False
+    return (
+        found.is_loopback or found.is_link_local or found.is_multicast or found.is_unspecified
+        or found.is_reserved
+    )  # fmt: skip

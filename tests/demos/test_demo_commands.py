@@ -47,6 +47,7 @@ def taken() -> Iterator[int]:
         (["--idle", "soon"], "--idle='soon' is not a duration"),
         (["--max-upload", "5GB"], "has to be more than upload_bytes"),
         (["--allow-host", "rtsp://cam/live"], "--allow-host 'rtsp://cam/live' is not a host"),
+        (["--server-name", "http://me"], "--server-name 'http://me' is not a host's name"),
         (["--ssl-certfile", "cert.pem"], "--ssl-certfile and --ssl-keyfile belong together"),
         (["--ssl-certfile", "a.pem", "--ssl-keyfile", "b.pem"], "a.pem: there is no such file"),
         (["--host", "203.0.113.7", "--port", "0"], "cannot listen on 203.0.113.7"),
@@ -117,7 +118,15 @@ def test_help_names_what_an_operator_decides(
     with pytest.raises(SystemExit):
         main()
     out = capsys.readouterr().out
-    for option in ("--host", "--auth", "--allow-host", "--sessions", "--ssl-certfile", "--idle"):
+    for option in (
+        "--host",
+        "--auth",
+        "--server-name",
+        "--allow-host",
+        "--sessions",
+        "--ssl-certfile",
+        "--idle",
+    ):
         assert option in out
 
 

@@ -44,37 +44,38 @@ def mjpeg(handler: Any, visit: int) -> None:
     "address",
     [
         "http://other.example/live",
-        "http://cam.local.other.example/live",
-        "http://cam.local@other.example/live",
-        "http://other.example#@cam.local/live",
-        "http://other.example\\@cam.local/live",
+        "http://cam.localhost.other.example/live",
+        "http://cam.localhost@other.example/live",
+        "http://other.example#@cam.localhost/live",
+        "http://other.example\\@cam.localhost/live",
         "rtsp://127.0.0.1/live",
-        "http://cam.local:22/",
+        "http://cam.localhost:22/",
         "file:///etc/passwd",
         "/etc/passwd",
-        "ftp://cam.local/",
-        "concat:http://cam.local/a|file:/etc/passwd",
-        "http://cam.local:99999/",
+        "ftp://cam.localhost/",
+        "concat:http://cam.localhost/a|file:/etc/passwd",
+        "http://cam.localhost:99999/",
         "http:///live",
         "",
     ],
 )
 def test_no_other_address_is_opened(address: str) -> None:
     with pytest.raises(VideoError):
-        allowed("cam.local:8080").check(address)
+        allowed("cam.localhost:8080").check(address)
 
 
 def test_without_a_list_there_is_no_address_at_all() -> None:
     assert not AllowedHosts()
     with pytest.raises(VideoError):
-        AllowedHosts().check("rtsp://cam.local/live")
+        AllowedHosts().check("rtsp://cam.localhost/live")
 
 
 @pytest.mark.parametrize(
-    "address", ["rtsp://cam.local:8554/live", "http://CAM.local/x?y=1", "rtsp://u:p@cam.local/"]
+    "address",
+    ["rtsp://cam.localhost:8554/live", "http://CAM.localhost/x?y=1", "rtsp://u:p@cam.localhost/"],
 )
 def test_a_listed_host_without_a_port_takes_any(address: str) -> None:
-    assert allowed("cam.local").check(address).hostname == "cam.local"
+    assert allowed("cam.localhost").check(address).hostname == "cam.localhost"
 
 
 @pytest.mark.parametrize("text", ["", "*", "*.local", "a/b", "user@host", "host:port", "rtsp://x"])
@@ -84,24 +85,50 @@ def test_the_list_takes_hosts_only(text: str) -> None:
 
 
 def test_the_name_is_looked_up_once_and_the_number_connected_to() -> None:
-    pinned = allowed("cam.local", number="10.1.2.3").pin("rtsp://me:secret@cam.local:8554/live?k=v")
+    pinned = allowed("cam.localhost", number="10.1.2.3").pin(
+        "rtsp://me:secret@cam.localhost:8554/live?k=v"
+    )
     with pinned.reached() as way:
         assert way.address.secret == f"rtsp://me:secret@{way.relay.place}/live?k=v"
         assert way.relay._to == ("10.1.2.3", 8554)
-    assert str(pinned) == "rtsp://***@cam.local:8554/live?k=***"
-    with_six = allowed("cam.local", number="fd00::7").pin("http://cam.local/live")
+    assert str(pinned) == "rtsp://***@cam.localhost:8554/live?k=***"
+    with_six = allowed("cam.localhost", number="fd00::7").pin("http://cam.localhost/live")
     with with_six.reached() as way:
         assert way.relay._to == ("fd00::7", 80)
-        assert way.options["headers"] == "Host: cam.local\r\n"
+        assert way.options["headers"] == "Host: cam.localhost\r\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "led"),
+    [
+        *(("cam.example", number, True) for number in ("127.0.0.1", "127.8.8.8", "::1", "0.0.0.0")),
+        *(("cam.example", number, True) for number in ("169.254.169.254", "fe80::1%eth0", "::")),
+        *(("cam.example", number, True) for number in ("224.0.0.1", "255.255.255.255", "ff02::1")),
+        ("cam.example", "::ffff:127.0.0.1", True),
+        ("localhost.cam.example", "127.0.0.1", True),
+        ("mylocalhost.example", "127.0.0.1", True),
+        ("cam.example", "10.0.0.7", False),
+        ("cam.example", "fd00::7", False),
+        ("localhost", "127.0.0.1", False),
+        ("127.0.0.1", "127.0.0.1", False),
+    ],
+)
+def test_a_name_does_not_lead_to_this_machine(name: str, number: str, led: bool) -> None:
+    hosts = allowed(name, number=number)
+    if led:
+        with pytest.raises(VideoError, match=f"{name}: it leads to "):
+            hosts.pin(f"rtsp://{name}/live")
+    else:
+        assert hosts.pin(f"rtsp://{name}/live").number == number
 
 
 def test_a_camera_on_a_listed_host_is_watched() -> None:
     with Camera(mjpeg) as camera:
-        pinned = allowed("cam.local").pin(f"http://cam.local:{camera.port}/live")
+        pinned = allowed("cam.localhost").pin(f"http://cam.localhost:{camera.port}/live")
         with open_address(pinned, 5.0) as source:
             assert source.live
             assert next(iter(source))[1].ndim == 3
-        assert {visit["Host"] for visit in camera.visits} == {f"cam.local:{camera.port}"}
+        assert {visit["Host"] for visit in camera.visits} == {f"cam.localhost:{camera.port}"}
 
 
 def redirect(location: str) -> Any:
@@ -130,7 +157,7 @@ def test_an_allowed_host_cannot_lead_to_another_place(leads: Any) -> None:
     with Camera(mjpeg) as target:
         elsewhere = f"http://127.0.0.1:{target.port}/secret.ts"
         with Camera(leads(elsewhere)) as camera:
-            pinned = allowed("cam.local").pin(f"http://cam.local:{camera.port}/live.m3u8")
+            pinned = allowed("cam.localhost").pin(f"http://cam.localhost:{camera.port}/live.m3u8")
             with pytest.raises(VideoError):
                 open_address(pinned, 1.0)
         assert target.visits == []
@@ -157,7 +184,7 @@ def rtsp_server(status: str) -> tuple[int, threading.Thread]:
 )
 def test_an_rtsp_server_that_sends_elsewhere_is_not_followed(status: str, words: str) -> None:
     port, thread = rtsp_server(status)
-    pinned = allowed("cam.local").pin(f"rtsp://cam.local:{port}/live")
+    pinned = allowed("cam.localhost").pin(f"rtsp://cam.localhost:{port}/live")
     with pytest.raises(VideoError, match=words):
         open_address(pinned, 1.0)
     finish(thread)
@@ -168,7 +195,14 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
     if shutil.which("openssl") is None:
         pytest.skip("needs openssl to make a certificate")
     folder = tmp_path_factory.mktemp("certificate")
-    names = ["-keyout", str(folder / "key"), "-out", str(folder / "cert"), "-subj", "/CN=cam.local"]
+    names = [
+        "-keyout",
+        str(folder / "key"),
+        "-out",
+        str(folder / "cert"),
+        "-subj",
+        "/CN=cam.localhost",
+    ]
     making = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *names]
     subprocess.run(making, check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -197,12 +231,12 @@ def test_an_https_camera_is_reached_by_its_number_and_asked_by_its_name(
 ) -> None:
     monkeypatch.delenv("no_proxy", raising=False)
     with Camera(mjpeg, certificate) as camera:
-        pinned = allowed("cam.local").pin(f"https://me:secret@cam.local:{camera.port}/live")
+        pinned = allowed("cam.localhost").pin(f"https://me:secret@cam.localhost:{camera.port}/live")
         with open_address(pinned, 5.0) as source:
             assert source.live
             assert next(iter(source))[1].ndim == 3
-        assert {visit["Host"] for visit in camera.visits} == {f"cam.local:{camera.port}"}
-        assert set(asked) == {"cam.local"}
+        assert {visit["Host"] for visit in camera.visits} == {f"cam.localhost:{camera.port}"}
+        assert set(asked) == {"cam.localhost"}
     until(no_relay)
 
 
@@ -211,7 +245,7 @@ def test_an_https_name_in_capitals_is_the_same_host(
 ) -> None:
     monkeypatch.delenv("no_proxy", raising=False)
     with Camera(mjpeg, certificate) as camera:
-        pinned = allowed("cam.local").pin(f"https://Cam.Local:{camera.port}/live")
+        pinned = allowed("cam.localhost").pin(f"https://Cam.Localhost:{camera.port}/live")
         with open_address(pinned, 5.0) as source:
             assert next(iter(source))[1].ndim == 3
 
@@ -219,12 +253,12 @@ def test_an_https_name_in_capitals_is_the_same_host(
 def test_where_no_proxy_is_set_the_number_itself_is_connected_to(
     certificate: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("no_proxy", "localhost,cam.local")
+    monkeypatch.setenv("no_proxy", "localhost,cam.localhost")
     with Camera(mjpeg, certificate) as camera:
-        pinned = allowed("cam.local").pin(f"https://cam.local:{camera.port}/live")
+        pinned = allowed("cam.localhost").pin(f"https://cam.localhost:{camera.port}/live")
         with open_address(pinned, 5.0) as source:
             assert next(iter(source))[1].ndim == 3
-        assert {visit["Host"] for visit in camera.visits} == {f"cam.local:{camera.port}"}
+        assert {visit["Host"] for visit in camera.visits} == {f"cam.localhost:{camera.port}"}
 
 
 def test_a_recording_on_an_https_server_is_read_to_its_end(
@@ -243,7 +277,7 @@ def test_a_recording_on_an_https_server_is_read_to_its_end(
         handler.wfile.write(data[first:])
 
     with Camera(file, certificate) as server:
-        pinned = allowed("cam.local").pin(f"https://cam.local:{server.port}/a.mp4")
+        pinned = allowed("cam.localhost").pin(f"https://cam.localhost:{server.port}/a.mp4")
         with open_address(pinned, 0.1) as source:
             assert not source.live
             assert len(list(source)) == 15
@@ -256,16 +290,16 @@ def test_an_https_host_that_is_not_there_is_said_in_words(
     monkeypatch.delenv("no_proxy", raising=False)
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         port = nobody.getsockname()[1]
-    with pytest.raises(VideoError, match=r"cam\.local:\d+/live: cannot be opened"):
-        open_address(allowed("cam.local").pin(f"https://cam.local:{port}/live"), 1.0)
+    with pytest.raises(VideoError, match=r"cam\.localhost:\d+/live: cannot be opened"):
+        open_address(allowed("cam.localhost").pin(f"https://cam.localhost:{port}/live"), 1.0)
 
 
 def test_a_relay_leads_to_its_own_place_only() -> None:
     with socket.create_server(("127.0.0.1", 0)) as there:
         there.setblocking(False)
-        with Relay("cam.local:443", "127.0.0.1", there.getsockname()[1], PATIENCE) as relay:
+        with Relay("cam.localhost:443", "127.0.0.1", there.getsockname()[1], PATIENCE) as relay:
             port = int(relay.address.rpartition(":")[2])
-            for place in ("cam.local:22", "other.local:443", "127.0.0.1:443"):
+            for place in ("cam.localhost:22", "other.local:443", "127.0.0.1:443"):
                 with socket.create_connection(("127.0.0.1", port), PATIENCE) as asking:
                     asking.sendall(f"CONNECT {place} HTTP/1.1\r\n\r\n".encode())
                     assert asking.recv(99).startswith(b"HTTP/1.1 403")
@@ -274,7 +308,7 @@ def test_a_relay_leads_to_its_own_place_only() -> None:
 
 
 def test_a_relay_that_was_closed_leaves_nothing_behind() -> None:
-    relay = Relay("cam.local:443", "127.0.0.1", 443, PATIENCE)
+    relay = Relay("cam.localhost:443", "127.0.0.1", 443, PATIENCE)
     port = int(relay.address.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port), PATIENCE) as asking:
         asking.sendall(b"CONNECT cam")  # and no more

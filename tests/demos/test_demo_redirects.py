@@ -33,7 +33,7 @@ def pinned(address: str) -> Pinned:
     def resolve(name: str, port: int) -> Sequence[str]:
         return ["127.0.0.1"]
 
-    return AllowedHosts((Host("cam.local", None),), resolve).pin(address)
+    return AllowedHosts((Host("cam.localhost", None),), resolve).pin(address)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def stream(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def watched(port: int, frames: int = 1) -> int:
     """How many frames a camera shows before it ends or is refused."""
     count = 0
-    with open_address(pinned(f"rtsp://cam.local:{port}/live"), 5.0) as source:
+    with open_address(pinned(f"rtsp://cam.localhost:{port}/live"), 5.0) as source:
         for _ in source:
             count += 1
             if count == frames:
@@ -74,7 +74,7 @@ def test_no_redirect_is_followed(stream: bytes, method: str, status: str) -> Non
         more = f"Location: rtsp://127.0.0.1:{other.port}/live\r\n"
         with (
             Odd(stream, {method: (status, more, "")}) as camera,
-            pytest.raises(VideoError, match=r"cam\.local:\d+/live: .*leads to another address"),
+            pytest.raises(VideoError, match=r"cam\.localhost:\d+/live: .*leads to another address"),
         ):
             watched(camera.port)
         assert camera.asked[-1] == method
@@ -106,7 +106,7 @@ def test_the_second_describe_is_not_trusted_for_the_first(stream: bytes) -> None
         odd: dict[str, tuple[str, str, str]] = {}
         moved = ("302 Found", f"Location: rtsp://127.0.0.1:{other.port}/\r\n", "")
         with Odd(stream, odd) as camera:
-            with open_address(pinned(f"rtsp://cam.local:{camera.port}/live"), 5.0) as source:
+            with open_address(pinned(f"rtsp://cam.localhost:{camera.port}/live"), 5.0) as source:
                 assert next(iter(source))
                 odd["DESCRIBE"] = moved  # for whoever reconnects
                 until(lambda: camera.asked.count("DESCRIBE") > 1, 30)
@@ -227,7 +227,7 @@ def test_a_playlist_leads_nowhere(kind: str, called: str | None) -> None:
             handler.wfile.write(body)
 
         with Camera(answer) as camera, pytest.raises(VideoError):
-            open_address(pinned(f"http://cam.local:{camera.port}/live"), 5.0)
+            open_address(pinned(f"http://cam.localhost:{camera.port}/live"), 5.0)
         assert other.visitors == 0
 
 
@@ -246,7 +246,7 @@ def test_a_redirect_on_reconnecting_is_not_followed() -> None:
 
         with (
             Camera(answer) as camera,
-            open_address(pinned(f"http://cam.local:{camera.port}/live"), 5.0) as source,
+            open_address(pinned(f"http://cam.localhost:{camera.port}/live"), 5.0) as source,
         ):
             reading = threading.Thread(target=lambda: [None for _ in source], daemon=True)
             reading.start()

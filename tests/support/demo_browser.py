@@ -36,7 +36,7 @@ class Running:
     def __init__(self, vlm: Any, folder: Path, users: Any = (), **limits: Any) -> None:
         folders = Folders(folder)
         self.registry = Registry(vlm, folders, Limits(**limits))
-        serving = Serving(port=0, users=users)
+        serving = Serving(port=0, users=users, names=["demo.test"])
         self._listening = serving.listen()
         self.port = self._listening.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
