@@ -40,6 +40,9 @@ class Registry:
         hosts: network addresses that visitors may watch; None for none.
         settings: a new visitor's choices.
         clock: seconds that only rise.
+
+    Attributes:
+        forget_page: called with the hash of each page that will not be used again.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class Registry:
         self.limits = limits or Limits()
         self.hosts = hosts or AllowedHosts()
         self.settings = settings or Settings()
+        self.forget_page: Callable[[str], None] = lambda page: None
         self._folders = folders
         self._clock = clock
         self._lock = threading.RLock()
@@ -103,6 +107,7 @@ class Registry:
             for closed in visit.gone:
                 visit.pages.pop(closed, None)
                 self._pages.pop(closed, None)
+                self.forget_page(closed)
             visit.gone.clear()
             visit.left = None
             visit.pages[page] = {}
@@ -251,6 +256,7 @@ class Registry:
             self._visits.pop(visit.key, None)
             for page in visit.pages:
                 self._pages.pop(page, None)
+                self.forget_page(page)
             if visit in self._line:
                 self._line.remove(visit)
         end(visit.session)

@@ -16,6 +16,7 @@ from mmkv.demos.app.logins import Logins, credentials
 from mmkv.demos.app.names import Names, own_name
 from mmkv.demos.app.registry import Registry
 
+STATES = 1000  # pages that Gradio remembers something of
 THREADS = 40  # for handlers, besides four for each session
 
 
@@ -174,6 +175,15 @@ def application(registry: Registry, serving: Serving, folder: Path) -> object:
         css_paths=[CSS],
         head=HEAD,
     )
+    # what Gradio remembers of a page, conversation and all, it would keep until 10,000 others came
+    states = blocks.state_holder
+    states.capacity = STATES
+
+    def forget_page(page: str) -> None:
+        states.session_data.pop(page, None)
+        states.time_last_used.pop(page, None)
+
+    registry.forget_page = forget_page
     guarded = Logins(Guard(app, registry.here, accepted(blocks)))
     return Names(Patience(guarded, serving.doors), serving.known_as)
 

@@ -80,12 +80,15 @@ class Visitor:
 def held() -> dict[str, int]:
     """What this process holds."""
     gc.collect()
+    from gradio.state_holder import SessionState
+
     process = psutil.Process()
     children = [one for one in process.children() if one.status() != psutil.STATUS_ZOMBIE]
     return {
         "threads": threading.active_count(),
         "descriptors": process.num_fds(),
         "processes": len(children),
+        "pages": sum(type(one) is SessionState for one in gc.get_objects()),
         "bytes": process.memory_info().rss,
     }
 
@@ -106,6 +109,7 @@ def check(running: Running, count: int, spare: int) -> None:
     after = held()
     print(json.dumps({"visitors": count, "before": before, "after": after}))
     assert after["processes"] == before["processes"] == 0
+    assert after["pages"] == 0  # a conversation is not kept there either
     assert after["bytes"] - before["bytes"] < spare
     folder = running.registry._folders.root
     left = [one for one in folder.rglob("*") if one.is_file() and one.name != "lock"]
