@@ -16,6 +16,7 @@ from mmkv.demos.captioning.job import CaptioningError, Failure, Job
 from mmkv.demos.captioning.listing import Video
 
 STALL = 600.0  # seconds without a frame or a token
+WORKER = "mmkv.demos.captioning.worker"  # what the process runs
 TRIES = 2  # of a video, or of loading the model, where the process dies
 _READY = 10.0  # seconds in which a worker that has been asked to end does so
 
@@ -63,7 +64,7 @@ class Supervisor:
         """Start the process; how it ended before its model was loaded, in words, if it did."""
         ours, theirs = Pipe()
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        command = [sys.executable, "-m", "mmkv.demos.captioning.worker"]
+        command = [sys.executable, "-m", WORKER]
         # inherited: Ctrl-C is for the run to handle, even while the worker is importing
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:

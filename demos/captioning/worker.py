@@ -1,6 +1,7 @@
 """The process that holds the model and captions one video after the other.
 
-It is started by `supervisor` with a connection's descriptor, and may be killed at any moment.
+It is started by `supervisor` with a connection's descriptor, and may be killed at any moment. It
+looks after its parent before it imports anything that takes time.
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ import warnings
 from contextlib import suppress
 from logging import ERROR, getLogger
 from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
 
 from mmkv.demos.captioning.ahead import Ahead
 from mmkv.demos.captioning.job import TINY, Failure, Job
 from mmkv.demos.captioning.listing import Video
-from mmkv.demos.captioning.one_video import caption, memory_for
 from mmkv.video import FrameSource, VideoError, open_source
-from mmkv.video_lm import VideoLM
+
+if TYPE_CHECKING:
+    from mmkv.demos.captioning.one_video import Report
+    from mmkv.video_lm import VideoLM
 
 OUT_OF_MEMORY = (
     "this machine's memory ran out; try a smaller --max-pixels or --window-frames, or fewer runs "
@@ -59,11 +63,13 @@ def _leave_with(parent: int) -> None:
 
 def _load(job: Job, connection: Connection) -> VideoLM | None:
     from mmkv.cli.errors import in_words
-    from mmkv.loading import load
 
     try:
         import torch
         from transformers.utils import logging
+
+        from mmkv.demos.captioning.one_video import memory_for
+        from mmkv.loading import load
 
         logging.set_verbosity_error()
         logging.disable_progress_bar()
@@ -114,8 +120,7 @@ def _one(
             connection.send(("at", (seconds, duration)))
 
     try:
-        captions = caption(vlm, _source(job, video, taken), job.settings, on_progress=report)
-        return "row", job.row(video, captions)
+        return "row", _row(vlm, job, video, _source(job, video, taken), report)
     except (BrokenPipeError, ConnectionResetError):
         raise
     except Exception as error:
@@ -129,6 +134,14 @@ def _one(
     finally:
         if taken is not None:
             taken.close()
+
+
+def _row(
+    vlm: VideoLM, job: Job, video: Video, source: FrameSource, report: Report
+) -> dict[str, Any]:
+    from mmkv.demos.captioning.one_video import caption
+
+    return job.row(video, caption(vlm, source, job.settings, on_progress=report))
 
 
 def host_memory_ran_out(error: BaseException) -> bool:

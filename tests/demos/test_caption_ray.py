@@ -1,15 +1,18 @@
-"""Captioning on Ray: a local one with two actors."""
+"""Captioning on Ray: a local one with two actors; an actor that is killed, and its process."""
 
 from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from caption_clips import scenes, write_clip
+from waiting import by_itself, until
 
 from mmkv.demos.captioning.job import CaptioningError, Job
 from mmkv.demos.captioning.listing import Video, listed
@@ -80,6 +83,45 @@ def test_two_actors_caption_what_an_earlier_run_left(
     (error,) = lines(out.with_name("captions.errors.jsonl"))
     assert error["kind"] == "video"
     assert Path(error["path"]).name == "text.mp4"
+
+
+def captioning() -> list[psutil.Process]:
+    """The processes that hold a model for an actor of ours."""
+    found = []
+    for one in psutil.Process().children(recursive=True):
+        try:
+            if "mmkv.demos.captioning.worker" in one.cmdline():
+                found.append(one)
+        except psutil.Error:  # it has ended since
+            continue
+    return found
+
+
+def test_after_an_actor_and_a_process_are_killed_every_video_has_its_row_once(
+    local: None, folder: Path, tmp_path: Path
+) -> None:
+    killed: list[psutil.Process] = []
+
+    def kill() -> None:
+        first = until(captioning)[0]
+        actor = first.parent()
+        assert actor is not None
+        actor.kill()
+        killed.extend((first, actor))
+        other = until(lambda: [one for one in captioning() if one.pid != first.pid])[0]
+        other.kill()
+        killed.append(other)
+
+    killer = threading.Thread(target=by_itself, args=(kill,), daemon=True)
+    killer.start()
+    out = tmp_path / "captions.jsonl"
+    videos = listed([str(folder / f"{n}.mp4") for n in range(4)], None)
+    tally = caption(videos, out)
+    killer.join()
+    assert len(killed) == 3
+    assert (tally.done, tally.failed) == (4, 0)
+    assert sorted(row["id"] for row in lines(out)) == sorted(video.id for video in videos)
+    until(lambda: not any(one.is_running() and one.status() != "zombie" for one in killed))
 
 
 def test_a_model_that_is_not_there_ends_the_run(local: None, folder: Path, tmp_path: Path) -> None:
