@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from mmkv.engine.loading_bars import hidden_bars
+from mmkv.models.checkpoint import CheckpointFiles
 from mmkv.models.preprocess import Preprocess, read_preprocess
 from mmkv.models.registry import adapter_for
 from mmkv.video_lm import VideoLM
@@ -48,7 +50,7 @@ def load(
 
     Raises:
         ValueError: the architecture is not supported, or arguments contradict each other.
-        OSError: there is no such checkpoint.
+        OSError: there is no such checkpoint, or a folder has no config.json.
     """
     if options.pop("trust_remote_code", False):
         raise ValueError(
@@ -91,6 +93,7 @@ def _from_pretrained(
     import transformers
 
     path = str(files("mmkv").joinpath("models/tiny/checkpoint")) if name == TINY else name
+    _check_folder(path, options.get("subfolder") or "")
     hub = {key: options[key] for key in _HUB if key in options}
     # the file itself: AutoConfig knows fewer architectures, and may offer to run foreign code
     config, _ = transformers.PretrainedConfig.get_config_dict(path, **hub)
@@ -110,6 +113,22 @@ def _from_pretrained(
     return VideoLM(family(loaded.eval(), tokenizer, settings, max_pixels), name)
 
 
+def _check_folder(path: str, subfolder: str) -> None:
+    """Find out that what is there under a local name is a model's folder.
+
+    Raises:
+        ValueError: it is a file, or its configuration cannot be read.
+        FileNotFoundError: the folder has no configuration.
+    """
+    if Path(path).is_file():
+        raise ValueError(
+            f"{path} is a file; give the folder of a checkpoint, or a Hugging Face id such as "
+            "Qwen/Qwen3-VL-2B-Instruct"
+        )
+    if Path(path).is_dir():
+        CheckpointFiles(str(Path(path, subfolder))).config()
+
+
 def _device(device: str | torch.device) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -126,7 +145,6 @@ def _device(device: str | torch.device) -> torch.device:
 
 def _legacy_template(path: str, hub: dict[str, Any]) -> str | None:
     import json
-    from pathlib import Path
 
     from transformers.utils import cached_file
 

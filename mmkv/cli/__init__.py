@@ -6,6 +6,7 @@ Results go to stdout; notes, warnings, progress and errors go to stderr. Exit co
 output any more.
 """
 
+import os
 import sys
 
 
@@ -15,6 +16,7 @@ def main() -> None:
     Raises:
         SystemExit: always, with the exit code.
     """
+    open_closed_streams()
     try:
         from mmkv.cli.app import run
 
@@ -23,3 +25,13 @@ def main() -> None:
         sys.stderr.write("stopped\n")
         code = 130
     sys.exit(code)
+
+
+def open_closed_streams() -> None:
+    """Discard what goes to a stream that is closed (`>&-`), which Python shows as None.
+
+    Nothing else that is opened later, such as a store, gets its number and what is printed to it.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
