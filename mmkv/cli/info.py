@@ -101,6 +101,7 @@ def cost_of(name: str, fps: float, loading: groups.Loading) -> dict[str, Any]:
     if dtype == "auto" and not device.startswith(("cuda", "mps")):
         on_gpu = device == "auto" and machine.has_cuda()
         dtype = "auto" if on_gpu else "float32"
+    session.check_hub(path)
     with nullcontext() if Path(path).is_dir() else session.plain_hub():
         return cost.cost_of(
             name,

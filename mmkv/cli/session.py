@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +77,36 @@ def plain_hub(*, bars: bool = False) -> Iterator[None]:
             enable_progress_bars()
 
 
+def check_hub(model: str, seconds: float = 10.0) -> None:
+    """Find out, for a model that is no local folder, that the Hub does not keep us waiting.
+
+    Its client tries again and again for minutes where the Hub accepts a connection and is silent.
+
+    Args:
+        model: a Hub id, or a folder.
+        seconds: to wait for a first sign.
+
+    Raises:
+        CommandError: there is none; that the Hub cannot be reached is left to its client.
+    """
+    if Path(model).exists():
+        return
+    from urllib.request import Request, urlopen
+
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return
+    try:
+        urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=seconds).close()
+    except (OSError, ValueError, HTTPException) as error:
+        if isinstance(getattr(error, "reason", error), TimeoutError):
+            raise CommandError(
+                f"the Hugging Face Hub ({constants.ENDPOINT}) has not answered in {seconds:g} s; "
+                f"check the network, or set HF_HUB_OFFLINE=1 if {model} is on this machine already"
+            ) from error
+
+
 def load(model: str | None, *, show: bool, **options: Any) -> VideoLM:
     """Load a model.
 
@@ -94,8 +125,9 @@ def load(model: str | None, *, show: bool, **options: Any) -> VideoLM:
             import torch
 
             torch.set_num_threads(1)
-        elif show:
-            options["progress"] = True
+        else:
+            check_hub(model)
+            options |= {"progress": True} if show else {}
         return mmkv.load(model or BUNDLED, **options)
 
 

@@ -102,6 +102,7 @@ class Engine:
 def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
     pretend = Engine()
     monkeypatch.setattr(mmkv, "load", pretend.load, raising=False)
+    monkeypatch.setattr(session, "check_hub", lambda model: None)
     monkeypatch.delenv("MMKV_MODEL", raising=False)
     return pretend
 
