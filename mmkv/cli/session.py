@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +90,7 @@ def check_hub(model: str, seconds: float = 10.0) -> None:
     """
     if Path(model).exists():
         return
+    from http.client import HTTPException
     from urllib.request import Request, urlopen
 
     from huggingface_hub import constants
