@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from mmkv.cli.messages import counted, moments, stretch
+from mmkv.cli.messages import moments, stretch
 from mmkv.cli.options import moment
-from mmkv.config.units import clock, size, took
+from mmkv.config.units import clock, counted, size, took
 
 
 @pytest.mark.parametrize(
