@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mmkv.video.container import Header
+from mmkv.video.header import Header
 from mmkv.video.picture import Look, show
 from mmkv.video.pyav_file import Job, read
 from mmkv.video.repair import ends_early

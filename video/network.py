@@ -13,14 +13,14 @@ from mmkv.video.container import (
     NETWORK_PROTOCOLS,
     Damage,
     decode,
-    makes_times_up,
     open_container,
     video_stream,
 )
 from mmkv.video.errors import VideoError
+from mmkv.video.header import SEGMENTED, makes_times_up
 from mmkv.video.live import Connect
 from mmkv.video.picture import Screen
-from mmkv.video.recording import LOOK_SECONDS, SEGMENTED, Kind, kind_of
+from mmkv.video.recording import LOOK_SECONDS, Kind, kind_of
 from mmkv.video.redact import Address
 from mmkv.video.source import Frame
 

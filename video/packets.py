@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
-from mmkv.video.container import Header, explain, header, open_container, video_stream
+from mmkv.video.container import explain, open_container, video_stream
 from mmkv.video.expected import TOLERANCE, Expected, Unfit
 from mmkv.video.hdr import is_hdr
+from mmkv.video.header import Header, header
 from mmkv.video.matroska import is_whole
 from mmkv.video.picture import Look, Screen
 from mmkv.video.pyav_file import Job, last_until, read

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 from mmkv.video.container import (
     FILE_PROTOCOLS,
     Damage,
-    Header,
     decode,
-    header,
     open_container,
     video_stream,
 )
 from mmkv.video.errors import VideoError
+from mmkv.video.header import Header, header
 from mmkv.video.matroska import is_whole
 from mmkv.video.picture import Screen
 from mmkv.video.queued import QueuedSource

@@ -18,13 +18,13 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from mmkv.video.container import is_end
+from mmkv.video.header import SEGMENTED
 
 if TYPE_CHECKING:
     from av.container import InputContainer
 
 LOOK_SECONDS = 2.0  # of the wall clock
 _AHEAD = 15.0  # seconds of video; live servers begin with what a player needs, about 5 s
-SEGMENTED = ("hls", "dash")
 _LIVE = ("mpjpeg", "sdp", "rtsp", "rtp")
 
 

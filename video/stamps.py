@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-    from mmkv.video.container import Header
+    from mmkv.video.header import Header
 
 _MOST_REORDERED = 17  # frames; H.264 and H.265 keep at most 16 back
 

@@ -181,6 +181,7 @@ def test_a_playlist_with_an_end_is_a_recording(tmp_path: Path, ended: bool) -> N
         with open_source(address, fps=None, reconnect=FAST) as frames:
             assert frames.live is not ended
             if ended:
+                assert frames.duration == 4.0
                 got = [(seconds, number_of(frame)) for seconds, frame in frames]
                 assert [number for _, number in got] == [*range(20)] * 2
                 assert got[-1][0] == pytest.approx(3.9, abs=0.2)
