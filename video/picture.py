@@ -7,6 +7,7 @@ alpha over white, high dynamic range to ordinary (`mmkv.video.hdr`), pixels made
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -97,7 +98,8 @@ class Screen:
         stream: the stream, not decoded yet.
         name: what to call it in messages.
         max_side: larger frames are scaled down to this many pixels a side.
-        warnings: gets a sentence where something cannot be shown as it is meant to be.
+        warnings: gets a sentence where something cannot be shown as it is meant to be; None: it
+            is logged, as for live sources.
     """
 
     def __init__(
@@ -110,7 +112,7 @@ class Screen:
         self._stream = stream
         self._name = name
         self._max_side = max_side
-        self._warnings = [] if warnings is None else warnings
+        self._warnings = warnings
         self._noted: set[str] = set()
         # the container's word comes before the codec's, except where the codec's changes midway
         self._declared = stream.sample_aspect_ratio
@@ -162,8 +164,12 @@ class Screen:
         return orientation
 
     def _note(self, text: str) -> None:
-        if text not in self._noted:
-            self._noted.add(text)
+        if text in self._noted:
+            return
+        self._noted.add(text)
+        if self._warnings is None:
+            logging.getLogger(__name__).warning("%s: %s", self._name, text)
+        else:
             self._warnings.append(f"{self._name}: {text}")
 
 

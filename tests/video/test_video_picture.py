@@ -18,7 +18,7 @@ from video_files import write_video
 
 from mmkv.video import open_source
 from mmkv.video.orientation import orientation_of
-from mmkv.video.picture import Look, display_matrix, show, shown_size
+from mmkv.video.picture import Look, Screen, display_matrix, show, shown_size
 
 # where a viewer finds the corners stored as top left, top right, bottom left, bottom right
 ORIENTATIONS = {
@@ -216,6 +216,17 @@ def test_an_absurd_aspect_is_told_and_not_applied(tmp_path: Path) -> None:
     assert frame.shape == (480, 720, 3)
     assert len(warnings) == 1
     assert "shown square" in warnings[0]
+
+
+def test_a_live_sources_absurd_aspect_is_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = with_aspect(tmp_path / "a.mkv", "libx264", Fraction(1, 200))
+    with av.open(str(path)) as container:
+        screen = Screen(container.streams.video[0], "camera")
+        shapes = [screen(frame).shape for frame in container.decode(video=0)]
+    assert shapes == [(480, 720, 3)] * 3
+    assert [record.message.split(":")[0] for record in caplog.records] == ["camera"]
 
 
 def test_a_size_stays_within_what_a_frame_may_have() -> None:
