@@ -107,6 +107,7 @@ def test_what_no_mark_vouches_for_is_no_loss(tmp_path: Path) -> None:
     assert not lost(path)
     again = resumed(path)
     fill(again, len(again), 20)
+    again.flush()
     again.close()
     check(Followed(path).archive.snapshot(), 0, 20)
     writer.close()
