@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -104,7 +104,8 @@ class PageMemory:
         payload = page.payload  # read once: another thread may release it
         if payload is None:
             waiting = [self._ask(page, row, layer, ahead=False) for row in rows]
-            return [future.result() for future in waiting]
+            pairs = zip(rows, waiting, strict=True)
+            return [self._result(page, row, layer, future) for row, future in pairs]
         with self._lock:
             if page.slab in self._slabs:
                 self._slabs.move_to_end(page.slab)
@@ -128,9 +129,25 @@ class PageMemory:
         if pool is not None:
             pool.shutdown(wait=False)
 
+    def _result(self, page: Page, row: int, layer: int, future: Future[np.ndarray]) -> np.ndarray:
+        while True:
+            try:
+                return future.result()
+            except CancelledError:  # an interrupt in another thread, which was reading it
+                future = self._ask(page, row, layer, ahead=False)
+
     def _ask(self, page: Page, row: int, layer: int, *, ahead: bool) -> Future[np.ndarray]:
-        size, stored = int(page.sizes[row, layer]), page.stored
         future: Future[np.ndarray] = Future()
+        try:
+            return self._begin(page, row, layer, future, ahead=ahead)
+        except BaseException:  # an interrupt: nobody may wait for what nobody reads
+            future.cancel()
+            raise
+
+    def _begin(
+        self, page: Page, row: int, layer: int, future: Future[np.ndarray], *, ahead: bool
+    ) -> Future[np.ndarray]:
+        size, stored = int(page.sizes[row, layer]), page.stored
         if not size:  # nothing to read, as where a codec's blocks share nothing
             future.set_result(np.empty(0, dtype=np.uint8))
             return future
@@ -141,7 +158,7 @@ class PageMemory:
             return future
         with self._lock:
             known = self._slices.pop(key, None)
-            if known is not None and not (known.future.done() and known.future.exception()):
+            if known is not None and not _failed(known.future):
                 self._slices[key] = known
                 self.counts.ahead += not ahead
                 return known.future
@@ -160,10 +177,14 @@ class PageMemory:
         return future
 
 
+def _failed(future: Future[np.ndarray]) -> bool:
+    return future.cancelled() or (future.done() and future.exception() is not None)
+
+
 def _read(stored: Stored, row: int, layer: int, into: Future[np.ndarray]) -> None:
     try:
-        into.set_result(stored.read(row, layer))
-    except BaseException as error:
+        found = stored.read(row, layer)
+    except Exception as error:
         into.set_exception(error)
-        if not isinstance(error, Exception):
-            raise
+    else:
+        into.set_result(found)

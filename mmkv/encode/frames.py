@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,14 +71,40 @@ def check_rising(times: Iterable[float], last: float | None = None) -> None:
         last = t
 
 
+def checked(item: Any) -> tuple[float, np.ndarray]:
+    """Return what a source gave, a time and a frame uint8 `[H, W, 3]`.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    try:
+        seconds, frame = item
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"the source gave {type(item).__name__}; it must give pairs of seconds and a frame"
+        ) from None
+    (seconds,) = as_times(seconds, 1)
+    dtype, shape = getattr(frame, "dtype", None), tuple(getattr(frame, "shape", ()))
+    if dtype not in (np.uint8, torch.uint8) or len(shape) != 3 or shape[2] != 3 or not all(shape):
+        held = f"{dtype} {list(shape)}" if shape else type(frame).__name__
+        raise ValueError(
+            f"the source's frame at {seconds:.3f} s is {held}; it must be RGB uint8 [H, W, 3]"
+        )
+    return seconds, frame
+
+
 def chunks(
     frames: Iterable[tuple[float, np.ndarray]], size: int
 ) -> Iterator[list[tuple[float, np.ndarray]]]:
-    """Yield frames in lists of `size`; those read before a source failed come before its error."""
+    """Yield frames in lists of `size`; those read before a source failed come before its error.
+
+    Raises:
+        ValueError: the source gave something that is no time and frame.
+    """
     chunk: list[tuple[float, np.ndarray]] = []
     try:
         for item in frames:
-            chunk.append(item)
+            chunk.append(checked(item))
             if len(chunk) == size:
                 yield chunk
                 chunk = []

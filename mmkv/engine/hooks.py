@@ -95,8 +95,9 @@ def run(
     """
     if carry is not None and carry.cache is not None:
         extras[cache_argument(adapter.language_model)] = carry.cache
-    token = _inside.set(True)
+    before = _inside.get()
     try:
+        _inside.set(True)  # in here, and not undone by a token: an interrupt may come at once
         # the pass has its own angles; these only keep stock code from inferring packed sequences
         order = torch.arange(embeds.shape[0], device=embeds.device)[None]
         output = adapter.language_model(
@@ -108,7 +109,7 @@ def run(
         )
         return output.last_hidden_state[0]
     finally:
-        _inside.reset(token)
+        _inside.set(before)
 
 
 @contextmanager

@@ -7,6 +7,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from mmkv.encode.frames import checked
+
 if TYPE_CHECKING:
     from mmkv.session.stream import Stream
 
@@ -96,7 +98,8 @@ class Feed:
     def _run(self) -> None:
         shift: float | None = None
         try:
-            for seconds, frame in self._frames:
+            for item in self._frames:
+                seconds, frame = checked(item)
                 if self._stop.is_set():
                     break
                 if shift is None:

@@ -61,7 +61,9 @@ class Backlog:
         self.sync = False
         self.stopped = False
         self.error: Exception | None = None
-        self.changed = threading.Condition()
+        # taken by itself: an interrupt may come between a Condition's locking and its return
+        self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
 
     def stored_seconds(self) -> str:
         """Up to where the stream is stored, in words."""
@@ -82,7 +84,7 @@ class Backlog:
     def _write(self) -> None:
         """Write what comes; an error waits until somebody has taken it."""
         while True:
-            with self.changed:
+            with self.lock:
                 while self.error is not None or not (self.jobs or self.sync or self.stopped):
                     if self.stopped:
                         return
@@ -98,11 +100,11 @@ class Backlog:
                     self.written()
             except Exception as error:
                 log.warning("the store %s: %s", self.writer.folder, error)
-                with self.changed:
+                with self.lock:
                     self.error = error
                     self.changed.notify_all()
                 continue
-            with self.changed:
+            with self.lock:
                 if job is None:
                     self.sync = False
                 else:
@@ -122,7 +124,7 @@ def stop(state: Backlog, thread: threading.Thread) -> None:
             hand_over()
         except Exception as error:  # it is said below what was stored
             log.debug("the store %s: %s", state.writer.folder, error)
-    with state.changed:
+    with state.lock:
         state.stopped = True
         state.changed.notify_all()
     if thread is not threading.current_thread():

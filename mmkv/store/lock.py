@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import time
+import weakref
 from pathlib import Path
 
 from mmkv.store.errors import StoreError
@@ -55,8 +56,10 @@ class Lock:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._process = os.getpid()
         self._files = [_folder(folder)]
+        # also where an interrupt leaves nobody to call `release`
+        self._close = weakref.finalize(self, _release, self._files, os.getpid())
+        self._close.atexit = False  # the process ends it anyway, after what waits was written
         try:
             end = time.monotonic() + _LOOKING
             _take(self._files[0], end, optional=True)
@@ -90,12 +93,16 @@ class Lock:
 
     def release(self) -> None:
         """Let other processes write."""
-        files, self._files = self._files, []
-        for file in files:
-            if os.getpid() == self._process:  # else it is the parent's, and closed here alone
-                with contextlib.suppress(OSError):
-                    fcntl.flock(file, fcntl.LOCK_UN)
-            os.close(file)
+        self._close()
+
+
+def _release(files: list[int], process: int) -> None:
+    for file in files:
+        if os.getpid() == process:  # else it is the parent's, and closed here alone
+            with contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_UN)
+        os.close(file)
+    files.clear()
 
 
 def _folder(path: Path) -> int:

@@ -87,7 +87,7 @@ class WriteBehind:
     def put(self, page: Page, blocks: Sequence[CachedBlock], summaries: bytes, keep: int) -> None:
         """Hand a page over, once; never waits."""
         state, job = self._state, Job(page, blocks, summaries, keep)
-        with state.changed:
+        with state.lock:
             if job.page.first < state.upto:
                 return
             state.upto = job.page.stop
@@ -103,7 +103,7 @@ class WriteBehind:
         """
         self._refuse_copy()
         state = self._state
-        with state.changed:
+        with state.lock:
             self._check()
             while state.waiting > state.room:
                 state.changed.wait(0.5)
@@ -117,7 +117,7 @@ class WriteBehind:
         """
         self._refuse_copy()
         state = self._state
-        with state.changed:
+        with state.lock:
             self._check()
             state.sync = True
             state.changed.notify_all()

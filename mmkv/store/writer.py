@@ -60,6 +60,10 @@ class Writer:
         if self._segment is not None:
             self._open(self._segment)
 
+    def __del__(self) -> None:
+        if hasattr(self, "_index"):  # never used by a thread of its own, which closes it
+            self._close_files()
+
     @property
     def first(self) -> int:
         """The oldest block that the store holds, or will hold."""
