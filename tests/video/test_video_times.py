@@ -279,7 +279,8 @@ def test_joined_transport_streams_go_on(tmp_path: Path, begins: list[float]) -> 
     assert np.diff(times).max() < 2.0
     assert times[-1] == pytest.approx(4.0 * len(begins) - 0.1, abs=0.5)
     assert duration == pytest.approx(times[-1], abs=0.5)
-    assert len(warnings) <= 1
+    # FFmpeg carries a counter over by itself
+    assert len(warnings) == (0 if begins[0] > 90_000 else 1)
     with open_source(path, fps=1.0) as frames:
         assert abs(len(list(frames)) - 4 * len(begins)) <= 1
 
