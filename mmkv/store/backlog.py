@@ -51,7 +51,6 @@ class Backlog:
         self.at_exit = at_exit
         self.process = os.getpid()
         self.closed = False  # by `close`
-        self.told = False  # how writing ended
         self.seen = writer.newest  # time of the newest frame that the archive has
         self.written = written
         self.room = room
@@ -60,6 +59,7 @@ class Backlog:
         self.upto = 0
         self.sync = False
         self.stopped = False
+        self.settled = False  # whether all was on the disk when it was stopped
         self.error: Exception | None = None
         # taken by itself: an interrupt may come between a Condition's locking and its return
         self.lock = threading.RLock()
@@ -71,15 +71,40 @@ class Backlog:
         return "none" if newest is None else f"{newest:.2f} s"
 
     def run(self) -> None:
-        """Write until `stopped`; then end the writer, so that nobody else has to come to that."""
+        """Write until `stopped`; then end the writer, so that nobody else has to come to that.
+
+        A stream may be collected as garbage in this very thread, in the middle of writing.
+        """
         try:
             self._write()
         finally:
             self.jobs.clear()  # those that could not be written
+            problem = self.error
             try:
                 self.writer.close()
             except OSError as error:
-                self.error = self.error or error
+                problem = problem or error
+            self._tell(problem)
+
+    def _tell(self, problem: Exception | None) -> None:
+        """Say what became of the frames, unless all is well."""
+        folder = self.writer.folder
+        if problem is not None:
+            log.warning("the store %s: %s; %s", folder, problem, self.fate())
+        elif not (self.closed or self.settled):
+            log.warning(
+                "the store %s was not closed: %s; close a stream, or open it in a `with` block",
+                folder, self.fate(),
+            )  # fmt: skip
+
+    def fate(self) -> str:
+        """What is stored and what is not, in words."""
+        stored, seen = self.writer.newest, self.seen
+        lost = seen is not None and (stored is None or seen > stored)
+        said = f"frames up to {self.stored_seconds()} are stored" if stored is not None else (
+            "no frames are stored"
+        )  # fmt: skip
+        return f"{said}, and later ones, up to {seen:.2f} s, are lost" if lost else said
 
     def _write(self) -> None:
         """Write what comes; an error waits until somebody has taken it."""
@@ -122,36 +147,16 @@ def stop(state: Backlog, thread: threading.Thread) -> None:
     if hand_over is not None:  # the process ends while the stream is there
         try:
             hand_over()
-        except Exception as error:  # it is said below what was stored
+        except Exception as error:  # what was stored is said at the end
             log.debug("the store %s: %s", state.writer.folder, error)
     with state.lock:
-        state.stopped = True
+        state.settled, state.stopped = settled, True
         state.changed.notify_all()
-    if thread is not threading.current_thread():
-        thread.join(60)
-        if thread.is_alive():  # its files stay open: it is in the middle of writing
-            log.warning(
-                "the store %s: the disk has not answered for 60 s; %s",
-                state.writer.folder, _fate(state),
-            )  # fmt: skip
-            return
-    if state.told:  # the stream was closed, and is dropped now
+    if thread is threading.current_thread():
         return
-    state.told = True
-    if state.error is not None:
-        log.warning("the store %s: %s; %s", state.writer.folder, state.error, _fate(state))
-    elif not (state.closed or settled):
+    thread.join(60)
+    if thread.is_alive():  # its files stay open: it is in the middle of writing
         log.warning(
-            "the store %s was not closed: %s; close a stream, or open it in a `with` block",
-            state.writer.folder, _fate(state),
+            "the store %s: the disk has not answered for 60 s; %s",
+            state.writer.folder, state.fate(),
         )  # fmt: skip
-
-
-def _fate(state: Backlog) -> str:
-    """What is stored and what is not, in words."""
-    stored, seen = state.writer.newest, state.seen
-    lost = seen is not None and (stored is None or seen > stored)
-    said = f"frames up to {state.stored_seconds()} are stored" if stored is not None else (
-        "no frames are stored"
-    )  # fmt: skip
-    return f"{said}, and later ones, up to {seen:.2f} s, are lost" if lost else said

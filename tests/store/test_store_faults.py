@@ -9,6 +9,7 @@ import resource
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -445,5 +446,25 @@ def test_a_stream_that_is_let_go_still_writes_what_waits(tmp_path: Path) -> None
     handed = writer._handed
     assert behind is not None
     del writer, behind
+    check(Followed(tmp_path / "s").archive.snapshot(), 0, handed)
+    resumed(tmp_path / "s").close()
+
+
+def test_a_stream_that_its_writing_thread_lets_go_still_writes_what_waits(tmp_path: Path) -> None:
+    writer = created(tmp_path / "s")
+    thread, files, held = writer.sink._thread, writer.sink.writer, [writer]
+    write, alone = files.write, threading.Event()
+
+    def last(*arguments: object) -> None:
+        alone.wait()
+        held.clear()  # as a garbage collection in this thread would
+        write(*arguments)
+
+    files.write = last
+    fill(writer, 0, 30)
+    handed = writer._handed
+    del writer
+    alone.set()
+    thread.join(60)
     check(Followed(tmp_path / "s").archive.snapshot(), 0, handed)
     resumed(tmp_path / "s").close()
