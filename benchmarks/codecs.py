@@ -38,8 +38,8 @@ from benchmarks.common import save, show
 from mmkv.codecs import make_codec
 from mmkv.models.tiny import forward, streaming
 from mmkv.models.tiny.batches import Batch, Encoder, make_batch
+from mmkv.models.tiny.llava import Llava
 from mmkv.models.tiny.questions import KINDS
-from mmkv.models.tiny.vision import see_drawn
 from mmkv.models.tiny.world import make_bank
 
 CLIPS, QUESTIONS, FRAMES = 12, 12, 16
@@ -99,7 +99,7 @@ def make_clips(vlm: mmkv.VideoLM, clips: int) -> Clips:
     )  # fmt: skip
     model: Any = vlm.model
     scenes, variant = batch.scenes.flatten(0, 1), batch.variant.flatten(0, 1)
-    visual = see_drawn(model, scenes, variant, bank, torch.Generator().manual_seed(1))
+    visual = Llava().see_drawn(model, scenes, variant, bank, torch.Generator().manual_seed(1))
     opening = forward.opening(model, visual.reshape(clips, -1, visual.shape[-1]), encoder)
     prefix = len(encoder.prefix)
     return Clips(model, batch, encoder, streaming.watch(model, opening, prefix), prefix)
