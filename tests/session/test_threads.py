@@ -9,6 +9,7 @@ during the close.
 from __future__ import annotations
 
 import gc
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -92,7 +93,7 @@ def test_a_stream_closed_in_the_middle_hangs_nobody(
     def until_closed(work: Callable[[int], object]) -> Callable[[], object]:
         def run() -> None:
             begun.wait()
-            for turn in range(1000):
+            for turn in itertools.count():
                 work(turn)
 
         return run

@@ -32,7 +32,7 @@ from store_blocks import (
     states,
     without_fsync,
 )
-from waiting import until
+from waiting import finish, until
 
 from mmkv.answer.retriever import runs
 from mmkv.archive import Archive
@@ -443,9 +443,9 @@ def test_a_stream_that_is_let_go_still_writes_what_waits(tmp_path: Path) -> None
     writer = created(tmp_path / "s")
     fill(writer, 0, 30)
     behind: WriteBehind = writer.sink
-    handed = writer._handed
-    assert behind is not None
+    handed, thread = writer._handed, behind._thread
     del writer, behind
+    finish(thread)  # which may have been the last to hold the stream
     check(Followed(tmp_path / "s").archive.snapshot(), 0, handed)
     resumed(tmp_path / "s").close()
 
