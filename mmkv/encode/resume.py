@@ -110,7 +110,7 @@ def restore_window(
         _restore(window, past, blocks, low)
     except DamageError as error:
         window.hole = window.whole = end
-        damage = error
+        damage = error.with_traceback(None)  # which leads to all of the stream
     window.seen = end
     return damage
 

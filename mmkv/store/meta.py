@@ -130,34 +130,46 @@ def load(folder: Path, notes: list[str] | None = None) -> dict[str, Any]:
         DamageError: both are damaged.
         StoreMismatchError: the store is of another version.
     """
-    path, copy = folder / NAME, folder / COPY
+    path = folder / NAME
     try:
         return _read(path)
     except StoreMismatchError:
         raise
-    except (StoreError, FileNotFoundError) as error:
-        first = error
+    except FileNotFoundError:
+        meta = _read_copy(folder, None)
+        what = f"{path} is missing"
+    except StoreError as error:
+        meta = _read_copy(folder, error)
+        what = str(error).split(";")[0]
+    if notes is not None:
+        notes.append(f"{what}; {COPY} was used in its place")
+    return meta
+
+
+def _read_copy(folder: Path, first: StoreError | None) -> dict[str, Any]:
+    """What the copy says; `first` is what is wrong with meta.json, None where it is missing."""
     try:
-        meta = _read(copy)
+        return _read(folder / COPY)
     except StoreMismatchError:
         raise
     except FileNotFoundError:
-        if isinstance(first, StoreError):
+        if first is not None:
             raise first from None
         raise StoreError(
             f"there is no store at {folder}; `mmkv encode VIDEO --store {folder}` or "
             f"stream(store={str(folder)!r}) makes one"
         ) from None
-    except StoreError as second:
+    except StoreError:
         if not isinstance(first, DamageError):
-            raise (first if isinstance(first, StoreError) else second) from None
+            if first is None:
+                raise
+            raise first from None
         raise DamageError(
-            f"{path} and its copy {copy.name} are both damaged; restore one of them from a backup"
+            f"{folder / NAME} and its copy {COPY} are both damaged; restore one of them from a "
+            "backup"
         ) from None
-    if notes is not None:
-        what = str(first) if isinstance(first, StoreError) else f"{path} is missing"
-        notes.append(f"{what.split(';')[0]}; {copy.name} was used in its place")
-    return meta
+    finally:
+        first = None  # else it would keep what its own traceback leads to
 
 
 def copy_damage(folder: Path) -> str | None:
