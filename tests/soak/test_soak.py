@@ -31,7 +31,7 @@ def test_the_bundled_model_knows_every_picture_of_the_camera() -> None:
 
 @pytest.mark.parametrize("name", GROWTH)
 def test_what_grows_beyond_its_bound_is_named(name: str) -> None:
-    steady = {"rss_mb": 500.0, "threads": 9, "files": 40, "temporary": 0, "store_mb": 7.0}
+    steady = dict.fromkeys(GROWTH, 40.0) | {"store_mb": 7.0}
     result = {"questions": {"right": 5}, "failures": [], "files_left_open": 0}
     assert problems(result, [steady, steady]) == []
     grown = {**steady, name: steady[name] + GROWTH[name] + 1}
@@ -40,7 +40,7 @@ def test_what_grows_beyond_its_bound_is_named(name: str) -> None:
 
 
 def test_wrong_answers_and_open_files_are_named() -> None:
-    steady = {"rss_mb": 500.0, "threads": 9, "files": 40, "temporary": 0, "store_mb": 7.0}
+    steady = dict.fromkeys(GROWTH, 40.0) | {"store_mb": 7.0}
     result = {"questions": {"wrong": 1}, "failures": ["at 1 s"], "files_left_open": 5}
     found = problems(result, [steady])
     assert len(found) == 3
