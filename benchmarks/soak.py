@@ -15,7 +15,6 @@ heaps of several threads keep pages that were freed, so the first may rise while
 from __future__ import annotations
 
 import argparse
-import ctypes
 import gc
 import shutil
 import tempfile
@@ -29,7 +28,7 @@ import psutil
 import torch
 
 import mmkv
-from benchmarks.common import save, show
+from benchmarks.common import in_use, save, show
 from benchmarks.soak_camera import camera
 from benchmarks.soak_questions import QUESTION, Asker, Noted
 
@@ -138,33 +137,12 @@ def _sample(
         "seconds": round(seconds, 1),
         "frames": stream.stats().frames,
         "rss_mb": round(process.memory_info().rss / 1e6, 1),
-        "heap_mb": round(_heap() / 1e6, 1),
+        "heap_mb": round(in_use()[0] / 1e6, 1),
         "threads": process.num_threads(),
         "files": process.num_fds(),
         "temporary": len(list((root / "tmp").iterdir())),
         "store_mb": round(sum(_size(path) for path in files) / 1e6, 2),
     }
-
-
-class _MallInfo(ctypes.Structure):
-    """What glibc's `mallinfo2` tells."""
-
-    _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in (
-            "arena", "ordblks", "smblks", "hblks", "hblkhd",
-            "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
-        )
-    ]  # fmt: skip
-
-
-def _heap() -> int:
-    """Bytes in use in the C library's heaps; 0 where it does not tell."""
-    tell = getattr(ctypes.CDLL(None), "mallinfo2", None)
-    if tell is None:
-        return 0
-    tell.restype = _MallInfo
-    return int(tell().uordblks)
 
 
 def _size(path: Path) -> int:

@@ -13,6 +13,7 @@ from mmkv.models.block import Layout
 if TYPE_CHECKING:
     from torch import Tensor
 
+SUMMARY_KINDS = ("float16",)  # of numbers that a store keeps summaries in
 STATE, EMBEDS = "state", "embeds"  # sides that a carried state is restored from
 
 

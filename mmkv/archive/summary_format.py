@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmkv.archive.blocks import SUMMARY_KINDS
 from mmkv.models.layers import Shape
-
-KINDS = ("float16",)
 
 
 def facts(centre: Sequence[Tensor]) -> dict[str, Any]:
@@ -25,7 +24,7 @@ def facts(centre: Sequence[Tensor]) -> dict[str, Any]:
     if centre:
         raw = torch.stack([layer.cpu() for layer in centre]).numpy().astype("<f4").tobytes()
         coded = base64.b64encode(raw).decode()
-    return {"kind": KINDS[0], "centre": coded}
+    return {"kind": SUMMARY_KINDS[0], "centre": coded}
 
 
 def centre_of(facts: Mapping[str, Any], shape: Shape) -> list[Tensor]:
@@ -34,10 +33,10 @@ def centre_of(facts: Mapping[str, Any], shape: Shape) -> list[Tensor]:
     Raises:
         ValueError: its summaries are of an unknown kind.
     """
-    if facts["kind"] not in KINDS:
+    if facts["kind"] not in SUMMARY_KINDS:
         raise ValueError(
             f"the store's summaries are of a kind {facts['kind']!r} that this version does not "
-            f"know; it knows {', '.join(KINDS)}"
+            f"know; it knows {', '.join(SUMMARY_KINDS)}"
         )
     if facts["centre"] is None:
         return []

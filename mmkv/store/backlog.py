@@ -154,6 +154,9 @@ def stop(state: Backlog, thread: threading.Thread) -> None:
         state.changed.notify_all()
     if thread is threading.current_thread():
         return
+    if thread.ident is None and not thread.is_alive():  # an interrupt came before its start
+        state.run()
+        return
     thread.join(60)
     if thread.is_alive():  # its files stay open: it is in the middle of writing
         log.warning(

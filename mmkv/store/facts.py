@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mmkv.archive.summary_format import KINDS
+from mmkv.archive.blocks import SUMMARY_KINDS
 
 _MOST_SEGMENTS = 1_000_000
 _DTYPES = ("float64", "float32", "float16", "bfloat16")
@@ -28,7 +28,11 @@ def unusable(meta: Mapping[str, Any]) -> str | None:
     size = 4 * meta["layers"] * meta["kv_heads"] * meta["head_dim"]
     if "summaries" in meta and not _summaries(meta["summaries"], size):
         return "summaries"
-    if "summaries" in meta and meta["version"] < 3 and meta["summaries"]["kind"] not in KINDS:
+    if (
+        "summaries" in meta
+        and meta["version"] < 3
+        and meta["summaries"]["kind"] not in SUMMARY_KINDS
+    ):
         return "summaries"
     return None
 

@@ -52,9 +52,10 @@ class WriteBehind:
     ) -> None:
         self._state = Backlog(writer, written, room, at_exit)
         self._thread = threading.Thread(target=self._state.run, name="mmkv-store", daemon=True)
-        self._thread.start()
-        # what waits is still written when the stream is dropped or the process ends
+        # what waits is still written when the stream is dropped or the process ends; known before
+        # the thread is started, since an interrupt may come while that is waited for
         weakref.finalize(self, stop, self._state, self._thread)
+        self._thread.start()
 
     @property
     def writer(self) -> Writer:

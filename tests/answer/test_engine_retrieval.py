@@ -79,27 +79,27 @@ def test_every_layer_chooses_by_the_papers_score(
         blocks = stream._state.archive.snapshot().blocks
         _, engine_pass, queries = reply_and_queries(stream, monkeypatch)
         prompt = stream._template.prompt("Which?")
-    patch = vlm.adapter.temporal_patch
-    lead = queries[0].shape[1] - len(prompt.ids)
-    asking = [lead + i for i, word in enumerate(prompt.words) if word]
-    candidates = blocks[: -4 // patch]
-    for layer, query in enumerate(queries):
-        mean_query = query[:, asking].mean(dim=1)  # [H, D]
-        scores = []
-        for candidate in candidates:
-            after = candidate.tokens - len(candidate.layout.after)
-            start = len(candidate.layout.before)
-            keys = blocks_kv(stream, [candidate])[layer, 0]
-            mean_key = keys[:, start:after].double().mean(dim=1)  # [H_kv, D]
-            group = mean_query.shape[0] // mean_key.shape[0]
-            scores.append(
-                sum(mean_query[h] @ mean_key[h // group] for h in range(mean_query.shape[0]))
-            )
-        best = torch.stack(scores).topk(6 // patch).indices.sort().values.tolist()
-        assert engine_pass.choices[layer].chosen == [candidates[i].index for i in best]
-        got = engine_pass.choices[layer].scores[: len(candidates)]
-        want = torch.stack(scores).numpy()
-        assert np.corrcoef(got, want)[0, 1] > 0.9999
+        patch = vlm.adapter.temporal_patch
+        lead = queries[0].shape[1] - len(prompt.ids)
+        asking = [lead + i for i, word in enumerate(prompt.words) if word]
+        candidates = blocks[: -4 // patch]
+        for layer, query in enumerate(queries):
+            mean_query = query[:, asking].mean(dim=1)  # [H, D]
+            scores = []
+            for candidate in candidates:
+                after = candidate.tokens - len(candidate.layout.after)
+                start = len(candidate.layout.before)
+                keys = blocks_kv(stream, [candidate])[layer, 0]
+                mean_key = keys[:, start:after].double().mean(dim=1)  # [H_kv, D]
+                group = mean_query.shape[0] // mean_key.shape[0]
+                scores.append(
+                    sum(mean_query[h] @ mean_key[h // group] for h in range(mean_query.shape[0]))
+                )
+            best = torch.stack(scores).topk(6 // patch).indices.sort().values.tolist()
+            assert engine_pass.choices[layer].chosen == [candidates[i].index for i in best]
+            got = engine_pass.choices[layer].scores[: len(candidates)]
+            want = torch.stack(scores).numpy()
+            assert np.corrcoef(got, want)[0, 1] > 0.9999
 
 
 def test_frames_are_retrieved_in_runs_where_that_is_asked_for(

@@ -8,7 +8,7 @@ exist; and what must still be allowed: a word that also names a file, a webcam, 
 
 from __future__ import annotations
 
-import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +19,8 @@ import pytest
 import mmkv
 from mmkv.cli import arguments, main
 from mmkv.models.tiny import SAMPLE_VIDEO
-from mmkv.store.records import VERSION
 
+STORE = Path(__file__).parents[1] / "data" / "store-v3"
 Run = Callable[..., tuple[int, str]]
 
 
@@ -30,9 +30,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MMKV_MODEL", raising=False)
     (tmp_path / "my video.mp4").symlink_to(SAMPLE_VIDEO)
-    (tmp_path / "a.kv").mkdir()
-    meta = {"format": "mmkv store", "version": VERSION, "model": {"name": "mmkv-tiny"}}
-    (tmp_path / "a.kv" / "meta.json").write_text(json.dumps(meta))
+    shutil.copytree(STORE, tmp_path / "a.kv")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "notes.txt").write_text("no video")
     (tmp_path / "red").write_text("a word")

@@ -82,7 +82,7 @@ def test_html_is_escaped_and_shows_a_thumbnail() -> None:
 
 
 def test_repr_says_what_it_is() -> None:
-    assert repr(captions("x" * 100)).startswith("<Captions of <i>.mp4: 1 segments, 1.0 s, 'xxx")
+    assert repr(captions("x" * 100)).startswith("<Captions of <i>.mp4: 1 segment, 1.0 s, 'xxx")
     assert len(repr(captions("x" * 100))) < 120
     assert str(captions("all")) == "all\n0:00-0:01  all"
 

@@ -101,6 +101,7 @@ def come_and_go(running: Running, first: int, count: int) -> None:
 
 def check(running: Running, count: int, spare: int) -> None:
     """Let some visitors come and go, then more, and compare what is held."""
+    earlier = held()["pages"]  # of other tests' servers
     come_and_go(running, 0, 2)
     before = held()
     come_and_go(running, 100, count)
@@ -109,7 +110,7 @@ def check(running: Running, count: int, spare: int) -> None:
     after = held()
     print(json.dumps({"visitors": count, "before": before, "after": after}))
     assert after["processes"] == before["processes"] == 0
-    assert after["pages"] == 0  # a conversation is not kept there either
+    assert after["pages"] <= earlier  # a conversation is not kept there either
     assert after["bytes"] - before["bytes"] < spare
     folder = running.registry._folders.root
     left = [one for one in folder.rglob("*") if one.is_file() and one.name != "lock"]

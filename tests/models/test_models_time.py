@@ -42,13 +42,13 @@ def test_a_retrieved_block_brings_the_keys_of_its_time_text() -> None:
     with watched() as stream:
         reply = stream.ask_iter("When was it?", max_new_tokens=1)
         engine_pass, blocks = reply._generation.engine_pass, stream._state.archive.snapshot().blocks
-    sinks = stream._state.window.sinks
-    for layer, choice in enumerate(engine_pass.choices):
-        chosen = [blocks[i] for i in choice.chosen]
-        want = blocks_kv(stream, chosen)[layer, 1]  # the text's values included
-        got = engine_pass.buffers.layers[layer].value[0, :, sinks : sinks + want.shape[1]]
-        assert len(chosen) == 2
-        assert torch.equal(got, want)
+        sinks = stream._state.window.sinks
+        for layer, choice in enumerate(engine_pass.choices):
+            chosen = [blocks[i] for i in choice.chosen]
+            want = blocks_kv(stream, chosen)[layer, 1]  # the text's values included
+            got = engine_pass.buffers.layers[layer].value[0, :, sinks : sinks + want.shape[1]]
+            assert len(chosen) == 2
+            assert torch.equal(got, want)
 
 
 def test_the_answer_depends_on_the_time_of_a_retrieved_frame() -> None:
