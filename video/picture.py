@@ -175,8 +175,12 @@ class Screen:
 
 def display_matrix(frame: VideoFrame) -> tuple[int, ...] | None:
     """Return a frame's display matrix, nine numbers row by row; None where it has none."""
+    from av.sidedata.sidedata import SideDataContainer
+
     try:
-        data: Any = frame.side_data.get("DISPLAYMATRIX")
+        # not `frame.side_data`, which the frame keeps and which keeps the frame: such frames pile up
+        # until the next garbage collection
+        data: Any = SideDataContainer(frame).get("DISPLAYMATRIX")
     except ValueError:  # PyAV knows no name for another of the frame's side data
         turn = np.radians(frame.rotation)
         c, s = round(np.cos(turn) * 65536), round(np.sin(turn) * 65536)

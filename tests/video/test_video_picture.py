@@ -135,14 +135,16 @@ def test_an_odd_angle_becomes_the_nearest_right_angle(
 
 
 @pytest.mark.parametrize(("degrees", "number"), [(0, 1), (90, 8), (-90, 6), (180, 3), (-180, 3)])
-def test_side_data_that_pyav_cannot_name_leaves_the_turn(degrees: int, number: int) -> None:
+def test_side_data_that_pyav_cannot_name_leaves_the_turn(
+    degrees: int, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """PyAV raises for all of a frame's side data where it has no name for one of them."""
 
-    class Unnamed:
-        def get(self, name: str) -> None:
-            raise ValueError("41 is not a valid Type")
+    def unnamed(frame: object) -> None:
+        raise ValueError("41 is not a valid Type")
 
-    matrix = display_matrix(SimpleNamespace(side_data=Unnamed(), rotation=degrees))  # type: ignore[arg-type]
+    monkeypatch.setattr("av.sidedata.sidedata.SideDataContainer", unnamed)
+    matrix = display_matrix(SimpleNamespace(rotation=degrees))  # type: ignore[arg-type]
     assert matrix is not None
     assert orientation_of(matrix) == (number, True)
 
