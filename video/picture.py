@@ -175,12 +175,13 @@ class Screen:
 
 def display_matrix(frame: VideoFrame) -> tuple[int, ...] | None:
     """Return a frame's display matrix, nine numbers row by row; None where it has none."""
-    from av.sidedata.sidedata import SideDataContainer
+    from av.sidedata import sidedata
 
+    # not `frame.side_data`, which the frame keeps and which keeps the frame: such frames would
+    # pile up until the next garbage collection
+    side: Any = sidedata.SideDataContainer  # PyAV's types know no arguments of it
     try:
-        # not `frame.side_data`, which the frame keeps and which keeps the frame: such frames pile up
-        # until the next garbage collection
-        data: Any = SideDataContainer(frame).get("DISPLAYMATRIX")
+        data = side(frame).get("DISPLAYMATRIX")
     except ValueError:  # PyAV knows no name for another of the frame's side data
         turn = np.radians(frame.rotation)
         c, s = round(np.cos(turn) * 65536), round(np.sin(turn) * 65536)

@@ -40,6 +40,7 @@ class Feed:
         self._frames = open_source(source, fps=fps, reader=reader, live=live)
         self._fps = fps
         self._stop = threading.Event()
+        self._ended = threading.Event()  # an interrupt in `Thread.join` makes it forget the thread
         self._began: float | None = None
         self.first: float | None = None
         self.position: float | None = None
@@ -55,7 +56,7 @@ class Feed:
     @property
     def running(self) -> bool:
         """Whether more frames may come."""
-        return self._thread.is_alive()
+        return not self._ended.is_set()
 
     @property
     def live(self) -> bool:
@@ -78,8 +79,8 @@ class Feed:
         """End the feed, and wait at most `timeout` seconds for it; encoded frames stay."""
         self._stop.set()
         self._frames.close()
-        if threading.current_thread() is not self._thread:
-            self._thread.join(timeout)
+        if threading.current_thread() is not self._thread and self._ended.wait(timeout):
+            self._thread.join(1.0)  # it has nothing left to do
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the source has ended.
@@ -90,10 +91,10 @@ class Feed:
         Raises:
             Exception: what ended the feed, if it was an error.
         """
-        self._thread.join(timeout)
+        ended = self._ended.wait(timeout)
         if self.error is not None:
             raise self.error
-        return not self._thread.is_alive()
+        return ended
 
     def _run(self) -> None:
         shift: float | None = None
@@ -117,3 +118,4 @@ class Feed:
                 log.warning("the feed of %s ended: %s", self._frames.name, error)
         finally:
             self._frames.close()
+            self._ended.set()

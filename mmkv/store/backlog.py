@@ -58,12 +58,13 @@ class Backlog:
         self.waiting = 0
         self.upto = 0
         self.sync = False
-        self.stopped = False
+        self.begun = self.stopped = False
         self.settled = False  # whether all was on the disk when it was stopped
         self.error: Exception | None = None
         # taken by itself: an interrupt may come between a Condition's locking and its return
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
+        self.ended = threading.Event()  # an interrupt in `Thread.join` makes it forget the thread
 
     def stored_seconds(self) -> str:
         """Up to where the stream is stored, in words."""
@@ -75,6 +76,10 @@ class Backlog:
 
         A stream may be collected as garbage in this very thread, in the middle of writing.
         """
+        with self.lock:
+            if self.begun:
+                return
+            self.begun = True
         try:
             self._write()
         finally:
@@ -85,6 +90,7 @@ class Backlog:
             except OSError as error:
                 problem = problem or error
             self._tell(problem)
+            self.ended.set()
 
     def _tell(self, problem: Exception | None) -> None:
         """Say what became of the frames, unless all is well."""
@@ -154,11 +160,12 @@ def stop(state: Backlog, thread: threading.Thread) -> None:
         state.changed.notify_all()
     if thread is threading.current_thread():
         return
-    if thread.ident is None and not thread.is_alive():  # an interrupt came before its start
+    if thread.ident is None:  # an interrupt came before its start
         state.run()
-        return
-    thread.join(60)
-    if thread.is_alive():  # its files stay open: it is in the middle of writing
+    if state.ended.wait(60):
+        if thread.ident is not None:
+            thread.join(1.0)  # it has nothing left to do
+    else:  # its files stay open: it is in the middle of writing
         log.warning(
             "the store %s: the disk has not answered for 60 s; %s",
             state.writer.folder, state.fate(),

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -235,3 +235,22 @@ def test_turns(count: int) -> None:
         thread = threading.Thread(target=other, daemon=True)
         thread.start()
         finish(thread)
+
+
+def test_an_interrupted_wait_does_not_forget_a_feed() -> None:
+    """Python 3.11's `Thread.join` takes an interrupted thread for one that has ended."""
+    more = threading.Event()
+
+    def frames() -> Iterator[tuple[float, np.ndarray]]:
+        yield 0.0, CLIP[0]
+        more.wait(60)
+        yield 1.0, CLIP[1]
+
+    with VLM.stream(CONFIG) as stream:
+        feed = stream.start(frames(), fps=None)
+        assert interrupted(feed.wait, 0.05)
+        assert feed.running
+        assert not feed.wait(0.0)
+        more.set()
+        assert feed.wait(60)
+        assert stream.stats().frames == 2
