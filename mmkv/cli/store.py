@@ -140,6 +140,7 @@ def describe(folder: str, *, check: bool = False) -> dict[str, Any]:
         StoreError: there is no store, or it cannot be read.
     """
     from mmkv.store import Store
+    from mmkv.store.facts import check_stream
     from mmkv.store.lock import written_by
 
     store = Store.follow(folder)
@@ -158,6 +159,7 @@ def describe(folder: str, *, check: bool = False) -> dict[str, Any]:
             beside.update(stored.page.stored.side_sizes())
         if check:
             damaged += store.damage_of(stored)
+    check_stream(store.meta, store.folder)
     meta, config = store.meta, store.meta["config"]
     lost = list(map(str, store.losses))
     elements = 2 * meta["layers"] * meta["kv_heads"] * meta["head_dim"] * tokens

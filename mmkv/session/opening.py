@@ -19,6 +19,7 @@ from mmkv.retrieval.text_image import TextImage
 from mmkv.session.stored_thinning import stored_thinning, thinning_facts
 from mmkv.session.stream import Stream
 from mmkv.store import Store, StoreMismatchError
+from mmkv.store.facts import check_stream
 from mmkv.store.identity import identity, refuse_other
 from mmkv.store.retention import Limits
 from mmkv.version import __version__
@@ -77,6 +78,7 @@ def open_stream(
     store = Store.resume(path) if mode == "a" else Store.follow(path)
     try:
         meta, name = store.meta, str(store.folder)
+        check_stream(meta, store.folder)
         refuse_other(meta["model"], identity(vlm.adapter), name)
         resolved = _stored_config(vlm, meta, config, writing=mode == "a")
         _check_snapshots(vlm, resolved)

@@ -6,9 +6,11 @@ import base64
 import math
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from mmkv.archive.blocks import SUMMARY_KINDS
+from mmkv.store.errors import DamageError
 
 _MOST_SEGMENTS = 1_000_000
 _DTYPES = ("float64", "float32", "float16", "bfloat16")
@@ -35,6 +37,19 @@ def unusable(meta: Mapping[str, Any]) -> str | None:
     ):
         return "summaries"
     return None
+
+
+def check_stream(meta: Mapping[str, Any], folder: Path) -> None:
+    """Find out that a stream can be made of what `meta.json` says.
+
+    Raises:
+        DamageError: a fact is missing. Only versions 1 and 2, which have no checksum, can lack one.
+    """
+    for name in ("model", "codec", "config", "dtype", "system", "prefix", "created", "mmkv"):
+        if name not in meta:
+            raise DamageError(
+                f"{folder / 'meta.json'} is damaged at {name!r}; restore it from a backup"
+            )
 
 
 def _int(value: Any, least: int = 0, most: int = 1 << 62) -> bool:

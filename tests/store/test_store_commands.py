@@ -143,3 +143,17 @@ def test_info_names_frames_that_are_lost(here, tmp_path: Path) -> None:  # type:
     assert told["readable"] < told["frames"] == 30
     code, _, err = here("ask", "--store", store, "What is there?")
     assert (code, "has lost frames" in err) == (0, True)
+
+
+@pytest.mark.parametrize("name", ["model", "codec", "config", "dtype", "system", "prefix", "mmkv"])
+def test_a_missing_fact_of_an_unchecked_meta_is_named(here, tmp_path: Path, name: str) -> None:  # type: ignore[no-untyped-def]
+    """Versions 1 and 2 have no checksum: a key that is gone is all that tells of damage."""
+    store = tmp_path / "s"
+    assert here("encode", "sample", "--store", store, "--fps", "0.1", "--quiet")[0] == 0
+    meta = json.loads((store / "meta.json").read_text())
+    del meta["check"], meta[name]
+    (store / "meta.json").write_text(json.dumps(meta | {"version": 2}))
+    (store / "meta.copy.json").unlink()
+    for command in (("info", store), ("ask", "--store", store, "what?", "--model", "mmkv-tiny")):
+        code, _, err = here(*command)
+        assert (code, f"meta.json is damaged at '{name}'" in err) == (1, True), err
