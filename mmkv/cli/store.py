@@ -26,9 +26,12 @@ def model_of(folder: str) -> str:
         StoreError: there is no store, or it cannot be read.
     """
     from mmkv.store import meta
+    from mmkv.store.facts import check_stream
 
-    name: str = meta.load(Path(folder).expanduser().absolute())["model"]["name"]
-    return name
+    path = Path(folder).expanduser().absolute()
+    found = meta.load(path)
+    check_stream(found, path)
+    return str(found["model"]["name"])
 
 
 def stream_of(vlm: VideoLM, config: CacheConfig, folder: str, *, append: bool) -> Stream:

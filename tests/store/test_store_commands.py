@@ -154,6 +154,7 @@ def test_a_missing_fact_of_an_unchecked_meta_is_named(here, tmp_path: Path, name
     del meta["check"], meta[name]
     (store / "meta.json").write_text(json.dumps(meta | {"version": 2}))
     (store / "meta.copy.json").unlink()
-    for command in (("info", store), ("ask", "--store", store, "what?", "--model", "mmkv-tiny")):
+    asked = ("ask", "--store", store, "what?")
+    for command in (("info", store), asked, (*asked, "--model", "mmkv-tiny")):
         code, _, err = here(*command)
         assert (code, f"meta.json is damaged at '{name}'" in err) == (1, True), err
