@@ -14,16 +14,14 @@ from mmkv.video.hdr import is_hdr
 from mmkv.video.header import Header, header
 from mmkv.video.matroska import is_whole
 from mmkv.video.picture import Look, Screen
-from mmkv.video.pyav_file import Job, last_until, read
-from mmkv.video.repair import FileClock
+from mmkv.video.pyav_file import Job, clock_of, last_until, read
 from mmkv.video.source import Frame
+from mmkv.video.stamps import MOST_REORDERED
 
 if TYPE_CHECKING:
     from av import Packet
     from av.container import InputContainer
     from av.video.stream import VideoStream
-
-_MOST_REORDERED = 17  # packets; H.264 and H.265 keep at most 16 frames back
 
 
 class _Packet(NamedTuple):
@@ -120,15 +118,14 @@ def _order(packets: list[_Packet], reorders: bool) -> list[int]:
     if reorders and len(stamps) > 1 and (np.diff(stamps) > 0).all():
         raise Unfit("the packets may have the times of decoding only")
     order = np.argsort(stamps, kind="stable")
-    if (np.abs(order - np.arange(len(order))) > _MOST_REORDERED).any():
+    if (np.abs(order - np.arange(len(order))) > MOST_REORDERED).any():
         raise Unfit("its clock is set anew on the way")
     return [int(k) for k in order]
 
 
 def _on_the_clock(stamps: list[float], facts: Header) -> list[float]:
     """Seconds as `pyav_file` counts them, of frames in the order in which they are shown."""
-    end = None if facts.leaps else facts.duration
-    clock = FileClock(facts.start, facts.interval, leaps=facts.leaps, end=end)
+    clock = clock_of(facts)
     pairs: Iterator[tuple[float | None, None]] = ((stamp, None) for stamp in stamps)
     times = [seconds for seconds, _ in clock.timed(pairs)]
     if warnings := clock.warnings():

@@ -149,6 +149,12 @@ def read(job: Job) -> Iterator[tuple[float, Frame]]:
             container.close()
 
 
+def clock_of(facts: Header) -> FileClock:
+    """Make the clock of a file from what its container declares."""
+    end = None if facts.leaps else facts.duration
+    return FileClock(facts.start, facts.interval, leaps=facts.leaps, end=end)
+
+
 def last_until(at: float, own: float | None, facts: Header, whole: bool) -> float | None:
     """Say until when the last frame of a file is shown.
 
@@ -220,12 +226,7 @@ def _chosen(
     whole: bool,
     screen: Screen,
 ) -> Iterator[tuple[float, Frame]]:
-    clock = FileClock(
-        facts.start,
-        facts.interval,
-        leaps=facts.leaps,
-        end=None if facts.leaps else facts.duration,
-    )
+    clock = clock_of(facts)
     sampler: ShownSampler[VideoFrame] = ShownSampler(job.fps, facts.duration)
     ending = _Ending(job, facts, lambda: whole and not damage.warnings())
     for one in shown(ending.see(clock.timed(frames)), sampler, ending.until):

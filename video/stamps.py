@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from mmkv.video.header import Header
 
-_MOST_REORDERED = 17  # frames; H.264 and H.265 keep at most 16 back
+MOST_REORDERED = 17  # frames; H.264 and H.265 keep at most 16 back
 
 
 def stamps(
@@ -63,7 +63,7 @@ class DecodingOrder:
         else:
             if self._late is None:
                 late = frame.dts - self._begin
-                self._late = late if late <= _MOST_REORDERED * (frame.duration or 1) else 0
+                self._late = late if late <= MOST_REORDERED * (frame.duration or 1) else 0
             now = frame.dts - self._late
         if now is None:
             return frame.time

@@ -89,6 +89,11 @@ def http(source: BinaryIO) -> Iterator[bytes]:
     if length is not None:
         own["Content-Length"] = str(length)
     yield _written(start, fields, own)
+    yield from as_it_comes(source)
+
+
+def as_it_comes(source: BinaryIO) -> Iterator[bytes]:
+    """Pass on everything, such as a body, or what cannot be read on the way."""
     while data := source.read1(65_536):  # type: ignore[attr-defined]
         yield data
 

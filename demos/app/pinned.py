@@ -10,10 +10,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO
 from urllib.parse import SplitResult, urlunsplit
 
-from mmkv.demos.app.answers import Answers, http, rtsp
+from mmkv.demos.app.answers import Answers, as_it_comes, http, rtsp
 from mmkv.demos.app.files import FORMATS, MAX_SIDE
 from mmkv.demos.app.relay import Relay
 from mmkv.video import Frame, FrameSource, Reconnect, VideoError, redact
@@ -55,7 +54,7 @@ class Pinned:
         """
         scheme = self.parts.scheme
         place = f"{self.parts.hostname}:{self.port}"
-        answers = None if self._by_name else ANSWERS.get(scheme, _as_it_comes)
+        answers = None if self._by_name else ANSWERS.get(scheme, as_it_comes)
         with Relay(place, self.number, self.port, TIMEOUT, answers) as relay:
             given = {**self._options, "protocol_whitelist": PROTOCOLS[scheme]}
             if self._by_name:
@@ -187,9 +186,3 @@ def open_address(pinned: Pinned, fps: float) -> FrameSource:
     return LiveSource(
         name, connect, fps=fps, reconnect=Reconnect(attempts=5), ends=kind is Kind.OPEN
     )
-
-
-def _as_it_comes(source: BinaryIO) -> Iterator[bytes]:
-    """What cannot be read on the way."""
-    while data := source.read1(65_536):  # type: ignore[attr-defined]
-        yield data
