@@ -254,3 +254,22 @@ def test_an_interrupted_wait_does_not_forget_a_feed() -> None:
         more.set()
         assert feed.wait(60)
         assert stream.stats().frames == 2
+
+
+def test_a_close_repeated_after_an_interrupt_waits_for_the_writing_thread(tmp_path: Path) -> None:
+    stream = stream_of(tmp_path / "kept", 6)
+    store = stream._state.store
+    assert store is not None
+    assert store.writer is not None
+    go, done, close = threading.Event(), threading.Event(), store.writer.close
+
+    def slow() -> None:
+        go.wait(60)
+        close()
+        done.set()
+
+    store.writer.close = slow  # type: ignore[method-assign]
+    assert interrupted(stream.close, 1.0)
+    threading.Timer(0.3, go.set).start()
+    stream.close()
+    assert done.is_set()
